@@ -1,0 +1,50 @@
+"""The served graph: uint8 pixels in; unit-norm embedding, and logits where there is a probe, out.
+
+Scaling to [0, 1], normalisation, encoder, L2 norm and linear probe are inside, so host code has nothing to get
+wrong but decoding. The projection head stays behind (SimCLR section 4.2: h represents better than z = g(h)).
+Left out: writing the graph in any format.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.encoder import Encoder
+from training.probe import Probe
+
+
+class ServingGraph(nn.Module):
+    """uint8 images (N, S, S, 3), RGB -> embedding (N, D), and with a probe also logits (N, C)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, encoder: Encoder, *, mean: tuple[float, ...], std: tuple[float, ...], probe: Probe | None = None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.embedding_dim = int(encoder.embedding_dim)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
+        self.probe = _linear(probe) if probe is not None else None
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """uint8 images (N, S, S, 3) to (embedding (N, D),) or (embedding, logits (N, C)), float32."""
+        pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255.0
+        embedding = functional.normalize(self.encoder((pixels - self.mean) / self.std), dim=1)
+        return (embedding,) if self.probe is None else (embedding, self.probe(embedding))
+
+    @property
+    def output_names(self) -> list[str]:
+        """The graph's outputs, in order, as every format names them."""
+        return ["embedding"] if self.probe is None else ["embedding", "logits"]
+
+
+def _linear(probe: Probe) -> nn.Linear:
+    weight, bias = torch.as_tensor(probe.weight), torch.as_tensor(probe.bias)
+    layer = nn.Linear(weight.shape[1], weight.shape[0])
+    layer.load_state_dict({"weight": weight, "bias": bias})
+    return layer

@@ -1,0 +1,235 @@
+"""Publish a release: checkpoint and probe in, an immutable folder under the model store and its .mar out.
+
+`python -m export.release --name digits --checkpoint runs/digits/pretrain/checkpoint.safetensors \
+    --evaluation runs/digits/evaluation --data runs/digits/data`
+
+Everything is written to a temporary folder, measured there, synced and renamed: a release exists whole or not
+at all, and is never changed. Publishing the same checkpoint and probe again returns the release there is.
+Left out: which release serves (promotion), and formats other than ONNX and TorchScript.
+"""
+
+import argparse
+import fcntl
+import importlib.metadata
+import json
+import logging
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from export.archive import build_archive
+from export.graph import ServingGraph
+from export.onnx import write_onnx
+from export.parity import ParityError, check
+from export.torchscript import write_torchscript
+from serving.durable import publish_folder
+from serving.manifest import (
+    FILE_NAME,
+    FORMATS,
+    SCHEMA,
+    InputContract,
+    Manifest,
+    ManifestError,
+    Release,
+    entry_of,
+    sha256_of,
+    to_json,
+)
+from training.checkpoint import CheckpointError, load_encoder
+from training.config import to_dict
+from training.dataset import Dataset
+from training.probe import load_probe
+
+_PARITY_IMAGES = 256
+_LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Ingredients:
+    """What a release is made of. `evaluation` holds metrics, pictures and, where there are labels, the probe."""
+
+    checkpoint: Path
+    evaluation: Path
+    data: Path
+
+    @property
+    def probe(self) -> Path | None:
+        """The probe's file, or None for images without labels."""
+        path = self.evaluation / "probe.safetensors"
+        return path if path.is_file() else None
+
+    def digests(self) -> dict[str, str | None]:
+        """What tells one release's ingredients from another's."""
+        return {
+            "checkpoint_sha256": sha256_of(self.checkpoint),
+            "probe_sha256": sha256_of(self.probe) if self.probe is not None else None,
+        }
+
+
+def publish(ingredients: Ingredients, name: str, store: Path) -> Release:
+    """Export, measure and publish; returns the new release, or the one already made of these ingredients.
+
+    Raises `ParityError` if an exported file answers otherwise than the checkpoint; nothing is published then.
+    """
+    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
+        raise ValueError(f"name is {name!r}; it must be letters, digits, '-' and '_'")
+    home = store / name
+    home.mkdir(parents=True, exist_ok=True)
+    with _only_one(home):
+        digests = ingredients.digests()
+        existing = find(home, digests)
+        if existing is not None:
+            return existing
+        version = 1 + max(versions(home), default=0)
+        partial = home / f".partial-{version}"
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir()
+        try:
+            _fill(partial, ingredients, name, version)
+            publish_folder(partial, home / str(version))
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+    return Release(home / str(version))
+
+
+def versions(home: Path) -> list[int]:
+    """The published versions under `model_store/<name>`, oldest first."""
+    return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
+
+
+def find(home: Path, digests: dict[str, str | None]) -> Release | None:
+    """The newest release made of ingredients with these digests, if it verifies."""
+    for version in reversed(versions(home)):
+        try:
+            release = Release(home / str(version))
+            if all(release.manifest.lineage.get(key) == value for key, value in digests.items()):
+                release.verify()
+                return release
+        except ManifestError as error:
+            _LOG.warning("%s", error)
+    return None
+
+
+def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> None:
+    """Write every file of the release into `folder`, the manifest last."""
+    encoder, config, mean, std, _ = load_encoder(ingredients.checkpoint)
+    probe = load_probe(ingredients.probe) if ingredients.probe is not None else None
+    data = Dataset.load(ingredients.data)
+    graph = ServingGraph(encoder, mean=mean, std=std, probe=probe)
+    files = {form: folder / file for form, file in FORMATS.items()}
+    write_torchscript(graph, files["torchscript"], image_size=data.image_size)
+    write_onnx(graph, files["onnx"], image_size=data.image_size)
+    safetensors.torch.save_file(
+        {key: value.contiguous() for key, value in graph.state_dict().items()}, folder / "weights.safetensors"
+    )
+    _copy_report(ingredients, folder / "report")
+    parity = check(graph, files, data.images[data.rows("test")[:_PARITY_IMAGES]])
+    manifest = Manifest(
+        schema=SCHEMA,
+        name=name,
+        version=version,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        architecture=config.encoder.architecture,
+        embedding_dim=graph.embedding_dim,
+        input=InputContract(size=data.image_size),
+        classes=tuple(probe.classes) if probe is not None else None,
+        files={
+            path.relative_to(folder).as_posix(): entry_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
+        },
+        parity=parity,
+        metrics=json.loads((ingredients.evaluation / "metrics.json").read_text()),
+        lineage=_lineage(ingredients, data, to_dict(config)),
+    )
+    (folder / FILE_NAME).write_bytes(to_json(manifest))
+
+
+def _copy_report(ingredients: Ingredients, folder: Path) -> None:
+    folder.mkdir()
+    for home in (ingredients.checkpoint.parent, ingredients.evaluation):
+        for picture in sorted(home.glob("*.png")):
+            shutil.copyfile(picture, folder / picture.name)
+
+
+def _lineage(ingredients: Ingredients, data: Dataset, config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        **ingredients.digests(),
+        "data": {"name": data.facts["name"], "sha256": data.digest, "counts": data.facts["counts"]},
+        "config": config,
+        "parent": None,
+        "git": _git_revision(),
+        "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
+        "python": platform.python_version(),
+    }
+
+
+def _git_revision() -> dict[str, Any] | None:
+    """Revision and whether the tree was changed; None outside a checkout."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"revision": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """One publication at a time per name; the lock goes with the process that holds it."""
+    with (home / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m export.release",
+        description="Export a checkpoint and publish it as a release with its .mar.",
+    )
+    parser.add_argument("--name", required=True, help="the release's name: model_store/<name>/<version>/")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.pretrain")
+    parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluate wrote")
+    parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
+    parser.add_argument("--summary", type=Path, help="file for a JSON with the paths of release and archive")
+    parser.add_argument("--format", choices=sorted(FORMATS), default="onnx", help="what the .mar runs (onnx)")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    given = _arguments(arguments)
+    try:
+        release = publish(Ingredients(given.checkpoint, given.evaluation, given.data), given.name, given.store)
+        archive = build_archive(release, given.store, form=given.format)
+    except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
+        print(f"error: nothing was published: {error}", file=sys.stderr)
+        return 1
+    if given.summary is not None:
+        given.summary.write_text(json.dumps({"release": str(release.folder), "archive": str(archive)}) + "\n")
+    for form, figures in release.manifest.parity.items():
+        print(
+            f"{form}: least cosine {figures['cosine_least']:.7f}, largest difference "
+            f"{figures['embedding_difference']:.1e} against the eager graph on {figures['images']} images"
+        )
+    print(f"release {release.manifest.title}, digest {release.digest[:16]}: {release.folder}")
+    print(f"archive for TorchServe: {archive}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

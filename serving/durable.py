@@ -1,0 +1,40 @@
+"""Files that exist whole or not at all: write under another name, sync, rename, sync the folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def publish_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then put it in place of `path` for good.
+
+    If `write` raises, the temporary file is removed, `path` stays as it was, and the error goes on.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        sync(partial)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+    sync(path.parent)
+
+
+def publish_folder(partial: Path, path: Path) -> None:
+    """Sync everything in the folder `partial` and rename it to `path`, which must not exist."""
+    for folder, _, files in os.walk(partial):
+        for name in files:
+            sync(Path(folder, name))
+        sync(Path(folder))
+    os.rename(partial, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """fsync a file or a folder."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

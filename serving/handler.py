@@ -1,0 +1,81 @@
+"""TorchServe's door: a batch comes in, and each item gets its own answer, status and content type.
+
+TorchServe fails a whole batch with 503 when a handler raises, so nothing is raised here.
+The collection is the folder named by the environment variable SIMCLR_COLLECTION (none: no search).
+Left out: everything that is not TorchServe's (`serving.wire`, `serving.engine`).
+"""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from serving.engine import Answer, Engine, Request, RequestError
+from serving.wire import Accept, Reply, encode, encode_error, parse
+
+COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
+FORMAT_VARIABLE = "SIMCLR_FORMAT"
+THREADS_VARIABLE = "SIMCLR_THREADS"
+_LOG = logging.getLogger(__name__)
+
+
+class Handler:
+    """What TorchServe loads: `initialize` once per worker, `handle` per batch."""
+
+    def __init__(self) -> None:
+        self._engine: Engine | None = None
+
+    def initialize(self, context: Any) -> None:
+        """Open the release that lies in the model's folder, and the collection; raises if either is unfit."""
+        gpu = context.system_properties.get("gpu_id")
+        threads = os.environ.get(THREADS_VARIABLE)
+        self._engine = Engine.open(
+            context.system_properties["model_dir"],
+            os.environ.get(COLLECTION_VARIABLE) or None,
+            form=os.environ.get(FORMAT_VARIABLE) or "onnx",
+            device="cpu" if gpu is None else "cuda",
+            gpu=int(gpu or 0),
+            threads=int(threads) if threads else None,
+        )
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one batch: as many byte strings as there are requests, in their order."""
+        headers = [context.get_all_request_header(index) for index in range(len(data))]
+        replies = self.replies([*zip(data, headers, strict=True)])
+        for index, reply in enumerate(replies):
+            context.set_response_status(code=reply.status, idx=index)
+            context.set_response_content_type(index, reply.content_type)
+            for name, value in reply.headers.items():
+                context.set_response_header(index, name, value)
+        return [reply.body for reply in replies]
+
+    def replies(self, batch: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Reply]:
+        """The replies to (fields, headers) pairs: one engine call for all that can be read."""
+        parsed = [_parsed(fields, headers) for fields, headers in batch]
+        requests = [entry[0] for entry in parsed if not isinstance(entry, RequestError)]
+        answers = iter(self._answers(requests))
+        return [
+            encode_error(entry) if isinstance(entry, RequestError) else encode(next(answers), entry[1])
+            for entry in parsed
+        ]
+
+    def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
+        """All in one pass; if something unforeseen breaks it, one by one, so that only its cause fails."""
+        assert self._engine is not None
+        try:
+            return self._engine.answer(requests)
+        except Exception as error:
+            _LOG.exception("a batch of %d requests failed", len(requests))
+            if len(requests) == 1:
+                return [RequestError(f"internal error: {type(error).__name__}", 500)]
+            return [self._answers([request])[0] for request in requests]
+
+
+def _parsed(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, Accept] | RequestError:
+    try:
+        return parse(fields, headers)
+    except RequestError as error:
+        return error
+    except Exception as error:
+        _LOG.exception("a request could not be read")
+        return RequestError(f"the request can't be read: {type(error).__name__}")

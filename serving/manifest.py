@@ -1,0 +1,142 @@
+"""The release's manifest: the only contract between `export`, which writes it, and `serving`, which reads it.
+
+A release is a folder `model_store/<name>/<version>/` with this file as `manifest.json`. Everything in the
+folder is listed with its SHA-256; the digest of `manifest.json` itself therefore names the whole release, and
+the embedding space with it. Left out: writing a release (`export.release`) and running it (`serving.runtime`).
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+SCHEMA = 1
+FILE_NAME = "manifest.json"
+FORMATS = {"onnx": "encoder.onnx", "torchscript": "encoder.pt"}
+_CHUNK = 1 << 20
+
+
+class ManifestError(ValueError):
+    """A release that can't be trusted: missing, altered, half-written, or of an unknown schema."""
+
+
+class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of the release."""
+
+    sha256: str
+    bytes: int
+
+
+class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the graph takes: uint8 of shape (N, size, size, 3), RGB, N free."""
+
+    size: int
+    resize: str = "short side to size (bicubic, antialiased), then centre crop"
+    layout: str = "NHWC"
+    dtype: str = "uint8"
+    colour: str = "RGB"
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a release is, where it came from, and what was measured on it.
+
+    `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted.
+    `lineage` and `metrics` are records for people and tools: nothing in serving depends on their content.
+    """
+
+    schema: int
+    name: str
+    version: int
+    created: str
+    architecture: str
+    embedding_dim: int
+    input: InputContract
+    classes: tuple[str, ...] | None
+    files: dict[str, FileEntry]
+    parity: dict[str, Any]
+    metrics: dict[str, Any]
+    lineage: dict[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The release as replies name it, `name/version`."""
+        return f"{self.name}/{self.version}"
+
+
+class Release:
+    """A release on disk whose manifest has been read; files are checked one by one as they are opened."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        raw = _read_manifest(self.folder)
+        self.digest = hashlib.sha256(raw).hexdigest()
+        self.manifest = parse(raw, self.folder)
+
+    def file(self, name: str) -> Path:
+        """The path of one of the release's files, after checking its digest.
+
+        Raises `ManifestError` if the release does not hold it or its bytes are not those of the manifest.
+        """
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise ManifestError(
+                f"release {self.manifest.title} has no {name}; it has {', '.join(sorted(self.manifest.files))}"
+            )
+        path = self.folder / name
+        if not path.is_file():
+            raise ManifestError(f"{path} is missing, though the manifest lists it: publish the release again")
+        found = sha256_of(path)
+        if found != entry.sha256:
+            raise ManifestError(
+                f"{path} was altered: its SHA-256 is {found}, the manifest says {entry.sha256}; "
+                "restore the file or publish the release again"
+            )
+        return path
+
+    def verify(self) -> None:
+        """Check every file of the release; raise `ManifestError` at the first that differs."""
+        for name in self.manifest.files:
+            self.file(name)
+
+
+def parse(raw: bytes, where: Path) -> Manifest:
+    """Read a manifest's bytes strictly; `where` is named in the error."""
+    try:
+        schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
+        if schema != SCHEMA:
+            raise ManifestError(
+                f"{where} has a manifest of schema {schema!r}; this version reads schema {SCHEMA}: "
+                "serve it with the version that wrote it"
+            )
+        return msgspec.json.decode(raw, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise ManifestError(f"the manifest in {where} is broken: {error}") from error
+
+
+def to_json(manifest: Manifest) -> bytes:
+    """The manifest as it is stored: indented JSON with a last newline, the same bytes for the same content."""
+    return msgspec.json.format(msgspec.json.encode(manifest, order="sorted"), indent=2) + b"\n"
+
+
+def entry_of(path: Path) -> FileEntry:
+    """Size and digest of a file, as the manifest lists it."""
+    return FileEntry(sha256=sha256_of(path), bytes=os.path.getsize(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_manifest(folder: Path) -> bytes:
+    path = folder / FILE_NAME
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ManifestError(f"{folder} is no release: it has no {FILE_NAME}") from None

@@ -1,0 +1,120 @@
+"""The whole chain once per session, on real images: checkpoint, probe, release, archive, collection, server.
+
+A ResNet-18 trained for one epoch stands for the ResNet-50 of the quickstart (which `test_quickstart` runs): what
+is tested with it does not depend on how good the encoder is.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from export.archive import build_archive
+from export.release import Ingredients, publish
+from serving.catalogue import Catalogue
+from serving.client import Client
+from serving.engine import Engine
+from serving.ingest import ingest, listed
+from serving.launch import Server, Settings
+from serving.manifest import Release
+from training.config import PretrainConfig, override
+from training.dataset import Dataset
+from training.evaluate import evaluate
+from training.pretrain import pretrain
+from training.sources import Request, prepare
+
+CIFAR10 = Path(__file__).parents[1].parent / "shared/data/cifar10-images.zip"
+IMAGE_SIZE = 16
+
+
+def cifar10_files(*, per_label: dict[str, int]) -> dict[str, bytes]:
+    """Real CIFAR-10 JPEGs, `train/<label>/NNNN.jpg` to bytes; skips the test where the zip is absent."""
+    if not CIFAR10.exists():
+        pytest.skip(f"{CIFAR10} is absent: these tests want real CIFAR-10 images")
+    found: dict[str, bytes] = {}
+    with zipfile.ZipFile(CIFAR10) as archive:
+        taken: dict[str, int] = {}
+        for member in archive.namelist():
+            parts = member.split("/")
+            below = "/".join(parts[:3])
+            if member.endswith(".jpg") and taken.get(below, 0) < per_label.get(parts[1], 0):
+                taken[below] = taken.get(below, 0) + 1
+                found["/".join(parts[1:])] = archive.read(member)
+    return found
+
+
+def write_files(root: Path, files: dict[str, bytes]) -> Path:
+    """Write files below `root`; returns it."""
+    for name, content in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    return root
+
+
+@dataclass(frozen=True)
+class Chain:
+    """What the stages of the main job left behind."""
+
+    data: Dataset
+    ingredients: Ingredients
+    store: Path
+    release: Release
+    archive: Path
+    collection: Path
+
+    def test_files(self) -> list[bytes]:
+        """The source bytes of the images that neither training nor the collection saw."""
+        return [self.data.read_item(self.data.ids[row]) for row in self.data.rows("test")]
+
+    def stored(self) -> tuple[list[str], NDArray[np.float64]]:
+        """Every id of the collection and its stored embedding, read from SQLite."""
+        catalogue = Catalogue(self.collection)
+        rows = list(catalogue.vectors(self.release.digest))
+        items = catalogue.items(row for row, _ in rows)
+        return [items[row].id for row, _ in rows], np.stack([vector for _, vector in rows]).astype(np.float64)
+
+
+@pytest.fixture(scope="session")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
+    """The stages, in order, on 300 real images of ten labels."""
+    root = tmp_path_factory.mktemp("chain")
+    images = write_files(root / "images", cifar10_files(per_label={"train": 24, "test": 6}))
+    data = prepare(images, root / "data", request=Request(image_size=IMAGE_SIZE))
+    changes = {"encoder.architecture": "resnet18", "encoder.stem": "small", "encoder.image_size": IMAGE_SIZE}
+    schedule = {"batch_size": 48, "epochs": 1, "optimiser.warmup_epochs": 0.5, "head.hidden": 64}
+    checkpoint = pretrain(data, root / "pretrain", override(PretrainConfig(), changes | schedule))
+    evaluate(data, checkpoint, root / "evaluation", baselines=False)
+    ingredients = Ingredients(checkpoint, root / "evaluation", data.folder)
+    release = publish(ingredients, "chain", root / "store")
+    archive = build_archive(release, root / "store")
+    ingest(
+        Engine.open(release.folder),
+        Catalogue(root / "collection", create=True),
+        listed(data.folder, ("train", "validation")),
+    )
+    return Chain(data, ingredients, root / "store", release, archive, root / "collection")
+
+
+@pytest.fixture(scope="session")
+def engine(chain: Chain) -> Engine:
+    """The engine on the chain's release and collection, without a server."""
+    return Engine.open(chain.release.folder, chain.collection)
+
+
+@pytest.fixture(scope="session")
+def server(chain: Chain) -> Iterator[Server]:
+    """The real TorchServe on the chain's archive and collection."""
+    with Server(Settings(chain.archive, collection=chain.collection, port=0)) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    """A client of the real server."""
+    with Client(server.url) as connected:
+        yield connected

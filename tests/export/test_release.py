@@ -1,0 +1,160 @@
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from export.graph import ServingGraph
+from export.onnx import write_onnx
+from export.parity import LARGEST_DIFFERENCE, LEAST_COSINE, ParityError, check, eager, measure
+from export.release import Ingredients, main, publish, versions
+from export.torchscript import write_torchscript
+from serving.manifest import FORMATS, Release
+from serving.runtime import Outputs, open_runtime, run_in_passes
+from tests.conftest import Chain
+from training.checkpoint import load_encoder
+from training.probe import load_probe
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def graph(chain: Chain) -> ServingGraph:
+    encoder, _, mean, std, _ = load_encoder(chain.ingredients.checkpoint)
+    assert chain.ingredients.probe is not None
+    return ServingGraph(encoder, mean=mean, std=std, probe=load_probe(chain.ingredients.probe))
+
+
+@pytest.fixture(scope="module")
+def pictures(chain: Chain) -> np.ndarray:
+    return np.array(chain.data.images[chain.data.rows("test")])
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+@pytest.mark.parametrize("count", [1, 2, 7, 60])
+def test_every_format_equals_the_eager_graph_at_any_batch_size(
+    chain: Chain, graph: ServingGraph, pictures: np.ndarray, form: str, count: int
+) -> None:
+    reference = eager(graph, pictures[:count])
+    found = run_in_passes(open_runtime(chain.release.file(FORMATS[form])), pictures[:count])
+    figures = measure(reference, found)
+    assert figures["cosine_least"] >= LEAST_COSINE
+    assert figures["embedding_difference"] <= LARGEST_DIFFERENCE
+    assert found.logits is not None
+    assert reference.logits is not None
+    np.testing.assert_allclose(found.logits, reference.logits, atol=1e-3, rtol=1e-4)
+
+
+def test_the_manifest_has_the_measured_parity(chain: Chain) -> None:
+    parity = chain.release.manifest.parity
+    assert set(parity) == {"onnx", "torchscript"}
+    for figures in parity.values():
+        assert figures["images"] == len(chain.data.rows("test"))
+        assert LEAST_COSINE <= figures["cosine_least"] <= 1 + 1e-6
+        assert 0 < figures["embedding_difference"] <= LARGEST_DIFFERENCE
+
+
+def test_the_manifest_says_where_the_release_came_from(chain: Chain) -> None:
+    lineage = chain.release.manifest.lineage
+    assert lineage["data"]["sha256"] == chain.data.digest
+    assert lineage["config"]["encoder"]["architecture"] == "resnet18"
+    assert lineage["libraries"]["torch"].startswith(torch.__version__.split("+")[0])
+
+
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_a_file_with_other_weights_fails_loudly(
+    graph: ServingGraph, pictures: np.ndarray, tmp_path: Path, form: str
+) -> None:
+    path = tmp_path / FORMATS[form]
+    with torch.no_grad():
+        kept = graph.encoder.layer4[0].conv1.weight.clone()
+        graph.encoder.layer4[0].conv1.weight.add_(0.05 * torch.randn_like(kept))
+        {"onnx": write_onnx, "torchscript": write_torchscript}[form](graph, path, image_size=pictures.shape[1])
+        graph.encoder.layer4[0].conv1.weight.copy_(kept)
+    with pytest.raises(ParityError, match=f"{form}: least cosine .* is below 0.99999"):
+        check(graph, {form: path}, pictures)
+
+
+def test_figures_are_right_on_known_vectors() -> None:
+    one = Outputs(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), None)
+    two = Outputs(np.array([[1.0, 0.0], [0.6, 0.8]], np.float32), None)
+    figures = measure(one, two)
+    assert figures["cosine_least"] == pytest.approx(0.8)
+    assert figures["cosine_mean"] == pytest.approx(0.9)
+    assert figures["embedding_difference"] == pytest.approx(0.6)
+
+
+def test_not_a_number_never_passes(graph: ServingGraph, pictures: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / FORMATS["torchscript"]
+    kept = graph.std.clone()
+    graph.std.fill_(float("nan"))
+    write_torchscript(graph, path, image_size=pictures.shape[1])
+    graph.std.copy_(kept)
+    with pytest.raises(ParityError, match="least cosine nan"):
+        check(graph, {"torchscript": path}, pictures)
+
+
+def test_the_same_ingredients_are_the_same_release(chain: Chain) -> None:
+    again = publish(chain.ingredients, "chain", chain.store)
+    assert again.digest == chain.release.digest
+    assert versions(chain.store / "chain") == [1]
+
+
+def test_an_altered_release_is_not_reused(chain: Chain, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(chain.store / "chain", store / "chain")
+    (store / "chain/1/encoder.onnx").write_bytes(b"")
+    assert publish(chain.ingredients, "chain", store).manifest.version == 2
+
+
+def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) -> None:
+    evaluation = tmp_path / "evaluation"
+    shutil.copytree(chain.ingredients.evaluation, evaluation)
+    (evaluation / "probe.safetensors").unlink()
+    ingredients = Ingredients(chain.ingredients.checkpoint, evaluation, chain.ingredients.data)
+    release = publish(ingredients, "flat", tmp_path / "store")
+    assert release.manifest.classes is None
+    runtime = open_runtime(release.file(FORMATS["onnx"]))
+    assert runtime(np.zeros((1, *chain.data.images.shape[1:]), np.uint8)).logits is None
+
+
+def test_the_archive_carries_manifest_graph_and_code(chain: Chain) -> None:
+    with zipfile.ZipFile(chain.archive) as archive:
+        names = set(archive.namelist())
+        assert {"manifest.json", "encoder.onnx", "handler.py", "serving/engine.py"} <= names
+        assert archive.read("manifest.json") == (chain.release.folder / "manifest.json").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a b", "a/b"])
+def test_a_name_that_is_no_name_is_refused(chain: Chain, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="name is"):
+        publish(chain.ingredients, name, tmp_path)
+
+
+def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(chain: Chain, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    given = chain.ingredients
+    command = [sys.executable, "-m", "export.release", "--name", "chain", "--store", str(store)]
+    command += ["--checkpoint", str(given.checkpoint), "--evaluation", str(given.evaluation), "--data", str(given.data)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        while not (store / "chain/.partial-1/encoder.pt").exists():
+            assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+    assert versions(store / "chain") == []
+    assert main(command[3:]) == 0
+    Release(store / "chain/1").verify()
+    assert not (store / "chain/.partial-1").exists()
+
+
+def test_a_missing_checkpoint_is_a_clear_error(
+    chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--evaluation", str(chain.ingredients.evaluation), "--data", str(chain.ingredients.data)]
+    code = main(["--name", "x", "--store", str(tmp_path), "--checkpoint", str(tmp_path / "none.safetensors"), *given])
+    assert code == 1
+    assert "nothing was published" in capsys.readouterr().err

@@ -1,0 +1,226 @@
+"""The real TorchServe over HTTP: what comes back, from every door and under load."""
+
+import base64
+import io
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.client import Client, ServerError
+from serving.client import main as client_main
+from serving.engine import Engine
+from serving.images import decode
+from serving.launch import LaunchError, Server, Settings
+from tests.conftest import Chain
+
+
+def invoke(server: Server, **options: str) -> str:
+    query = "&".join(f"{name}={value}" for name, value in options.items())
+    return f"{server.url}/models/{server.model}/invoke?{query}"
+
+
+@pytest.fixture(scope="module")
+def files(chain: Chain) -> list[bytes]:
+    return chain.test_files()
+
+
+@pytest.fixture(scope="module")
+def expected(chain: Chain, engine: Engine, files: list[bytes]) -> np.ndarray:
+    return engine.embed(np.stack([decode(file, chain.data.image_size) for file in files])).embedding
+
+
+def test_describe(client: Client, chain: Chain) -> None:
+    about = client.describe()
+    assert about["release"] == "chain/1"
+    assert about["digest"] == chain.release.digest
+    assert about["collection"] == {"items": len(chain.data.rows("train", "validation"))}
+    assert about["operations"] == ["embed", "classify", "search", "describe"]
+
+
+def test_every_door_gives_the_same_embedding(server: Server, files: list[bytes], expected: np.ndarray) -> None:
+    text = base64.b64encode(files[0]).decode()
+    jpeg = {"content-type": "image/jpeg"}
+    replies = [
+        httpx.post(invoke(server, op="embed"), content=files[0], headers=jpeg),
+        httpx.put(f"{server.url}/predictions/{server.model}", content=files[0]),
+        httpx.post(f"{server.url}/predictions/{server.model}/1/embed", content=files[0], headers=jpeg),
+        httpx.post(invoke(server), files={"image": files[0]}),
+        httpx.post(invoke(server), json={"op": "embed", "image": text}),
+        httpx.post(invoke(server), json={"images": [f"data:image/jpeg;base64,{text}"]}),
+    ]
+    for reply in replies:
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["release"] == "chain/1"
+        np.testing.assert_allclose(reply.json()["results"][0]["embedding"], expected[0], atol=1e-4)
+
+
+def test_binary_replies(server: Server, files: list[bytes], expected: np.ndarray) -> None:
+    several = {f"image{number}": file for number, file in enumerate(files[:3])}
+    npy = httpx.post(invoke(server), files=several, headers={"accept": "application/x-npy"})
+    raw = httpx.post(invoke(server), files=several, headers={"accept": "application/octet-stream"})
+    assert raw.headers["x-shape"] == f"3,{expected.shape[1]}"
+    assert raw.headers["x-release"] == "chain/1"
+    matrix = np.load(io.BytesIO(npy.content), allow_pickle=False)
+    assert (np.frombuffer(raw.content, "<f4").reshape(3, -1) == matrix).all()
+    np.testing.assert_allclose(matrix, expected[:3], atol=1e-4)
+
+
+def test_neighbours_equal_brute_force_over_the_stored_embeddings(
+    client: Client, chain: Chain, files: list[bytes]
+) -> None:
+    ids, stored = chain.stored()
+    queries = client.embed(files).astype(np.float64)
+    for query, result in zip(queries, client.search(files, k=10), strict=True):
+        scores = stored @ query
+        best = np.argsort(-scores, kind="stable")[:10]
+        found = result["neighbours"]
+        np.testing.assert_allclose([near["score"] for near in found], scores[best], atol=1e-5)
+        for near, row in zip(found, best, strict=True):
+            # two items whose scores differ by less than float32 can tell may change places
+            assert near["id"] == ids[row] or abs(scores[ids.index(near["id"])] - scores[row]) < 1e-6
+            assert near["label"] == near["id"].split("/")[1]
+
+
+def test_search_by_id_and_vector(client: Client, chain: Chain) -> None:
+    ids, stored = chain.stored()
+    by_id, by_vector = client.search(ids=[ids[0]], vectors=stored[:1].astype(np.float32), k=4)
+    assert by_vector["neighbours"][0]["id"] == ids[0]
+    assert by_vector["neighbours"][0]["score"] == pytest.approx(1, abs=1e-5)
+    assert [near["id"] for near in by_id["neighbours"][:3]] == [near["id"] for near in by_vector["neighbours"][1:]]
+
+
+def test_classify_gives_the_probes_own_prediction(client: Client, chain: Chain, files: list[bytes]) -> None:
+    from training.probe import load_probe
+
+    assert chain.ingredients.probe is not None
+    probe = load_probe(chain.ingredients.probe)
+    logits = probe.logits(client.embed(files))
+    for result, row in zip(client.classify(files), logits, strict=True):
+        assert result["label"] == probe.classes[int(row.argmax())]
+        assert list(result["probabilities"]) == list(probe.classes)
+        assert result["probability"] == pytest.approx(max(result["probabilities"].values()))
+
+
+def huge() -> bytes:
+    file = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(file, "PNG")
+    return file.getvalue()
+
+
+BROKEN: list[tuple[Callable[[bytes], bytes], int]] = [
+    (lambda good: good[: len(good) // 2], 422),
+    (lambda good: b"this is not an image", 415),
+    (lambda good: huge(), 413),
+    (lambda good: b"\x89PNG\r\n\x1a\n" + good[8:], 422),
+]
+
+
+def test_64_clients_with_good_and_broken_images(server: Server, files: list[bytes], expected: np.ndarray) -> None:
+    jobs: list[tuple[bytes, int, int]] = []
+    for number in range(640):
+        good = number % len(files)
+        if number % 3 == 2:
+            spoil, status = BROKEN[number % len(BROKEN)]
+            jobs.append((spoil(files[good]), status, good))
+        else:
+            jobs.append((files[good], 200, good))
+
+    with httpx.Client(limits=httpx.Limits(max_connections=64), timeout=60) as http:
+
+        def ask(job: tuple[bytes, int, int]) -> httpx.Response:
+            return http.post(invoke(server, op="embed"), content=job[0], headers={"content-type": "image/jpeg"})
+
+        with ThreadPoolExecutor(64) as pool:
+            replies = list(pool.map(ask, jobs))
+    for (_, status, good), reply in zip(jobs, replies, strict=True):
+        assert reply.status_code == status, reply.text
+        if status == 200:
+            np.testing.assert_allclose(reply.json()["results"][0]["embedding"], expected[good], atol=1e-4)
+        else:
+            assert reply.json()["error"]["status"] == status
+
+
+def test_one_bad_image_of_a_request_is_told_in_its_place(client: Client, files: list[bytes]) -> None:
+    results = client.classify([files[0], b"nothing", files[1]])
+    assert [("error" in result) for result in results] == [False, True, False]
+    assert results[1]["error"]["status"] == 415
+    with pytest.raises(ServerError, match="415"):
+        client.embed([files[0], b"nothing"])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"op": "embed"}, 400, "at least one image"),
+        ({"op": "fly", "image": ""}, 400, "op is 'fly'"),
+        ({"op": "search", "id": "no/such/id"}, 404, "no item with id 'no/such/id'"),
+        ({"op": "search", "vector": [1.0]}, 400, "1 numbers"),
+        ({"op": "search", "id": "x", "k": 5000}, 400, "k is 5000"),
+        ({"surprise": 1}, 400, "surprise"),
+    ],
+)
+def test_bad_requests_are_told_what_is_wrong(
+    server: Server, body: dict[str, object], status: int, message: str
+) -> None:
+    reply = httpx.post(invoke(server), json=body)
+    assert reply.status_code == status
+    assert message in reply.json()["error"]["message"]
+
+
+def test_the_command_line(
+    server: Server, chain: Chain, files: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = tmp_path / "picture.jpg"
+    picture.write_bytes(files[0])
+    assert client_main(["--url", server.url, "search", str(picture), "-k", "3"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1 + 3
+    assert client_main(["--url", server.url, "classify", str(picture), "--json"]) == 0
+    assert '"probability"' in capsys.readouterr().out
+    assert client_main(["--url", server.url, "embed", str(picture), "--out", str(tmp_path / "e.npy")]) == 0
+    assert np.load(tmp_path / "e.npy").shape == (1, chain.release.manifest.embedding_dim)
+    assert client_main(["--url", "http://127.0.0.1:9", "describe"]) == 1
+    assert "is the server running?" in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_told(server: Server, chain: Chain) -> None:
+    port = httpx.URL(server.url).port
+    assert port is not None
+    with pytest.raises(LaunchError, match=f"port {port} is in use"):
+        Server(Settings(chain.archive, port=port)).start()
+
+
+def test_an_archive_whose_graph_was_altered_is_not_served(chain: Chain, tmp_path: Path) -> None:
+    content = bytearray(chain.archive.read_bytes())
+    place = content.index(b"layer4")  # within the uncompressed graph
+    content[place] ^= 1
+    altered = tmp_path / chain.archive.name
+    altered.write_bytes(content)
+    with pytest.raises(LaunchError, match=r"could not be loaded|was altered|ended with code"):
+        Server(Settings(altered, port=0)).start()
+
+
+def test_the_launch_command_serves_until_terminated(chain: Chain) -> None:
+    command = [sys.executable, "-m", "serving.launch", "--archive", str(chain.archive), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line.startswith("ready: ")
+        url = line.split()[1]
+        assert httpx.get(url, params={"op": "describe"}).json()["collection"] is None
+        process.terminate()
+        assert process.wait(30) == 143
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url)
+
+
+def test_a_request_of_many_images(client: Client, files: list[bytes], expected: np.ndarray) -> None:
+    np.testing.assert_allclose(client.embed(files[:60]), expected[:60], atol=1e-4)
+    with pytest.raises(ServerError, match="at most 64"):
+        client.embed([files[0]] * 65)

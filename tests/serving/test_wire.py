@@ -1,0 +1,126 @@
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from serving.engine import Answer, RequestError
+from serving.images import ImageError, ImageFormatUnknown
+from serving.wire import FLOAT32, JSON, NPY, encode, parse
+
+PICTURE = b"\x89PNG and so on"
+TEXT = base64.b64encode(PICTURE).decode()
+
+
+def json_body(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    return {"body": bytearray(json.dumps(content).encode())}, {"body": {"content-type": JSON}}
+
+
+def test_a_raw_body_is_one_image_to_embed() -> None:
+    request, accept = parse({"body": bytearray(PICTURE)}, {"body": {"content-type": "image/png"}})
+    assert (request.op, request.images, accept) == ("embed", (PICTURE,), JSON)
+
+
+def test_multipart_fields_are_options_and_images() -> None:
+    fields = {"image": bytearray(PICTURE), "second": bytearray(b"other"), "op": bytearray(b"search"), "k": b"3"}
+    request, _ = parse(fields, {})
+    assert (request.op, request.k, request.images) == ("search", 3, (PICTURE, b"other"))
+
+
+@pytest.mark.parametrize("image", [TEXT, f"data:image/png;base64,{TEXT}"])
+def test_json_carries_base64_and_data_uris(image: str) -> None:
+    request, _ = parse(*json_body({"op": "classify", "image": image, "images": [image]}))
+    assert (request.op, request.images) == ("classify", (PICTURE, PICTURE))
+
+
+def test_json_that_torchserve_decoded_already_reads_the_same() -> None:
+    assert parse({"body": {"op": "search", "id": "a", "k": 2}}, {})[0].ids == ("a",)
+
+
+def test_search_takes_ids_and_vectors() -> None:
+    request, _ = parse(*json_body({"op": "search", "id": "a", "ids": ["b"], "vector": [1, 2], "vectors": [[3, 4.5]]}))
+    assert request.ids == ("a", "b")
+    assert [vector.tolist() for vector in request.vectors] == [[1, 2], [3, 4.5]]
+
+
+def test_the_query_goes_before_the_body_and_the_path_comes_last() -> None:
+    fields, headers = json_body({"op": "classify"})
+    assert parse(fields | {"op": b"search"}, headers)[0].op == "search"
+    assert parse(fields, headers | {"url_path": "search"})[0].op == "classify"
+    assert parse({}, {"url_path": "search"})[0].op == "search"
+
+
+@pytest.mark.parametrize(
+    ("header", "accept"),
+    [("", JSON), ("*/*", JSON), ("application/x-npy", NPY), ("text/html, application/octet-stream;q=0.9", FLOAT32)],
+)
+def test_accept(header: str, accept: str) -> None:
+    assert parse({}, {"Accept": header})[1] == accept
+    assert parse({}, {"accept": header})[1] == accept
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"opp": 1}, "unknown field `opp`"),
+        ({"k": "ten"}, r"Expected `int \| null`, got `str` - at `\$.k`"),
+        ({"op": "train"}, "op is 'train'; it must be one of embed"),
+        ({"image": "no base64!"}, "image 0 is no valid base64"),
+        ({"image": "data:image/png,abc"}, "without ';base64,'"),
+        ({"vector": ["a"]}, "Expected `float`"),
+        ([1, 2], "Expected `object`"),
+    ],
+)
+def test_bad_json_is_told_what_is_wrong(content: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(*json_body(content))
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "status", "message"),
+    [
+        ({"body": bytearray(b'{"op": ')}, {"body": {"content-type": JSON}}, 400, "can't be read"),
+        ({"body": bytearray(b"\xff\xfe")}, {"body": {"content-type": JSON}}, 400, "can't be read"),
+        ({"k": b"many"}, {}, 400, "k is 'many'"),
+        ({"op": b"\xff"}, {}, 400, "op must be text"),
+        ({"image": "text"}, {}, 400, "field 'image' is text"),
+        ({}, {"accept": "text/html"}, 406, "Accept is 'text/html'"),
+    ],
+)
+def test_bad_requests(fields: dict[str, Any], headers: dict[str, Any], status: int, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(fields, headers)
+    assert caught.value.status == status
+
+
+def embedded(*vectors: Any) -> Answer:
+    results = [
+        {"embedding": np.asarray(vector, np.float32)} if isinstance(vector, list) else vector for vector in vectors
+    ]
+    return Answer("embed", "digits/1", results)
+
+
+def test_numbers_survive_every_encoding() -> None:
+    numbers = np.random.default_rng(0).normal(size=(2, 33)).astype(np.float32)
+    answer = embedded(*numbers.tolist())
+    as_json = [result["embedding"] for result in json.loads(encode(answer).body)["results"]]
+    assert (np.asarray(as_json, np.float32) == numbers).all()
+    assert (np.load(io.BytesIO(encode(answer, NPY).body), allow_pickle=False) == numbers).all()
+    raw = encode(answer, FLOAT32)
+    assert raw.headers == {"x-release": "digits/1", "x-shape": "2,33"}
+    assert (np.frombuffer(raw.body, "<f4").reshape(2, 33) == numbers).all()
+
+
+def test_one_bad_image_of_several_is_told_in_its_place() -> None:
+    reply = encode(embedded([1.0], ImageError("broken")))
+    assert reply.status == 200
+    assert json.loads(reply.body)["results"][1] == {"error": {"status": 422, "message": "broken"}}
+
+
+def test_a_failure_that_leaves_nothing_is_the_reply() -> None:
+    assert encode(embedded(ImageFormatUnknown("no image"))).status == 415
+    assert encode(embedded([1.0], ImageError("broken")), NPY).status == 422
+    assert encode(Answer("search", "digits/1", [{"neighbours": []}]), NPY).status == 406

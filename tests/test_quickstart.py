@@ -1,0 +1,59 @@
+"""`scripts/quickstart --once --images` as a user runs it: ResNet-50 and TorchServe, on a few real images."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import cifar10_files, write_files
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def name() -> Iterator[str]:
+    """A run of its own, removed afterwards."""
+    own = "test-quickstart"
+    yield own
+    for left in (ROOT / "runs" / own, ROOT / "model_store" / own):
+        shutil.rmtree(left, ignore_errors=True)
+    for archive in (ROOT / "model_store").glob(f"{own}-*.mar"):
+        archive.unlink()
+
+
+def quickstart(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "scripts.quickstart", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_a_flat_folder_then_the_same_again(tmp_path: Path, name: str) -> None:
+    files = {path.replace("/", "-"): data for path, data in cifar10_files(per_label={"train": 6}).items()}
+    files["broken.jpg"] = next(iter(files.values()))[:200]
+    images = write_files(tmp_path / "photographs", files)
+    arguments = ["--once", "--images", str(images), "--name", name, "--epochs", "2", "--port", "0"]
+
+    first = quickstart(*arguments)
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "broken.jpg" in first.stdout + first.stderr
+    assert "prediction" not in first.stdout
+    assert first.stdout.count("neighbours") == 6
+    assert "2048 numbers" in first.stdout
+    assert (ROOT / "runs" / name / "contact_sheet.png").stat().st_size > 10_000
+
+    second = quickstart(*arguments)
+    assert second.returncode == 0, second.stdout + second.stderr
+    seconds = json.loads((ROOT / "runs" / name / "seconds.json").read_text())
+    assert "0 embedded, 54 unchanged" in second.stdout
+    assert set(seconds) == {"images", "pretrain", "evaluate", "export", "collection", "serve", "ask", "total"}
+    assert [path.name for path in (ROOT / "model_store").glob(f"{name}-*.mar")] == [f"{name}-1.mar"]
+
+
+def test_a_failed_stage_stops_with_its_error(tmp_path: Path, name: str) -> None:
+    done = quickstart("--once", "--images", str(tmp_path / "nowhere"), "--name", name)
+    assert done.returncode != 0
+    assert "nowhere" in done.stderr
+    assert "[2/7]" not in done.stdout

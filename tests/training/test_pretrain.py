@@ -1,0 +1,269 @@
+"""Runs that survive: exact resume, kill -9, SIGTERM, full disk, divergence; and what a run refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.training.conftest import write_images
+from training import pretrain as command
+from training.batches import Batches, views_generator
+from training.checkpoint import CheckpointError, load_encoder, read_metadata
+from training.config import PretrainConfig
+from training.dataset import Dataset
+from training.log import read_log
+from training.nt_xent import nt_xent
+from training.pretrain import NonFiniteLoss, RunOptions, pretrain
+from training.run import training_rows
+from training.sources import Request, prepare
+
+Tiny = Callable[..., PretrainConfig]
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = [
+    *("--preset", "cifar10", "--architecture", "resnet18", "--stem", "small_stride2", "--epochs", "5"),
+    *("--batch-size", "16", "--precision", "fp32", "--set", "head.hidden=32", "--log-steps", "1"),
+    *("--checkpoint-seconds", "0.1", "--device", "cpu"),
+]
+
+
+def start(data: Path, out: Path, *, limit: int | None = None) -> subprocess.Popen[str]:
+    """The real command in a process of its own; `limit` caps the bytes of any file it writes."""
+    code = "import sys, training.pretrain as p; p.main(sys.argv[1:])"
+    if limit is not None:
+        code = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); " + code
+    arguments = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-c",
+        code,
+        "--data",
+        str(data),
+        "--out",
+        str(out),
+        *ARGUMENTS,
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(arguments, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_steps(out: Path, steps: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(read_log(out / "log.jsonl")) < steps or not (out / "checkpoint.safetensors").exists():
+        assert time.monotonic() < deadline, "the run did not get going"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The bytes of the checkpoint of a whole run, less what differs by the clock."""
+    out = tmp_path_factory.mktemp("whole")
+    process = start(coloured.folder, out)
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    return learnt(out)
+
+
+def learnt(out: Path) -> bytes:
+    """All tensors of the checkpoint: weights, BatchNorm statistics, optimiser buffers."""
+    data = (out / "checkpoint.safetensors").read_bytes()
+    header = int.from_bytes(data[:8], "little")
+    names = sorted(set(json.loads(data[8 : 8 + header])) - {"__metadata__"})
+    assert any(name.startswith("optimiser.encoder.conv1.weight") for name in names)
+    return str(names).encode() + data[8 + header :]
+
+
+def test_sigterm_saves_and_the_resumed_run_is_the_same_to_the_bit(
+    coloured: Dataset, tmp_path: Path, uninterrupted: bytes
+) -> None:
+    process = start(coloured.folder, tmp_path)
+    wait_for_steps(tmp_path, 7)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    stopped = read_metadata(tmp_path / "checkpoint.safetensors")["step"]
+    assert stopped >= 7
+    assert stopped == read_log(tmp_path / "log.jsonl")[-1]["step"]
+    process = start(coloured.folder, tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert f"resuming {tmp_path} at step {stopped}" in errors
+    assert learnt(tmp_path) == uninterrupted
+    steps = [entry["step"] for entry in read_log(tmp_path / "log.jsonl")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_kill_9_loses_nothing_but_time(coloured: Dataset, tmp_path: Path, uninterrupted: bytes) -> None:
+    process = start(coloured.folder, tmp_path)
+    wait_for_steps(tmp_path, 8)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    process = start(coloured.folder, tmp_path)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert learnt(tmp_path) == uninterrupted
+    steps = [entry["step"] for entry in read_log(tmp_path / "log.jsonl")]
+    assert steps == list(range(1, len(steps) + 1))
+
+
+def test_a_full_disk_is_an_error_and_the_last_checkpoint_survives(
+    coloured: Dataset, tmp_path: Path, tiny: Tiny
+) -> None:
+    path = pretrain(coloured, tmp_path, tiny(epochs=2))
+    before = path.read_bytes()
+    from training import checkpoint, run
+
+    state = run.open_run(coloured, tmp_path, tiny(epochs=2), device=torch.device("cpu"))
+    code = os.fork()
+    if code == 0:  # the limit can't be raised again, so it is set in a child
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        try:
+            checkpoint.save(path, state)
+        except CheckpointError as error:
+            os._exit(17 if "the previous checkpoint is untouched" in str(error) else 18)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(code, 0)[1]) == 17
+    assert path.read_bytes() == before
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def test_the_command_reports_a_full_disk(coloured: Dataset, tmp_path: Path) -> None:
+    process = start(coloured.folder, tmp_path, limit=1 << 20)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "error: can't write the checkpoint" in errors
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_a_finished_run_returns_at_once_and_another_is_refused(
+    coloured: Dataset, tmp_path: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = pretrain(coloured, tmp_path, tiny(epochs=2))
+    assert (tmp_path / "loss.png").exists()
+    written = path.stat().st_mtime_ns
+    with caplog.at_level("INFO"):
+        pretrain(coloured, tmp_path, tiny(epochs=2))
+    assert "already finished" in caplog.text
+    assert path.stat().st_mtime_ns == written
+    with pytest.raises(ValueError, match=r"optimiser.lr was 0.06, now 0.1; epochs was 2, now 3.*--fresh"):
+        pretrain(coloured, tmp_path, tiny(epochs=3, optimiser__lr=0.1))
+    pretrain(coloured, tmp_path, tiny(epochs=3, optimiser__lr=0.1), RunOptions(fresh=True))
+    assert read_metadata(path)["step"] == 3 * 5
+
+
+def test_other_images_in_the_same_run_are_refused(coloured: Dataset, tmp_path: Path, tiny: Tiny) -> None:
+    pretrain(coloured, tmp_path / "run", tiny(epochs=2))
+    write_images(tmp_path / "images", [f"{number}.png" for number in range(96)], seed=9)
+    other = prepare(tmp_path / "images", tmp_path / "data", request=Request(image_size=8))
+    with pytest.raises(CheckpointError, match="a run on other images"):
+        pretrain(other, tmp_path / "run", tiny(epochs=2))
+
+
+def test_a_run_learns_and_reads_back(coloured: Dataset, tmp_path: Path, tiny: Tiny) -> None:
+    path = pretrain(coloured, tmp_path, tiny(epochs=12, optimiser__lr=0.1))
+    log = read_log(tmp_path / "log.jsonl")
+    assert log[-1]["loss"] < log[0]["loss"] < 1.3 * np.log(31)
+    assert set(log[0]) == {"step", "epoch", "loss", "lr", "images_per_s", "seconds"}
+    loaded = load_encoder(path)
+    assert loaded.encoder.frozen
+    assert loaded.config.encoder.image_size == 8
+    assert loaded.metadata["dataset"]["digest"] == coloured.digest
+    pixels = coloured.images[coloured.rows("train", "validation")] / 255
+    assert loaded.mean == pytest.approx(pixels.mean(axis=(0, 1, 2)))
+    assert loaded.std == pytest.approx(pixels.std(axis=(0, 1, 2)))
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "empty", "absent"])
+def test_a_bad_checkpoint_is_named(coloured: Dataset, tmp_path: Path, tiny: Tiny, damage: str) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    if damage == "cut":
+        pretrain(coloured, tmp_path, tiny(epochs=2))
+        path.write_bytes(path.read_bytes()[:-1000])
+    elif damage != "absent":
+        path.write_bytes(b"" if damage == "empty" else b"\x80\x04pickle, perhaps")
+    with pytest.raises(CheckpointError, match="no readable checkpoint"):
+        load_encoder(path)
+
+
+def test_divergence_stops_with_a_diagnosis(
+    coloured: Dataset, tmp_path: Path, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = nt_xent
+    calls = []
+
+    def poisoned(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
+        calls.append(1)
+        return loss(first, second, temperature) * (float("nan") if len(calls) == 4 else 1)
+
+    monkeypatch.setattr(command, "nt_xent", poisoned)
+    with pytest.raises(
+        NonFiniteLoss, match=r"the loss is nan at step 3 of 20 \(lr 0.048, gradient norm nan.*--lr"
+    ):
+        pretrain(coloured, tmp_path, tiny())
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+
+
+def test_twenty_photographs_train_in_a_batch_of_their_number(
+    tmp_path: Path, tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_images(tmp_path / "images", [f"{number}.png" for number in range(20)])
+    (tmp_path / "images/7.png").write_bytes(b"corrupt")
+    dataset = prepare(tmp_path / "images", tmp_path / "data", request=Request(image_size=8))
+    path = pretrain(dataset, tmp_path / "run", tiny(batch_size=256, epochs=2))
+    assert "the batch of 256 is reduced to the 17 training images" in caplog.text
+    assert read_metadata(path)["config"]["batch_size"] == 17
+
+
+def test_one_image_is_too_few(tmp_path: Path, tiny: Tiny) -> None:
+    write_images(tmp_path / "images", ["a.png"])
+    dataset = prepare(tmp_path / "images", tmp_path / "data", request=Request(image_size=8))
+    with pytest.raises(ValueError, match="has 1 training images; at least 2 are needed"):
+        pretrain(dataset, tmp_path / "run", tiny())
+
+
+@pytest.mark.parametrize(
+    "changes", [{"optimiser__name": "lars"}, {"head__kind": "none"}, {"head__kind": "linear"}]
+)
+def test_other_parts(coloured: Dataset, tmp_path: Path, tiny: Tiny, changes: dict[str, object]) -> None:
+    pretrain(coloured, tmp_path, tiny(epochs=2, **changes))
+    assert np.isfinite(read_log(tmp_path / "log.jsonl")[-1]["loss"])
+
+
+def test_bf16_autocast_trains_on_real_images(cifar: Dataset, tmp_path: Path, tiny: Tiny) -> None:
+    pretrain(cifar, tmp_path, tiny(epochs=2, batch_size=64, precision="bf16"))
+    assert np.isfinite(read_log(tmp_path / "log.jsonl")[-1]["loss"])
+
+
+def test_batches_cover_an_epoch_without_repeats_and_never_the_test_images(coloured: Dataset) -> None:
+    rows = training_rows(coloured)
+    batches = Batches(coloured.images, rows, batch_size=16, seed=1, device=torch.device("cpu"))
+    seen = np.concatenate([batches.positions(step) for step in range(batches.steps_per_epoch)])
+    assert len(set(seen.tolist())) == len(seen) == 16 * (len(rows) // 16)
+    assert not set(rows[seen]) & set(coloured.rows("test"))
+    later = batches.positions(batches.steps_per_epoch)
+    assert not np.array_equal(later, seen[:16])
+    alone = Batches(coloured.images, rows, batch_size=16, seed=1, device=torch.device("cpu"))
+    assert np.array_equal(alone.positions(batches.steps_per_epoch), later)
+    assert np.array_equal(batches(0).numpy(), coloured.images[rows[seen[:16]]])
+    assert views_generator(0, 1).initial_seed() != views_generator(1, 0).initial_seed()
+
+
+def test_command_errors_are_one_line(coloured: Dataset, tmp_path: Path) -> None:
+    data = ["--data", str(coloured.folder), "--out", str(tmp_path)]
+    with pytest.raises(SystemExit, match=r"^error: unknown key 'crop'"):
+        command.main([*data, "--set", "crop=1"])
+    with pytest.raises(SystemExit, match=r"^error: device is 'cuda:99'"):
+        command.main([*data, "--device", "cuda:99", "--epochs", "1"])
+    with pytest.raises(SystemExit, match=r"^error: .* is no data folder"):
+        command.main(["--data", str(tmp_path), "--out", str(tmp_path)])

@@ -1,0 +1,119 @@
+"""Image files to one array on disk: decoded in threads, a bounded chunk at a time, in order.
+
+The array is written front to back, so memory holds one chunk whatever the number of images. A file that can't
+be decoded takes no row; it is reported with its reason.
+"""
+
+import hashlib
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tqdm import tqdm
+
+from serving.images import ImageError, decode
+from training.folders import ImageSource, Listing, UnreadableFile, member_path
+
+SMALL_SIZES = (8, 16, 24, 32, 48, 64)
+LARGE_SIZES = (96, 128, 160, 224)
+_SAMPLE = 100
+_CHUNK_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The names that have a row, in order; the others with their reasons; SHA-256 of the pixels."""
+
+    names: list[str]
+    unreadable: list[dict[str, str]]
+    pixels_digest: str
+
+
+def choose_size(source: ImageSource, listing: Listing, *, max_size: int) -> int:
+    """An image size in pixels for a source: the standard size nearest to the median short side of a sample.
+
+    At most 100 files are looked at, evenly spread. Up to 64 px the sizes are 8, 16, 24, 32, 48, 64; above,
+    96, 128, 160 and 224. Never more than `max_size`.
+    """
+    step = max(1, len(listing.names) // _SAMPLE)
+    sides = [
+        side
+        for name in listing.names[::step][:_SAMPLE]
+        if (side := _short_side(source, member_path(listing.prefix, name))) is not None
+    ]
+    if not sides:
+        return min(SMALL_SIZES[3], max_size)  # nothing readable: decoding will say so, with reasons
+    median = float(np.median(sides))
+    sizes = SMALL_SIZES if median <= SMALL_SIZES[-1] else LARGE_SIZES
+    return min(min(sizes, key=lambda size: abs(size - median)), max_size)
+
+
+def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path) -> Decoded:
+    """Decode `listing` to a uint8 (N, size, size, 3) .npy at `target`; N counts the readable files."""
+    names, unreadable, digest = [], [], hashlib.sha256()
+    with open(target, "wb") as file:
+        start = _write_header(file, len(listing.names), size)
+        for name, result in _decoded(source, listing, size):
+            if isinstance(result, str):
+                unreadable.append({"path": name, "reason": result})
+                continue
+            names.append(name)
+            pixels = result.tobytes()
+            digest.update(pixels)
+            file.write(pixels)
+        file.seek(0)
+        # numpy pads a header for any length of the first axis, so the final one fits exactly
+        assert _write_header(file, len(names), size) == start
+    return Decoded(names, unreadable, digest.hexdigest())
+
+
+def _decoded(
+    source: ImageSource, listing: Listing, size: int
+) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
+    """Every name in order, with its image or the reason why there is none."""
+
+    def one(name: str) -> NDArray[np.uint8] | str:
+        try:
+            return decode(source.read(member_path(listing.prefix, name)), size)
+        except (ImageError, UnreadableFile) as error:
+            return str(error)
+
+    chunk = max(16, _CHUNK_BYTES // (size * size * 3))
+    with (
+        ThreadPoolExecutor() as pool,
+        tqdm(total=len(listing.names), desc=f"decoding to {size}x{size}", unit=" images") as bar,
+    ):
+        for names in _chunks(listing.names, chunk):
+            for name, result in zip(names, pool.map(one, names), strict=True):
+                yield name, result
+                bar.update()
+
+
+def _chunks(names: Sequence[str], length: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(names), length):
+        yield names[start : start + length]
+
+
+def _write_header(file: BinaryIO, count: int, size: int) -> int:
+    shape = (count, size, size, 3)
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
+        "fortran_order": False,
+        "shape": shape,
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.tell()
+
+
+def _short_side(source: ImageSource, name: str) -> int | None:
+    try:
+        with Image.open(io.BytesIO(source.read(name))) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError):  # UnreadableFile and ImageError are ValueErrors
+        return None

@@ -1,0 +1,68 @@
+"""The sets that libraries carry, written once as an ordinary folder of PNG files: train and test, then label.
+
+Written under a temporary name and renamed, so a folder that exists is complete. Digits come inside
+scikit-learn; CIFAR-10, CIFAR-100 and STL-10 are downloaded by torchvision, which checks their digests.
+STL-10's 100,000 unlabelled images are left out: a set is labelled whole or not at all.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torchvision
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+from training.folders import TEST, TRAIN
+from training.splits import held_out
+
+DATASETS = ("digits", "cifar10", "cifar100", "stl10")
+_TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
+_DIGITS_TEST_SHARE = 0.2
+
+Labelled = tuple[str, str, NDArray[np.uint8]]  # split, label, image (H, W, 3)
+
+
+def materialise(name: str, root: Path) -> Path:
+    """Write the set called `name` as `root/name/{train,test}/<label>/NNNNN.png`, once; returns root/name.
+
+    Raises ValueError for an unknown name; what the download raises passes through.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"dataset is {name!r}; accepted: {', '.join(DATASETS)}")
+    target = root / name
+    if target.is_dir():
+        return target
+    root.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+    try:
+        items = _digits() if name == "digits" else _torchvision(name, root / "downloads")
+        for number, (split, label, image) in enumerate(tqdm(items, desc=f"writing {name}", unit=" images")):
+            file = temporary / split / label / f"{number:05d}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _digits() -> Iterator[Labelled]:
+    data = load_digits()
+    grey = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    test = set(held_out(data.target.astype(np.int64), _DIGITS_TEST_SHARE, seed=0).tolist())
+    for row, (image, label) in enumerate(zip(grey, data.target, strict=True)):
+        yield TEST if row in test else TRAIN, str(label), np.repeat(image[:, :, None], 3, axis=2)
+
+
+def _torchvision(name: str, root: Path) -> Iterator[Labelled]:
+    for split in (TRAIN, TEST):
+        which = {"split": split} if name == "stl10" else {"train": split == TRAIN}
+        images = getattr(torchvision.datasets, _TORCHVISION[name])(str(root), download=True, **which)
+        for image, label in images:
+            yield split, images.classes[label], np.asarray(image.convert("RGB"))

@@ -1,0 +1,180 @@
+"""Images to a data folder: a folder or a zip of files, or a set that a library carries.
+
+    python -m training.sources --images PATH --out DIR
+    python -m training.sources --dataset digits --out DIR
+
+Every file is decoded once by `serving.images`, to the very pixels that will be served, and lands in
+`training.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
+is an error. A folder that already holds the answer to the same request about the same files is reused.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from dataclasses import asdict, dataclass
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+from training.dataset import FACTS, IMAGES, ITEMS, Dataset
+from training.decoding import Decoded, choose_size, decode_all
+from training.downloads import DATASETS, materialise
+from training.folders import ImageSource, Listing, SourceError, list_images, open_source
+from training.splits import assign
+
+logger = logging.getLogger(__name__)
+
+_REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    """How images become a data folder. `image_size` is pixels, or 0 to choose by the images ("auto")."""
+
+    image_size: int = 0
+    max_size: int = 224
+    seed: int = 0
+    hold_out: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.image_size and not 4 <= self.image_size <= 1024:
+            raise ValueError(f"image_size is {self.image_size}; accepted: 4 to 1024 pixels, or auto")
+        if not 8 <= self.max_size <= 1024:
+            raise ValueError(f"max_size is {self.max_size}; accepted: 8 to 1024 pixels")
+        if not 0 <= self.hold_out <= 0.9:
+            raise ValueError(f"hold_out is {self.hold_out}; accepted: 0 to 0.9")
+
+
+def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Request = Request()) -> Dataset:
+    """Write the data folder `out` from a folder or zip of image files, or reuse it if it is there.
+
+    `name` defaults to the name of `images`. Raises `SourceError` if the source can't be opened, holds no
+    image files, or none that can be read; ValueError for a request out of range.
+    """
+    source, out = open_source(Path(images).resolve()), Path(out)
+    listing = list_images(source)
+    asked = {"source": str(source.path), "fingerprint": listing.fingerprint, **asdict(request)}
+    if _answers(out, asked):
+        logger.info("%s is up to date; reusing it", out)
+        return Dataset.load(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FACTS).unlink(missing_ok=True)
+    facts = _write(source, listing, out=out, request=request)
+    facts |= {"name": name or source.path.stem, "request": asked, "ignored": listing.ignored}
+    _write_atomically(out / FACTS, json.dumps(facts, indent=1))
+    _report(facts)
+    return Dataset.load(out)
+
+
+def _answers(out: Path, asked: dict[str, Any]) -> bool:
+    try:
+        return bool(json.loads((out / FACTS).read_text())["request"] == asked)
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _write(source: ImageSource, listing: Listing, *, out: Path, request: Request) -> dict[str, Any]:
+    """Write images.npy and items.jsonl; returns most of dataset.json."""
+    size = request.image_size or choose_size(source, listing, max_size=request.max_size)
+    partial = out / f"{IMAGES}.partial"
+    decoded = decode_all(source, listing, size=size, target=partial)
+    if not decoded.names:
+        reasons = "; ".join(
+            f"{item['path']}: {item['reason']}" for item in decoded.unreadable[:_REASONS_SHOWN]
+        )
+        partial.unlink()
+        raise SourceError(
+            f"none of the {len(listing.names)} image files of {source.path} can be read: {reasons}"
+        )
+    partial.replace(out / IMAGES)
+    splits, labels = assign(decoded.names, seed=request.seed, hold_out=request.hold_out)
+    lines = _items(decoded, splits, labels)
+    _write_atomically(out / ITEMS, lines)
+    return {
+        "source": str(source.path),
+        "prefix": listing.prefix,
+        "image_size": size,
+        "classes": sorted(set(labels), key=_natural) if labels else None,
+        "counts": dict(Counter(splits)),
+        "digest": hashlib.sha256(
+            (lines + decoded.pixels_digest).encode("utf-8", "surrogatepass")
+        ).hexdigest(),
+        "seed": request.seed,
+        "unreadable": decoded.unreadable,
+    }
+
+
+def _items(decoded: Decoded, splits: list[str], labels: list[str] | None) -> str:
+    return "".join(
+        json.dumps({"id": name, "label": label, "split": split}) + "\n"
+        for name, label, split in zip(decoded.names, labels or repeat(None), splits, strict=bool(labels))
+    )
+
+
+def _natural(label: str) -> tuple[int, str]:
+    """Numbers in the order of their values, before names."""
+    return (int(label), "") if label.isdecimal() else (sys.maxsize, label)
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _report(facts: dict[str, Any]) -> None:
+    if facts["ignored"]:
+        logger.info("%d files that are no images by their suffix were ignored", facts["ignored"])
+    unreadable = facts["unreadable"]
+    if unreadable:
+        logger.warning("%d image files can't be read and are left out; the first:", len(unreadable))
+        for item in unreadable[:_REASONS_SHOWN]:
+            logger.warning("  %s: %s", item["path"], item["reason"])
+
+
+def describe(dataset: Dataset) -> str:
+    """One line: how many images of which size, in which splits, with how many labels."""
+    counts = ", ".join(f"{count} {split}" for split, count in dataset.facts["counts"].items())
+    labels = f"{len(dataset.classes)} labels" if dataset.classes else "no labels"
+    size = dataset.image_size
+    return f"{dataset.facts['name']}: {len(dataset)} images of {size}x{size} ({counts}), {labels}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    parser = argparse.ArgumentParser(
+        prog="python -m training.sources", description=(__doc__ or "").split("\n")[0]
+    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--dataset", choices=DATASETS, help="a set that a library carries")
+    which.add_argument("--images", type=Path, help="a folder or a zip of image files")
+    parser.add_argument("--out", type=Path, required=True, help="the data folder to write")
+    parser.add_argument(
+        "--root", type=Path, default=Path("runs/datasets"), help="where --dataset is unpacked"
+    )
+    parser.add_argument("--image-size", default="auto", help="pixels, or auto (default)")
+    parser.add_argument("--max-size", type=int, default=224, help="the most that auto chooses")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--hold-out", type=float, default=0.1, help="share for test where there is no test split"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        size = 0 if options.image_size == "auto" else int(options.image_size)
+        request = Request(size, options.max_size, seed=options.seed, hold_out=options.hold_out)
+        images = materialise(options.dataset, options.root) if options.dataset else options.images
+        print(describe(prepare(images, options.out, name=options.dataset or "", request=request)))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

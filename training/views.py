@@ -1,0 +1,187 @@
+"""Random views of a batch of images, on its device, one independent draw per image (SimCLR, Appendix A).
+
+A view is a random resized crop and flip, then colour jitter in random order, grey, and blur. `draw` makes
+every random number on the CPU from one generator, so that a seed means the same views on every device and the
+device is never waited for; `apply` is then a pure function, in batches. The colour operations are in
+`training.colour`.
+
+Cropping, resizing and flipping are one linear map per axis: view = A_y @ image @ A_x^T with an (S, S) matrix
+per image. The matrices hold the triangle filter of torchvision's antialiased bilinear resize, widened when a
+crop is reduced, so the result equals torchvision's in both directions. Blur is such a pair of matrices too.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from training.colour import OPERATIONS, grey
+from training.config import ViewsConfig
+from training.pixels import to_float
+
+CROP_RATIO = (3 / 4, 4 / 3)
+_CROP_TRIALS = 10
+BLUR_SIGMA = (0.1, 2.0)
+BLUR_SHARE = 0.1  # of the image's size
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one view of each of N images, on the CPU.
+
+    crop: int64 (N, 4), top, left, height, width in pixels. flip, coloured, greyed, blurred: bool (N,).
+    factors: float32 (N, 4), of brightness, contrast, saturation, hue. order: int64 (N, 4), the operation in
+    each of the four places. sigma: float32 (N,), of the blur, in pixels.
+    """
+
+    crop: Tensor
+    flip: Tensor
+    coloured: Tensor
+    factors: Tensor
+    order: Tensor
+    greyed: Tensor
+    blurred: Tensor
+    sigma: Tensor
+
+
+def two_views(images: Tensor, config: ViewsConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two independent views of each image.
+
+    Args:
+        images: uint8 (N, S, S, 3), RGB, on any device.
+        config: the distribution to draw from.
+        generator: on the CPU.
+
+    Returns:
+        Two float32 (N, 3, S, S) in [0, 1] on the images' device, not yet normalised.
+    """
+    return random_view(images, config, generator), random_view(images, config, generator)
+
+
+def random_view(images: Tensor, config: ViewsConfig, generator: torch.Generator) -> Tensor:
+    """One view of each image: uint8 (N, S, S, 3) to float32 (N, 3, S, S) in [0, 1]."""
+    draws = draw(len(images), config, height=images.shape[1], width=images.shape[2], generator=generator)
+    return apply(to_float(images), draws)
+
+
+def draw(n: int, config: ViewsConfig, *, height: int, width: int, generator: torch.Generator) -> Draws:
+    """Draw `n` views of images of height x width pixels."""
+
+    def chance(p: float) -> Tensor:
+        return torch.rand(n, generator=generator) < p
+
+    reach = config.colour_strength * torch.tensor([0.8, 0.8, 0.8, 0.2])
+    low = (1 - reach).clamp_min(0)  # brightness, contrast and saturation can't go below 0
+    low[3] = 1 - reach[3]
+    factors = low + (1 + reach - low) * torch.rand(n, 4, generator=generator)
+    factors[:, 3] -= 1  # hue turns by -0.2s to 0.2s of the circle
+    return Draws(
+        crop=_draw_crops(n, config, height, width, generator),
+        flip=chance(config.flip_p),
+        coloured=chance(config.colour_p),
+        factors=factors,
+        order=torch.rand(n, 4, generator=generator).argsort(dim=1),
+        greyed=chance(config.grey_p),
+        blurred=chance(config.blur_p),
+        sigma=torch.empty(n).uniform_(*BLUR_SIGMA, generator=generator),
+    )
+
+
+def apply(images: Tensor, draws: Draws) -> Tensor:
+    """The views that `draws` describes: float (N, 3, H, W) in [0, 1] to the same shape and range."""
+    device, dtype = images.device, images.dtype
+    height, width = images.shape[2:]
+    top, left, crop_height, crop_width = draws.crop.unbind(1)
+    rows = resize_matrix(top.to(device), crop_height.to(device), source=height, target=height)
+    columns = resize_matrix(left.to(device), crop_width.to(device), source=width, target=width)
+    columns = torch.where(draws.flip.to(device)[:, None, None], columns.flip(1), columns)
+    views = _map_axes(images, rows.to(dtype), columns.to(dtype))
+    for place in range(4):
+        for number, operation in enumerate(OPERATIONS):
+            chosen = (draws.coloured & (draws.order[:, place] == number)).nonzero()[:, 0]
+            if len(chosen):
+                factor = draws.factors[chosen, number].to(device, dtype).view(-1, 1, 1, 1)
+                chosen = chosen.to(device)
+                views[chosen] = operation(views[chosen], factor)
+    greyed = draws.greyed.nonzero()[:, 0].to(device)
+    views[greyed] = grey(views[greyed]).expand(-1, 3, -1, -1)
+    return _blur(views, draws)
+
+
+def resize_matrix(start: Tensor, length: Tensor, *, source: int, target: int) -> Tensor:
+    """The matrices that resize pixels [start, start + length) of an axis of `source` to `target` pixels.
+
+    `start` and `length` are int64 (N,); the result is float32 (N, target, source), each row summing to 1. It
+    is torchvision's bilinear resize with antialias: a triangle of half-width max(1, length / target) around
+    the centre, cut off at the crop's edges and normalised.
+    """
+    scale = (length / target)[:, None, None]
+    reach = scale.clamp_min(1)
+    centre = (torch.arange(target, device=start.device) + 0.5)[None, :, None] * scale
+    pixel = torch.arange(source, device=start.device)[None, None, :] - start[:, None, None]
+    weight = (1 - ((pixel + 0.5 - centre) / reach).abs()).clamp_min(0)
+    weight = weight * ((pixel >= 0) & (pixel < length[:, None, None]))
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def blur_matrix(sigma: Tensor, *, size: int, radius: int) -> Tensor:
+    """The matrices of a Gaussian blur along an axis of `size` pixels, reflecting at its ends.
+
+    `sigma` is float32 (N,), in pixels; the kernel has 2 radius + 1 taps. Returns float32 (N, size, size).
+    """
+    taps = torch.arange(-radius, radius + 1)
+    kernel = torch.softmax(-0.5 * (taps[None] / sigma[:, None]) ** 2, dim=1)
+    index = (torch.arange(size)[:, None] + taps[None]).abs()  # reflect below 0 ...
+    index = (size - 1) - ((size - 1) - index).abs()  # ... and above size - 1
+    matrix = torch.zeros(len(sigma), size, size)
+    return matrix.scatter_add_(2, index.expand(len(sigma), -1, -1), kernel[:, None, :].expand(-1, size, -1))
+
+
+def _blur(views: Tensor, draws: Draws) -> Tensor:
+    blurred = draws.blurred.nonzero()[:, 0]
+    if not len(blurred):
+        return views
+    height, width = views.shape[2:]
+    radius = max(1, int(BLUR_SHARE * min(height, width)) // 2)
+    rows, columns = (
+        blur_matrix(draws.sigma[blurred], size=size, radius=radius).to(views) for size in (height, width)
+    )
+    blurred = blurred.to(views.device)
+    views[blurred] = _map_axes(views[blurred], rows, columns)
+    return views
+
+
+def _map_axes(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """rows @ image @ columns^T for each channel of (N, C, H, W), with a matrix per image."""
+    return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
+
+
+def _draw_crops(n: int, config: ViewsConfig, height: int, width: int, generator: torch.Generator) -> Tensor:
+    """Crops as torchvision's RandomResizedCrop.get_params draws them: the first of ten trials that fits."""
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(n, _CROP_TRIALS, generator=generator, dtype=torch.float64)
+
+    area = height * width * uniform(config.crop_min, config.crop_max)
+    ratio = uniform(math.log(CROP_RATIO[0]), math.log(CROP_RATIO[1])).exp()
+    widths, heights = (area * ratio).sqrt().round().long(), (area / ratio).sqrt().round().long()
+    fits = (widths > 0) & (widths <= width) & (heights > 0) & (heights <= height)
+    trial = fits.int().argmax(dim=1, keepdim=True)
+    fallback_height, fallback_width = _widest_crop(height, width)
+    crop_height = torch.where(fits.any(dim=1), heights.gather(1, trial)[:, 0], fallback_height)
+    crop_width = torch.where(fits.any(dim=1), widths.gather(1, trial)[:, 0], fallback_width)
+    place = torch.rand(n, 2, generator=generator, dtype=torch.float64)
+    place[~fits.any(dim=1)] = 0.5
+    top = (place[:, 0] * (height - crop_height + 1)).long()
+    left = (place[:, 1] * (width - crop_width + 1)).long()
+    return torch.stack([top, left, crop_height, crop_width], dim=1)
+
+
+def _widest_crop(height: int, width: int) -> tuple[int, int]:
+    """The central crop for an image so narrow that no trial fits: as much as the ratio's range allows."""
+    if width / height < CROP_RATIO[0]:
+        return round(width / CROP_RATIO[0]), width
+    if width / height > CROP_RATIO[1]:
+        return height, round(height * CROP_RATIO[1])
+    return height, width
