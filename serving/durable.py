@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def publish_file(path: Path, write: Callable[[Path], None]) -> None:
+def publish_file(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file beside `path`, then put it in place of `path` for good.
 
     If `write` raises, the temporary file is removed, `path` stays as it was, and the error goes on.
@@ -19,6 +19,11 @@ def publish_file(path: Path, write: Callable[[Path], None]) -> None:
         raise
     os.replace(partial, path)
     sync(path.parent)
+
+
+def publish_text(path: Path, text: str) -> None:
+    """Put a text file (UTF-8) in place of `path`, whole or not at all."""
+    publish_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def publish_folder(partial: Path, path: Path) -> None:

@@ -168,11 +168,12 @@ class Server:
         raise LaunchError(f"TorchServe was not ready after {_READY_SECONDS:.0f} s{self._last_words()}")
 
     def _worker_gave_up(self) -> bool:
-        return b"Load model failed" in self._log.read_bytes()
+        log = self._log.read_bytes()
+        return b"Load model failed" in log or b"Failed to load model" in log
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
-        telling = [line for line in lines if "Error" in line or "error" in line.lower()] or lines
+        telling = [line for line in lines if "rror" in line or "xception" in line] or lines
         kept = "\n  ".join(telling[-8:])
         return f"; the end of its log:\n  {kept}"
 

@@ -7,7 +7,6 @@ state: randomness is counted (`training.batches`), and the learning rate follows
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from serving.durable import publish_file
 from training.config import PretrainConfig, from_dict, to_dict
 from training.encoder import Encoder, build_encoder, freeze
 from training.pixels import Normalisation
@@ -69,8 +69,11 @@ class LoadedEncoder(NamedTuple):
 def save(path: Path, state: TrainingState) -> None:
     """Write a training state to `path` atomically; what was there stays until the new file is on disk.
 
-    Raises `CheckpointError` if it can't be written, on a full disk for instance.
+    Raises `CheckpointError` if it can't be written, on a full disk for instance, or is not worth keeping
+    because a tensor has a number that is not finite.
     """
+    tensors = _tensors(state)
+    _check_finite(tensors, path)
     metadata = {
         "config": to_dict(state.config),
         "step": state.step,
@@ -81,16 +84,11 @@ def save(path: Path, state: TrainingState) -> None:
         "dataset": state.dataset,
         "versions": {"torch": torch.__version__},
     }
-    partial = path.with_name(f".{path.name}.partial")
+    header = {"format": FORMAT, "state": json.dumps(metadata)}
     try:
-        save_file(_tensors(state), partial, {"format": FORMAT, "state": json.dumps(metadata)})
-        _sync(partial)
-        partial.replace(path)
-        _sync(path.parent)
+        publish_file(path, lambda partial: save_file(tensors, partial, header))
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        kept = "; the previous checkpoint is untouched" if path.exists() else ""
-        raise CheckpointError(f"can't write the checkpoint {path}: {error}{kept}") from error
+        raise CheckpointError(f"can't write the checkpoint {path}: {error}{_kept(path)}") from error
 
 
 def restore(path: Path, state: TrainingState) -> None:
@@ -107,9 +105,7 @@ def restore(path: Path, state: TrainingState) -> None:
         for key, value in _below("optimiser.", tensors).items():
             name, buffer = key.rsplit(".", 1)
             parameter = parameters[name]
-            state.optimiser.state[parameter][buffer] = torch.empty_like(parameter, requires_grad=False).copy_(
-                value
-            )
+            state.optimiser.state[parameter][buffer] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"the checkpoint {path} does not fit its configuration: {error}") from error
     state.step, state.seconds, state.loss = metadata["step"], metadata["seconds"], metadata["loss"]
@@ -157,6 +153,19 @@ def _tensors(state: TrainingState) -> dict[str, Tensor]:
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
 
+def _check_finite(tensors: dict[str, Tensor], path: Path) -> None:
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if broken:
+        raise CheckpointError(
+            f"{len(broken)} tensors are not finite, {broken[0]} first: not saved to {path}{_kept(path)}. Try a "
+            "lower --lr or --precision fp32"
+        )
+
+
+def _kept(path: Path) -> str:
+    return "; the previous checkpoint is untouched" if path.exists() else ""
+
+
 def _read_tensors(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
@@ -173,11 +182,3 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _triple(values: list[float]) -> tuple[float, float, float]:
     red, green, blue = values
     return red, green, blue
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -57,14 +57,25 @@ class EncoderConfig:
             return self.stem
         return "small" if self.image_size <= 64 else "imagenet"
 
+    @property
+    def smallest_strided_map(self) -> int:
+        """The side, in pixels, of the map that the last strided convolution reads (in layer4)."""
+        stem_stride = {"small": 1, "small_stride2": 2, "imagenet": 4}[self.resolved_stem]
+        return -(-self.image_size // (stem_stride * 4))
+
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """The projection head g: kind, width of its hidden layer ("mlp" only), width of the projection z."""
+    """The projection head g: kind, width of its hidden layer ("mlp" only), width of the projection z.
+
+    `norm_out` puts a BatchNorm without parameters after the last layer, as the paper's code does: projections
+    of a fresh encoder are nearly parallel, and centring them spares the first hundreds of steps.
+    """
 
     kind: HeadKind = "mlp"
     hidden: int = 2048
     out: int = 128
+    norm_out: bool = True
 
     def __post_init__(self) -> None:
         _member("head.kind", self.kind, get_args(HeadKind))

@@ -46,9 +46,7 @@ class Dataset:
             items = [json.loads(line) for line in (folder / ITEMS).read_text().splitlines()]
             images = np.load(folder / IMAGES, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{folder} is no data folder (python -m training.sources makes one): {error}"
-            ) from error
+            raise SourceError(f"{folder} is no data folder (python -m training.sources makes one): {error}") from error
         if len(images) != len(items):
             raise SourceError(f"{folder} has {len(images)} images but {len(items)} items; prepare it again")
         codes = {name: code for code, name in enumerate(facts["classes"] or [])}

@@ -73,9 +73,7 @@ def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path
     return Decoded(names, unreadable, digest.hexdigest())
 
 
-def _decoded(
-    source: ImageSource, listing: Listing, size: int
-) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
+def _decoded(source: ImageSource, listing: Listing, size: int) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
     """Every name in order, with its image or the reason why there is none."""
 
     def one(name: str) -> NDArray[np.uint8] | str:

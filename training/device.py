@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from training.config import Precision
+from training.config import EncoderConfig, Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -23,11 +23,19 @@ def choose_device(name: str = "auto") -> torch.device:
     return device
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+def choose_precision(precision: Precision, device: torch.device, encoder: EncoderConfig) -> Literal["fp32", "bf16"]:
     """`precision` itself, or for "auto" bf16 where the device computes in it natively, else fp32.
 
-    On a CPU without bf16 instructions autocast works, but slower than fp32.
+    On a CPU without bf16 instructions autocast works, but slower than fp32. And on a CPU the bf16 gradient of
+    a strided convolution over a 1x1 map is left unset where the kernel lies in the padding (oneDNN, torch
+    2.14: weights turn to NaN), so "auto" avoids it there, and asking for it is a ValueError.
     """
+    unsafe = device.type == "cpu" and encoder.smallest_strided_map < 2
+    if precision == "bf16" and unsafe:
+        raise ValueError(
+            f"precision is 'bf16', but images of {encoder.image_size} px are 1x1 before the last strided "
+            f"convolution with the stem {encoder.resolved_stem!r}; on a CPU take fp32, larger images or another stem"
+        )
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -35,4 +43,4 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["fp3
     else:
         capabilities = torch.cpu.get_capabilities()
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-    return "bf16" if native else "fp32"
+    return "bf16" if native and not unsafe else "fp32"

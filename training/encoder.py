@@ -82,20 +82,21 @@ def place(encoder: Encoder, device: torch.device) -> Encoder:
 def build_head(config: HeadConfig, embedding_dim: int, *, seed: int = 0) -> nn.Module:
     """The projection head g, (N, embedding_dim) to (N, out); "none" is the identity (section 4.2).
 
-    "mlp" is Linear without bias, BatchNorm, ReLU, Linear; "linear" is one Linear.
+    "mlp" is Linear without bias, BatchNorm, ReLU, Linear; "linear" is one Linear. With `norm_out` the last
+    Linear has no bias and a BatchNorm without parameters follows it.
     """
+    if config.kind == "none":
+        return nn.Identity()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if config.kind == "none":
-            return nn.Identity()
+        width = embedding_dim if config.kind == "linear" else config.hidden
+        last: list[nn.Module] = [nn.Linear(width, config.out, bias=not config.norm_out)]
+        if config.norm_out:
+            last.append(nn.BatchNorm1d(config.out, affine=False))
         if config.kind == "linear":
-            return nn.Linear(embedding_dim, config.out)
-        return nn.Sequential(
-            nn.Linear(embedding_dim, config.hidden, bias=False),  # BatchNorm has the bias
-            nn.BatchNorm1d(config.hidden),
-            nn.ReLU(inplace=True),
-            nn.Linear(config.hidden, config.out),
-        )
+            return nn.Sequential(*last)
+        first = nn.Linear(embedding_dim, config.hidden, bias=False)  # BatchNorm has the bias
+        return nn.Sequential(first, nn.BatchNorm1d(config.hidden), nn.ReLU(inplace=True), *last)
 
 
 def _set_stem(resnet: torchvision.models.ResNet, config: EncoderConfig) -> None:
@@ -110,9 +111,9 @@ def _set_stem(resnet: torchvision.models.ResNet, config: EncoderConfig) -> None:
 
 def _load_imagenet(resnet: torchvision.models.ResNet, config: EncoderConfig) -> None:
     weights = torchvision.models.get_model_weights(config.architecture)
-    state = weights[
-        IMAGENET_WEIGHTS if IMAGENET_WEIGHTS in weights.__members__ else "DEFAULT"
-    ].get_state_dict(progress=True, check_hash=True)
+    state = weights[IMAGENET_WEIGHTS if IMAGENET_WEIGHTS in weights.__members__ else "DEFAULT"].get_state_dict(
+        progress=True, check_hash=True
+    )
     if config.resolved_stem != "imagenet":
         del state["conv1.weight"]
         logger.info("the %s stem keeps its random first convolution", config.resolved_stem)

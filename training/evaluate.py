@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from serving.durable import publish_text
 from training import checkpoint
 from training.checkpoint import LoadedEncoder, load_encoder
 from training.config import PretrainConfig
@@ -77,9 +78,7 @@ def evaluate(
     metrics["signals"] = _signals(encoder, h, dataset, loaded)
     metrics["baselines"] = _baselines(dataset, loaded, where) if baselines else {}
     _write(out, dataset, h, fit)
-    partial = out / f".{METRICS}.partial"
-    partial.write_text(json.dumps(metrics, indent=1))
-    partial.replace(out / METRICS)
+    publish_text(out / METRICS, json.dumps(metrics, indent=1))
     return metrics
 
 
@@ -180,22 +179,16 @@ def _write(out: Path, dataset: Dataset, h: Embeddings, fit: Fit | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command; see the module's docstring."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = argparse.ArgumentParser(
-        prog="python -m training.evaluate", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a data folder (python -m training.sources)")
     parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
-    parser.add_argument(
-        "--baselines", action=argparse.BooleanOptionalAction, help="default: up to 5,000 images"
-    )
+    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, help="default: up to 5,000 images")
     options = parser.parse_args(arguments)
     try:
         dataset = Dataset.load(options.data)
-        metrics = evaluate(
-            dataset, options.checkpoint, options.out, device=options.device, baselines=options.baselines
-        )
+        metrics = evaluate(dataset, options.checkpoint, options.out, device=options.device, baselines=options.baselines)
         print(table(metrics))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

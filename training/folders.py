@@ -82,9 +82,7 @@ class ZipSource:
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Uncompressed bytes and CRC-32 of every member."""
-        return {
-            info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if not info.is_dir()
-        }
+        return {info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if not info.is_dir()}
 
     def read(self, name: str) -> bytes:
         """The bytes of the member `name`."""

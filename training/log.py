@@ -9,6 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from serving.durable import publish_text
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """Every whole line of a log, oldest first; none if there is no file; a last line cut short is dropped."""
@@ -23,9 +25,7 @@ class Log:
 
     def __init__(self, path: Path, *, done: int = 0) -> None:
         kept = [entry for entry in read_log(path) if entry["step"] <= done]
-        partial = path.with_name(f"{path.name}.partial")
-        partial.write_text("".join(json.dumps(entry) + "\n" for entry in kept))
-        partial.replace(path)
+        publish_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
 
     def write(self, entry: dict[str, Any]) -> None:

@@ -36,8 +36,7 @@ def to_float(images: Tensor) -> Tensor:
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     """(N, 3, H, W) float in [0, 1] to (x - mean) / std by channel, the same shape and type."""
     mean, std = (
-        torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1)
-        for values in normalisation
+        torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1) for values in normalisation
     )
     return (images - mean) / std
 

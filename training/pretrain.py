@@ -196,9 +196,7 @@ _FLAGS: dict[str, str] = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m training.pretrain", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m training.pretrain", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="a data folder (python -m training.sources)")
     parser.add_argument("--out", type=Path, required=True, help="the run's folder")
     parser.add_argument("--preset", default="quickstart", choices=PRESETS)

@@ -20,6 +20,8 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from tqdm import tqdm
 
+from serving.durable import publish_file
+
 FORMAT = "simclr-probe/1"
 INVERSE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1)
 _ITERATIONS = 300
@@ -112,10 +114,9 @@ def fold(pipeline: Pipeline, classes: tuple[str, ...]) -> Probe:
 
 def save_probe(path: Path, probe: Probe) -> None:
     """Write a probe as safetensors, its classes in the header, by rename."""
-    partial = path.with_name(f".{path.name}.partial")
+    tensors = {"weight": np.ascontiguousarray(probe.weight), "bias": probe.bias}
     header = {"format": FORMAT, "classes": json.dumps(probe.classes)}
-    save_file({"weight": np.ascontiguousarray(probe.weight), "bias": probe.bias}, partial, header)
-    partial.replace(path)
+    publish_file(path, lambda partial: save_file(tensors, partial, header))
 
 
 def load_probe(path: Path | str) -> Probe:
@@ -125,8 +126,6 @@ def load_probe(path: Path | str) -> Probe:
             header = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise ValueError(f"{path} has format {header.get('format')!r}; {FORMAT!r} is needed")
-            return Probe(
-                file.get_tensor("weight"), file.get_tensor("bias"), tuple(json.loads(header["classes"]))
-            )
+            return Probe(file.get_tensor("weight"), file.get_tensor("bias"), tuple(json.loads(header["classes"])))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is no readable probe: {error}") from error

@@ -54,9 +54,7 @@ def tsne_map(
     chosen = np.unique(np.linspace(0, len(h) - 1, _TSNE_MOST).astype(int))
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     tsne = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0)
-    with threadpool_limits(
-        1
-    ):  # so few points gain nothing by threads, which wait for each other on a busy machine
+    with threadpool_limits(1):  # so few points gain nothing by threads, which wait for each other on a busy machine
         places = tsne.fit_transform(h[chosen])
     figure = Figure(figsize=(7.5, 6), layout="constrained")
     axes = figure.subplots()
@@ -89,9 +87,7 @@ def contact_sheet(rows: Sequence[Row], path: Path) -> None:
         _picture(line[0], query, caption, edge=_ORANGE)
         for axes, (image, score) in zip(line[2:], neighbours, strict=False):
             _picture(axes, image, score, edge="#d1d5db")
-    grid[0][0].annotate(
-        "query", (0.5, 1.08), xycoords="axes fraction", ha="center", color=_ORANGE, fontsize=9
-    )
+    grid[0][0].annotate("query", (0.5, 1.08), xycoords="axes fraction", ha="center", color=_ORANGE, fontsize=9)
     if columns > 1:
         note = grid[0][2].annotate(
             "neighbours, nearest first",
@@ -116,9 +112,7 @@ def _picture(axes: Axes, image: Picture, caption: str, *, edge: str) -> None:
     axes.set_xlabel(caption, fontsize=8, labelpad=3)
 
 
-def _coloured(
-    axes: Axes, places: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]
-) -> None:
+def _coloured(axes: Axes, places: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> None:
     colours = "tab10" if len(classes) <= 10 else "tab20" if len(classes) <= 20 else "turbo"
     most = 9 if len(classes) <= 10 else 19 if len(classes) <= 20 else len(classes) - 1
     dots = axes.scatter(

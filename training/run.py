@@ -47,7 +47,7 @@ def resolve(config: PretrainConfig, dataset: Dataset, *, device: torch.device) -
         config,
         encoder=encoder,
         batch_size=min(config.batch_size, count),
-        precision=choose_precision(config.precision, device),
+        precision=choose_precision(config.precision, device, encoder),
     )
 
 

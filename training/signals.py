@@ -39,8 +39,7 @@ def alignment(
     for number, start in enumerate(range(0, len(images), _BATCH)):
         pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(device)
         first, second = (
-            embed_batch(encoder, view, normalisation)
-            for view in two_views(pixels, views, views_generator(0, number))
+            embed_batch(encoder, view, normalisation) for view in two_views(pixels, views, views_generator(0, number))
         )
         distances.append((first - second).square().sum(dim=1).cpu())
     return float(torch.cat(distances).mean())

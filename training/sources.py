@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import json
 import logging
-import os
 import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+from serving.durable import publish_text
 from training.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.decoding import Decoded, choose_size, decode_all
 from training.downloads import DATASETS, materialise
@@ -65,7 +65,7 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
     (out / FACTS).unlink(missing_ok=True)
     facts = _write(source, listing, out=out, request=request)
     facts |= {"name": name or source.path.stem, "request": asked, "ignored": listing.ignored}
-    _write_atomically(out / FACTS, json.dumps(facts, indent=1))
+    publish_text(out / FACTS, json.dumps(facts, indent=1))
     _report(facts)
     return Dataset.load(out)
 
@@ -83,26 +83,20 @@ def _write(source: ImageSource, listing: Listing, *, out: Path, request: Request
     partial = out / f"{IMAGES}.partial"
     decoded = decode_all(source, listing, size=size, target=partial)
     if not decoded.names:
-        reasons = "; ".join(
-            f"{item['path']}: {item['reason']}" for item in decoded.unreadable[:_REASONS_SHOWN]
-        )
+        reasons = "; ".join(f"{item['path']}: {item['reason']}" for item in decoded.unreadable[:_REASONS_SHOWN])
         partial.unlink()
-        raise SourceError(
-            f"none of the {len(listing.names)} image files of {source.path} can be read: {reasons}"
-        )
+        raise SourceError(f"none of the {len(listing.names)} image files of {source.path} can be read: {reasons}")
     partial.replace(out / IMAGES)
     splits, labels = assign(decoded.names, seed=request.seed, hold_out=request.hold_out)
     lines = _items(decoded, splits, labels)
-    _write_atomically(out / ITEMS, lines)
+    publish_text(out / ITEMS, lines)
     return {
         "source": str(source.path),
         "prefix": listing.prefix,
         "image_size": size,
         "classes": sorted(set(labels), key=_natural) if labels else None,
         "counts": dict(Counter(splits)),
-        "digest": hashlib.sha256(
-            (lines + decoded.pixels_digest).encode("utf-8", "surrogatepass")
-        ).hexdigest(),
+        "digest": hashlib.sha256((lines + decoded.pixels_digest).encode("utf-8", "surrogatepass")).hexdigest(),
         "seed": request.seed,
         "unreadable": decoded.unreadable,
     }
@@ -118,15 +112,6 @@ def _items(decoded: Decoded, splits: list[str], labels: list[str] | None) -> str
 def _natural(label: str) -> tuple[int, str]:
     """Numbers in the order of their values, before names."""
     return (int(label), "") if label.isdecimal() else (sys.maxsize, label)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial = path.with_name(f"{path.name}.partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def _report(facts: dict[str, Any]) -> None:
@@ -150,22 +135,16 @@ def describe(dataset: Dataset) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The command; see the module's docstring."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = argparse.ArgumentParser(
-        prog="python -m training.sources", description=(__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(prog="python -m training.sources", description=(__doc__ or "").split("\n")[0])
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--dataset", choices=DATASETS, help="a set that a library carries")
     which.add_argument("--images", type=Path, help="a folder or a zip of image files")
     parser.add_argument("--out", type=Path, required=True, help="the data folder to write")
-    parser.add_argument(
-        "--root", type=Path, default=Path("runs/datasets"), help="where --dataset is unpacked"
-    )
+    parser.add_argument("--root", type=Path, default=Path("runs/datasets"), help="where --dataset is unpacked")
     parser.add_argument("--image-size", default="auto", help="pixels, or auto (default)")
     parser.add_argument("--max-size", type=int, default=224, help="the most that auto chooses")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--hold-out", type=float, default=0.1, help="share for test where there is no test split"
-    )
+    parser.add_argument("--hold-out", type=float, default=0.1, help="share for test where there is no test split")
     options = parser.parse_args(arguments)
     try:
         size = 0 if options.image_size == "auto" else int(options.image_size)

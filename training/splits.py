@@ -28,10 +28,7 @@ def named_splits(names: Sequence[str]) -> list[str | None]:
 
 def named_labels(names: Sequence[str], splits: Sequence[str | None]) -> list[str] | None:
     """The label of each name: its first folder below the split; None where the names give no labels."""
-    inner = [
-        name.split("/", 1)[1] if split is not None else name
-        for name, split in zip(names, splits, strict=True)
-    ]
+    inner = [name.split("/", 1)[1] if split is not None else name for name, split in zip(names, splits, strict=True)]
     if not all("/" in name for name in inner):
         return None
     labels = [name.split("/", 1)[0] for name in inner]

@@ -144,9 +144,7 @@ def _blur(views: Tensor, draws: Draws) -> Tensor:
         return views
     height, width = views.shape[2:]
     radius = max(1, int(BLUR_SHARE * min(height, width)) // 2)
-    rows, columns = (
-        blur_matrix(draws.sigma[blurred], size=size, radius=radius).to(views) for size in (height, width)
-    )
+    rows, columns = (blur_matrix(draws.sigma[blurred], size=size, radius=radius).to(views) for size in (height, width))
     blurred = blurred.to(views.device)
     views[blurred] = _map_axes(views[blurred], rows, columns)
     return views

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from serving.engine import MAX_IMAGES, Answer, Engine, Op, Request, RequestError
+from serving.engine import MAX_IMAGES, Answer, Engine, Request, RequestError
 from serving.images import ImageError
 from tests.conftest import Chain
 from training.checkpoint import load_encoder

@@ -4,6 +4,7 @@ import base64
 import io
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -196,14 +197,23 @@ def test_a_port_in_use_is_told(server: Server, chain: Chain) -> None:
         Server(Settings(chain.archive, port=port)).start()
 
 
-def test_an_archive_whose_graph_was_altered_is_not_served(chain: Chain, tmp_path: Path) -> None:
+def test_a_damaged_archive_is_not_served(chain: Chain, tmp_path: Path) -> None:
     content = bytearray(chain.archive.read_bytes())
-    place = content.index(b"layer4")  # within the uncompressed graph
-    content[place] ^= 1
-    altered = tmp_path / chain.archive.name
-    altered.write_bytes(content)
-    with pytest.raises(LaunchError, match=r"could not be loaded|was altered|ended with code"):
-        Server(Settings(altered, port=0)).start()
+    content[content.index(b"layer4")] ^= 1  # within the uncompressed graph: the zip's own checksum sees it
+    damaged = tmp_path / chain.archive.name
+    damaged.write_bytes(content)
+    with pytest.raises(LaunchError, match=r"could not be loaded[\s\S]*CRC"):
+        Server(Settings(damaged, port=0)).start()
+
+
+def test_an_archive_with_another_graph_is_not_served(chain: Chain, tmp_path: Path) -> None:
+    forged = tmp_path / chain.archive.name
+    with zipfile.ZipFile(chain.archive) as source, zipfile.ZipFile(forged, "w") as target:
+        for member in source.namelist():
+            content = source.read(member)
+            target.writestr(member, content.replace(b"layer4", b"layer5") if member == "encoder.onnx" else content)
+    with pytest.raises(LaunchError, match=r"could not be loaded[\s\S]*encoder.onnx was altered"):
+        Server(Settings(forged, port=0)).start()
 
 
 def test_the_launch_command_serves_until_terminated(chain: Chain) -> None:

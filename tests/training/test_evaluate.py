@@ -67,8 +67,7 @@ def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(t
     fit = fit_probe(train, validation, ["a", "b", "c", "never"])
     assert fit.probe.classes == ("a", "b", "c")
     scores = {
-        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1])
-        for c in (1e-4, 1e-3, 1e-2, 1e-1)
+        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1]) for c in (1e-4, 1e-3, 1e-2, 1e-1)
     }
     assert fit.validation_accuracy == max(scores.values())
     assert fit.c == min(c for c, score in scores.items() if score == max(scores.values()))
@@ -91,9 +90,7 @@ def test_knn_equals_the_plain_loop() -> None:
         for h, wanted in zip(*queries, strict=True):
             scores = memory[0] @ h
             nearest = np.argsort(-scores)[:k]
-            votes = [
-                sum(weight(float(scores[i])) for i in nearest if memory[1][i] == code) for code in range(3)
-            ]
+            votes = [sum(weight(float(scores[i])) for i in nearest if memory[1][i] == code) for code in range(3)]
             right += int(np.argmax(votes) == wanted)
         return right / len(queries[1])
 
@@ -174,9 +171,7 @@ def test_another_image_size_is_refused(checkpoint: Path, tmp_path: Path) -> None
 
 def test_a_contact_sheet(tmp_path: Path) -> None:
     image = np.full((8, 8, 3), 90, dtype=np.uint8)
-    contact_sheet(
-        [(image, "a query", [(image, "0.98"), (image, "0.91")]), (image, "b", [])], tmp_path / "sheet.png"
-    )
+    contact_sheet([(image, "a query", [(image, "0.98"), (image, "0.91")]), (image, "b", [])], tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").width > 300
     with pytest.raises(ValueError, match="rows is empty"):
         contact_sheet([], tmp_path / "none.png")

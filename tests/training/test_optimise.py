@@ -58,9 +58,7 @@ def naive_lars(model: nn.Module, config: OptimiserConfig, velocity: dict[str, Te
         local, decay = 1.0, 0.0
         if w.ndim > 1:
             decay = config.weight_decay
-            local = (
-                LARS_TRUST_COEFFICIENT * w.norm().item() / (w.grad.norm().item() + decay * w.norm().item())
-            )
+            local = LARS_TRUST_COEFFICIENT * w.norm().item() / (w.grad.norm().item() + decay * w.norm().item())
         update = config.lr * local * (w.grad + decay * w)
         velocity[name] = config.momentum * velocity.get(name, torch.zeros_like(w)) + update
         w.sub_(velocity[name])

@@ -207,9 +207,7 @@ def test_divergence_stops_with_a_diagnosis(
         return loss(first, second, temperature) * (float("nan") if len(calls) == 4 else 1)
 
     monkeypatch.setattr(command, "nt_xent", poisoned)
-    with pytest.raises(
-        NonFiniteLoss, match=r"the loss is nan at step 3 of 20 \(lr 0.048, gradient norm nan.*--lr"
-    ):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is nan at step 3 of 20 \(lr 0.048, gradient norm nan.*--lr"):
         pretrain(coloured, tmp_path, tiny())
     assert not (tmp_path / "checkpoint.safetensors").exists()
 
@@ -232,9 +230,7 @@ def test_one_image_is_too_few(tmp_path: Path, tiny: Tiny) -> None:
         pretrain(dataset, tmp_path / "run", tiny())
 
 
-@pytest.mark.parametrize(
-    "changes", [{"optimiser__name": "lars"}, {"head__kind": "none"}, {"head__kind": "linear"}]
-)
+@pytest.mark.parametrize("changes", [{"optimiser__name": "lars"}, {"head__kind": "none"}, {"head__kind": "linear"}])
 def test_other_parts(coloured: Dataset, tmp_path: Path, tiny: Tiny, changes: dict[str, object]) -> None:
     pretrain(coloured, tmp_path, tiny(epochs=2, **changes))
     assert np.isfinite(read_log(tmp_path / "log.jsonl")[-1]["loss"])

@@ -138,9 +138,7 @@ def test_a_zip_gives_what_its_folder_gives_and_damage_is_listed(tmp_path: Path) 
         from_zip.read_item("../../escape.png")
 
 
-@pytest.mark.parametrize(
-    ("side", "expected"), [(8, 8), (10, 8), (30, 32), (64, 64), (70, 96), (250, 224), (600, 224)]
-)
+@pytest.mark.parametrize(("side", "expected"), [(8, 8), (10, 8), (30, 32), (64, 64), (70, 96), (250, 224), (600, 224)])
 def test_auto_size_follows_the_median_short_side(tmp_path: Path, side: int, expected: int) -> None:
     for number in range(3):
         Image.new("RGB", (side + 40 * number, side)).save(tmp_path / f"{number}.png")
@@ -165,9 +163,7 @@ def test_an_equal_request_is_reused_and_a_change_is_noticed(
     assert len(prepare(folder, tmp_path / "data", request=Request(image_size=8))) == 9
 
 
-def test_digits_are_written_once_and_keep_their_grey_levels(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_digits_are_written_once_and_keep_their_grey_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dataset", "digits", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "data")]
     sources.main(arguments)
     dataset = Dataset.load(tmp_path / "data")

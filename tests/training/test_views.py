@@ -41,9 +41,7 @@ def images() -> Tensor:
         (colour.hue, tv.adjust_hue, (-0.5, -0.13, 0.0, 0.2, 0.5)),
     ],
 )
-def test_colours_are_torchvisions(
-    ours: object, theirs: object, factors: tuple[float, ...], images: Tensor
-) -> None:
+def test_colours_are_torchvisions(ours: object, theirs: object, factors: tuple[float, ...], images: Tensor) -> None:
     each = torch.tensor([factors[i % len(factors)] for i in range(len(images))])
     expected = torch.stack([theirs(image, f.item()) for image, f in zip(images, each, strict=True)])  # type: ignore[operator]
     found = ours(images, each.view(-1, 1, 1, 1))  # type: ignore[operator]
@@ -80,9 +78,7 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     ours = draw(DRAWS, config, height=32, width=32, generator=generator()).crop.numpy()
     torch.manual_seed(1)
     blank = torch.empty(3, 32, 32)
-    theirs = np.array(
-        [RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)]
-    )
+    theirs = np.array([RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)])
     for column in range(4):
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
@@ -97,8 +93,7 @@ def test_factors_are_distributed_as_torchvisions() -> None:
     jitter = ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
     torch.manual_seed(1)
     params = [
-        jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue)
-        for _ in range(DRAWS)
+        jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(DRAWS)
     ]
     for column in range(4):
         theirs = np.array([p[1 + column] for p in params])
@@ -121,12 +116,7 @@ def test_probabilities(name: str) -> None:
     field = {"flip": "flip", "colour": "coloured", "grey": "greyed", "blur": "blurred"}[name]
     for p in (0.0, 0.3, 1.0):
         config = ViewsConfig(**{f"{name}_p": p})
-        share = (
-            getattr(draw(DRAWS, config, height=8, width=8, generator=generator()), field)
-            .float()
-            .mean()
-            .item()
-        )
+        share = getattr(draw(DRAWS, config, height=8, width=8, generator=generator()), field).float().mean().item()
         assert abs(share - p) <= 4 * math.sqrt(p * (1 - p) / DRAWS)
 
 
@@ -145,9 +135,7 @@ def test_each_switch_does_its_own_thing_to_every_image() -> None:
     config = ViewsConfig(**{**vars(OFF), "blur_p": 1.0})
     sigma = draw(6, config, height=20, width=20, generator=generator()).sigma
     blurred = random_view(pixels, config, generator())
-    expected = [
-        tv.gaussian_blur(image, [3, 3], [s.item()] * 2) for image, s in zip(images, sigma, strict=True)
-    ]
+    expected = [tv.gaussian_blur(image, [3, 3], [s.item()] * 2) for image, s in zip(images, sigma, strict=True)]
     torch.testing.assert_close(blurred, torch.stack(expected), atol=1e-5, rtol=0)
 
 
