@@ -26,6 +26,7 @@ from training.dataset import Dataset
 STORE = Path("model_store")
 DATASETS = ("digits", "cifar10", "cifar100", "stl10")
 CPU_IMAGE_SIZE = 32  # what two cores can train on in minutes
+GPU_WORK = 3_000_000  # images to see in training where there is a GPU
 QUERIES = 6
 T = TypeVar("T")
 
@@ -75,12 +76,14 @@ def prepare(journey: Journey, given: argparse.Namespace) -> Path:
     """Stages 1 to 5: everything up to a published release and its collection; returns the archive."""
     home, data = journey.home, journey.home / "data"
     source = ("--images", given.images) if given.images else ("--dataset", given.dataset, "--root", home / "images")
-    size = ("--max-size", CPU_IMAGE_SIZE) if cuda_devices() == 0 else ()
+    gpu = cuda_devices() > 0
+    size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
     journey.command("images", "training.sources", *source, "--out", data, *size)
     preset = "quickstart_digits" if journey.name == "digits" and not given.images else "quickstart"
-    epochs = ("--epochs", given.epochs) if given.epochs else ()
+    epochs = given.epochs or (_gpu_epochs(data) if gpu else None)
+    length = ("--epochs", epochs) if epochs else ()
     pretrained = home / "pretrain"
-    journey.command("pretrain", "training.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *epochs)
+    journey.command("pretrain", "training.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length)
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
     journey.command("evaluate", "training.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
@@ -103,6 +106,11 @@ def prepare(journey: Journey, given: argparse.Namespace) -> Path:
         *("--release", summary["release"], "--data", data, "--collection", home / "collection"),
     )
     return Path(summary["archive"])
+
+
+def _gpu_epochs(data: Path) -> int:
+    """Epochs for a GPU; the preset's own number is for two cores."""
+    return min(200, max(20, GPU_WORK // len(Dataset.load(data).rows("train", "validation"))))
 
 
 def question(journey: Journey, server: Server) -> list[Shown]:

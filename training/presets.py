@@ -8,7 +8,7 @@ of training images and their size in pixels, and returns a whole configuration.
 from collections.abc import Callable
 from dataclasses import replace
 
-from training.config import EncoderConfig, HeadConfig, OptimiserConfig, PretrainConfig, ViewsConfig
+from training.config import EncoderConfig, HeadConfig, OptimiserConfig, PretrainConfig, Stem, ViewsConfig
 
 Preset = Callable[[int, int], PretrainConfig]
 
@@ -100,23 +100,23 @@ def folder224(images: int, image_size: int) -> PretrainConfig:
 
 
 def quickstart(images: int, image_size: int) -> PretrainConfig:
-    """A first encoder within minutes on two cores: ResNet-50, 3x3 stride-2 stem up to 64 px, SGD.
+    """A first encoder within minutes on two cores: ResNet-50, LARS, the cheapest stem that the images allow.
 
     Command: `python -m training.pretrain --data DIR --out DIR --preset quickstart`
     Hardware: two CPU cores; a GPU is used where there is one.
     Measured: see the README.
-    Expected: a few minutes for a few thousand small images. The number of epochs is chosen so that the
-    work (images x epochs x area) stays about the same, between 2 and 30 epochs.
+    Expected: two minutes or so for up to a few thousand small images. The number of epochs is chosen to keep
+    the work the same, from 30 epochs for few images down to one.
     """
-    small = image_size <= 64
-    affordable = _QUICKSTART_WORK / (max(images, 1) * max(image_size, 8) ** 2 / (1 if small else 4))
-    epochs = int(min(30, max(2, affordable)))
+    stem: Stem = "small" if image_size < 16 else "small_stride2" if image_size <= 64 else "imagenet"
+    encoder = EncoderConfig(stem=stem, image_size=image_size)
+    epochs = min(30, max(1, _QUICKSTART_WORK // (max(images, 1) * (4 * encoder.smallest_strided_map) ** 2)))
     return PretrainConfig(
         preset="quickstart",
-        encoder=EncoderConfig(stem="small_stride2" if small else "imagenet", image_size=image_size),
+        encoder=encoder,
         head=HeadConfig("mlp", 2048, 128),
         views=ViewsConfig(crop_min=0.3, colour_strength=0.5, grey_p=0.2, blur_p=0.0),
-        optimiser=OptimiserConfig("sgd", lr=0.12, weight_decay=5e-4, warmup_epochs=min(1.0, epochs / 4)),
+        optimiser=OptimiserConfig("lars", lr=1.0, weight_decay=1e-4, warmup_epochs=min(1.0, epochs / 4)),
         temperature=0.2,
         batch_size=128,
         epochs=epochs,
@@ -128,13 +128,15 @@ def quickstart_digits(images: int, image_size: int) -> PretrainConfig:
 
     Command: `python -m training.pretrain --data DIR --out DIR --preset quickstart_digits`
     Hardware, time: as `quickstart`.
+    Measured: see the README, and docs/decisions.md for the settings that were tried.
     """
     base = quickstart(images, image_size)
     views = replace(base.views, flip_p=0.0, crop_min=0.5)
     return replace(base, preset="quickstart_digits", views=views)
 
 
-_QUICKSTART_WORK = 1437 * 18 * 8**2  # pixels that two cores train on in about 100 s, at the stride-2 stem
+# images x epochs x pixels of the first map: what two cores get through in about two minutes
+_QUICKSTART_WORK = 1_350_000
 
 PRESETS: dict[str, Preset] = {
     preset.__name__: preset for preset in (quickstart, quickstart_digits, cifar10, paper, article, folder224)

@@ -8,6 +8,7 @@ import torchvision
 from torch import nn
 
 from training.config import EncoderConfig, HeadConfig, Stem
+from training.device import choose_precision
 from training.encoder import build_encoder, build_head, freeze
 
 
@@ -93,3 +94,24 @@ def test_imagenet_weights(stem: Stem, tmp_path: Path, monkeypatch: pytest.Monkey
         if name != "conv1.weight":
             assert torch.equal(value, stand_in[name])
     assert (encoder.conv1.weight.shape == stand_in["conv1.weight"].shape) == (stem == "imagenet")
+
+
+def test_the_head_centres_projections_when_it_ends_in_a_norm() -> None:
+    h = torch.randn(64, 512) * 0.1 + 3  # nearly parallel, as a fresh encoder's are
+    for kind in ("mlp", "linear"):
+        z = build_head(HeadConfig(kind, 32, 16), 512)(h)
+        torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+        plain = build_head(HeadConfig(kind, 32, 16, norm_out=False), 512)(h)
+        assert float(plain.mean(0).abs().max()) > 1e-2
+
+
+def test_bf16_is_avoided_on_a_cpu_where_the_last_strided_convolution_reads_one_pixel() -> None:
+    cpu = torch.device("cpu")
+    one_pixel = EncoderConfig(stem="small_stride2", image_size=8)
+    assert choose_precision("auto", cpu, one_pixel) == "fp32"
+    assert choose_precision("fp32", cpu, one_pixel) == "fp32"
+    with pytest.raises(ValueError, match="1x1 before the last strided convolution"):
+        choose_precision("bf16", cpu, one_pixel)
+    for encoder in (EncoderConfig(stem="small", image_size=8), EncoderConfig(stem="imagenet", image_size=32)):
+        assert encoder.smallest_strided_map == 2
+        assert choose_precision("bf16", cpu, encoder) == "bf16"

@@ -138,6 +138,21 @@ def test_a_full_disk_is_an_error_and_the_last_checkpoint_survives(
     assert not list(tmp_path.glob(".*partial"))
 
 
+def test_weights_that_are_not_finite_are_not_saved_over_good_ones(
+    coloured: Dataset, tmp_path: Path, tiny: Tiny
+) -> None:
+    path = pretrain(coloured, tmp_path, tiny(epochs=2))
+    before = path.read_bytes()
+    from training import checkpoint, run
+
+    state = run.open_run(coloured, tmp_path, tiny(epochs=2), device=torch.device("cpu"))
+    with torch.no_grad():
+        state.encoder.layer4[0].conv2.weight[0, 0, 0, 0] = float("nan")
+    with pytest.raises(CheckpointError, match=r"encoder.layer4.0.conv2.weight first.*checkpoint is untouched"):
+        checkpoint.save(path, state)
+    assert path.read_bytes() == before
+
+
 def test_the_command_reports_a_full_disk(coloured: Dataset, tmp_path: Path) -> None:
     process = start(coloured.folder, tmp_path, limit=1 << 20)
     _, errors = process.communicate(timeout=120)
