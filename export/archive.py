@@ -4,6 +4,7 @@ The archive carries the serving code and the files that one format needs, so any
 the packages can run it; its handler verifies the digests when it loads. Built with TorchServe's own archiver.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,10 @@ from serving.manifest import FILE_NAME, FORMATS, Release
 _CODE = Path(serving.__file__).parent
 
 
+class ArchiveError(RuntimeError):
+    """TorchServe's archiver failed."""
+
+
 def build_archive(release: Release, store: Path, *, form: str = "onnx") -> Path:
     """Write `store/<name>-<version>.mar` with the release's graph in `form`; returns its path."""
     manifest = release.manifest
@@ -24,29 +29,32 @@ def build_archive(release: Release, store: Path, *, form: str = "onnx") -> Path:
     graph = release.file(FORMATS[form])
 
     def write(partial: Path) -> None:
-        with tempfile.TemporaryDirectory(dir=store) as folder:
-            built = _archive(release, graph, Path(folder))
-            shutil.move(built, partial)
+        with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
+            shutil.move(_archive(release, graph, Path(folder)), partial)
 
     publish_file(path, write)
     return path
 
 
 def _archive(release: Release, graph: Path, folder: Path) -> Path:
-    code = folder / "code"  # the archiver takes what is in an extra folder, not the folder itself
-    shutil.copytree(_CODE, code / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    extra = [release.folder / FILE_NAME, graph, code]
+    content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
+    shutil.copytree(_CODE, content / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in (release.folder / FILE_NAME, graph):
+        shutil.copy(file, content)
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging"),
         *("--model-name", release.manifest.name),
         *("--version", str(release.manifest.version)),
-        *("--handler", str(_CODE / "handler.py")),
-        *("--extra-files", ",".join(map(str, extra))),
-        *("--export-path", str(folder)),
+        *("--handler", f"content/{_CODE.name}/handler.py"),
+        *("--extra-files", "content"),  # relative: the archiver splits at commas and expands wildcards
+        *("--export-path", "."),
         *("--archive-format", "zip-store"),  # weights do not compress
     ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    staging = folder / "staging"  # the archiver removes $TMPDIR/<model name>, whatever it may be
+    staging.mkdir()
+    environment = {**os.environ, "TMPDIR": str(staging.resolve())}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     built = folder / f"{release.manifest.name}.mar"
     if done.returncode != 0 or not built.is_file():
-        raise RuntimeError(f"torch-model-archiver failed with code {done.returncode}: {done.stderr[-2000:]}")
+        raise ArchiveError(f"torch-model-archiver failed with code {done.returncode}: {done.stderr[-2000:]}")
     return built

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from tqdm import tqdm
 
-from export.archive import build_archive
+from export.archive import ArchiveError, build_archive
 from export.graph import ServingGraph
 from export.onnx import write_onnx
 from export.parity import ParityError, check
 from export.torchscript import write_torchscript
-from serving.durable import publish_folder
+from serving.durable import publish_folder, sha256_of
 from serving.manifest import (
     FILE_NAME,
     FORMATS,
@@ -40,8 +41,8 @@ from serving.manifest import (
     Manifest,
     ManifestError,
     Release,
+    check_name,
     entry_of,
-    sha256_of,
     to_json,
 )
 from training.checkpoint import CheckpointError, load_encoder
@@ -81,8 +82,7 @@ def publish(ingredients: Ingredients, name: str, store: Path) -> Release:
 
     Raises `ParityError` if an exported file answers otherwise than the checkpoint; nothing is published then.
     """
-    if not name or not all(letter.isalnum() or letter in "-_" for letter in name):
-        raise ValueError(f"name is {name!r}; it must be letters, digits, '-' and '_'")
+    check_name(name)
     home = store / name
     home.mkdir(parents=True, exist_ok=True)
     with _only_one(home):
@@ -126,15 +126,25 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
     encoder, config, mean, std, _ = load_encoder(ingredients.checkpoint)
     probe = load_probe(ingredients.probe) if ingredients.probe is not None else None
     data = Dataset.load(ingredients.data)
+    size = config.encoder.image_size
+    if data.image_size != size:
+        raise ValueError(f"{ingredients.data} has images of {data.image_size} px, the checkpoint learnt at {size} px")
     graph = ServingGraph(encoder, mean=mean, std=std, probe=probe)
     files = {form: folder / file for form, file in FORMATS.items()}
-    write_torchscript(graph, files["torchscript"], image_size=data.image_size)
-    write_onnx(graph, files["onnx"], image_size=data.image_size)
+    bar = tqdm(total=4, desc="export", unit=" files")
+    write_torchscript(graph, files["torchscript"], image_size=size)
+    bar.update()
+    write_onnx(graph, files["onnx"], image_size=size)
+    bar.update()
     safetensors.torch.save_file(
         {key: value.contiguous() for key, value in graph.state_dict().items()}, folder / "weights.safetensors"
     )
     _copy_report(ingredients, folder / "report")
+    bar.update()
+    bar.set_description("parity on real images")
     parity = check(graph, files, data.images[data.rows("test")[:_PARITY_IMAGES]])
+    bar.update()
+    bar.close()
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
@@ -142,7 +152,7 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         architecture=config.encoder.architecture,
         embedding_dim=graph.embedding_dim,
-        input=InputContract(size=data.image_size),
+        input=InputContract(size=size),
         classes=tuple(probe.classes) if probe is not None else None,
         files={
             path.relative_to(folder).as_posix(): entry_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
@@ -215,9 +225,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _arguments(arguments)
     try:
         release = publish(Ingredients(given.checkpoint, given.evaluation, given.data), given.name, given.store)
-        archive = build_archive(release, given.store, form=given.format)
     except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
         print(f"error: nothing was published: {error}", file=sys.stderr)
+        return 1
+    try:
+        archive = build_archive(release, given.store, form=given.format)
+    except (ArchiveError, ManifestError, OSError) as error:
+        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
         return 1
     if given.summary is not None:
         given.summary.write_text(json.dumps({"release": str(release.folder), "archive": str(archive)}) + "\n")

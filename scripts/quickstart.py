@@ -5,8 +5,10 @@ hand. A stage that is finished is not done twice; `--fresh` starts over. Left ou
 """
 
 import argparse
+import fcntl
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -18,25 +20,27 @@ from pathlib import Path
 from typing import TypeVar
 
 from scripts.show import Shown, ask, print_answers, print_curl_lines, save_contact_sheet
-from serving.client import Client
-from serving.launch import LaunchError, Server, Settings, free_port
+from serving.client import Client, ServerError
+from serving.launch import LaunchError, Server, Settings, exit_on_signals, free_port, port_number
+from serving.manifest import check_name
 from serving.runtime import cuda_devices
 from training.dataset import Dataset
+from training.downloads import DATASETS
 
 STORE = Path("model_store")
-DATASETS = ("digits", "cifar10", "cifar100", "stl10")
 CPU_IMAGE_SIZE = 32  # what two cores can train on in minutes
 GPU_WORK = 3_000_000  # images to see in training where there is a GPU
 QUERIES = 6
+CALLER_VARIABLE = "QUICKSTART_CALLER"  # the folder that scripts/quickstart was called from
 T = TypeVar("T")
 
 
 class StageFailed(RuntimeError):
     """A stage's command ended with an error, which it has printed itself."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(f"exit code {code}")
-        self.code = code
+    def __init__(self, title: str, code: int) -> None:
+        super().__init__(f"the stage {title!r} ended with code {code}" + (" (killed)" if code < 0 else ""))
+        self.code = code if code > 0 else 128 - code
 
 
 @dataclass
@@ -62,24 +66,34 @@ class Journey:
     def command(self, title: str, module: str, *arguments: object) -> None:
         """A stage that is a command of its own; raises `StageFailed` if it fails."""
         words = ["-m", module, *map(str, arguments)]
-        self.timed(title, lambda: _run(words))
+        code = self.timed(title, lambda: _run(words))
+        if code != 0:
+            raise StageFailed(title, code)
 
 
-def _run(words: Sequence[str]) -> None:
+def _run(words: Sequence[str]) -> int:
+    """Run a stage to its end; interrupted, let it save first: Ctrl-C reaches it as well, other signals don't."""
     print(f"$ python {shlex.join(words)}", flush=True)
-    code = subprocess.run([sys.executable, *words], check=False).returncode
-    if code != 0:
-        raise StageFailed(code)
+    with subprocess.Popen([sys.executable, *words]) as process:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
 
 
 def prepare(journey: Journey, given: argparse.Namespace) -> Path:
     """Stages 1 to 5: everything up to a published release and its collection; returns the archive."""
     home, data = journey.home, journey.home / "data"
-    source = ("--images", given.images) if given.images else ("--dataset", given.dataset, "--root", home / "images")
-    gpu = cuda_devices() > 0
+    source = ("--images", given.images) if given.images else ("--dataset", given.dataset)
+    gpu = _trains_on_gpu()
     size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
     journey.command("images", "training.sources", *source, "--out", data, *size)
-    preset = "quickstart_digits" if journey.name == "digits" and not given.images else "quickstart"
+    preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
     epochs = given.epochs or (_gpu_epochs(data) if gpu else None)
     length = ("--epochs", epochs) if epochs else ()
     pretrained = home / "pretrain"
@@ -87,25 +101,21 @@ def prepare(journey: Journey, given: argparse.Namespace) -> Path:
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
     journey.command("evaluate", "training.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
-    published = home / "release.json"
-    journey.command(
-        "export",
-        "export.release",
-        "--name",
-        journey.name,
-        *ingredients,
-        "--store",
-        STORE,
-        "--summary",
-        published,
-    )
-    summary = json.loads(published.read_text())
-    journey.command(
-        "collection",
-        "serving.ingest",
-        *("--release", summary["release"], "--data", data, "--collection", home / "collection"),
-    )
+    target = ("--name", journey.name, "--store", STORE, "--summary", home / "release.json")
+    journey.command("export", "export.release", *target, *ingredients)
+    summary = json.loads((home / "release.json").read_text())
+    collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
+    journey.command("collection", "serving.ingest", *collection)
     return Path(summary["archive"])
+
+
+def _trains_on_gpu() -> bool:
+    """Whether training will find a GPU: torch is asked, as a driver alone is not enough, but only if there is one."""
+    if cuda_devices() == 0:
+        return False
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _gpu_epochs(data: Path) -> int:
@@ -126,15 +136,28 @@ def question(journey: Journey, server: Server) -> list[Shown]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     given = _arguments(arguments)
+    exit_on_signals()
     journey = Journey(given.name or (_slug(given.images) if given.images else given.dataset))
+    journey.home.mkdir(parents=True, exist_ok=True)
+    with (journey.home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"error: another quickstart is at work in {journey.home}; wait, or take --name", file=sys.stderr)
+            return 1
+        return _whole(journey, given)
+
+
+def _whole(journey: Journey, given: argparse.Namespace) -> int:
     if given.fresh:
-        shutil.rmtree(journey.home, ignore_errors=True)
+        _start_over(journey.home)
     try:
-        archive = prepare(journey, given)
-        return _serve(journey, archive, given)
+        return _serve(journey, prepare(journey, given), given)
     except StageFailed as error:
+        hint = "the same options go on from here; with others, --fresh starts over and --name keeps both"
+        print(f"\nerror: {error}; {hint}", file=sys.stderr)
         return error.code
-    except LaunchError as error:
+    except (LaunchError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -142,28 +165,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
+def _start_over(home: Path) -> None:
+    for path in home.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+
+
 def _serve(journey: Journey, archive: Path, given: argparse.Namespace) -> int:
     port = free_port(given.port)
-    if port != given.port:
+    if given.port not in (0, port):
         print(f"\nport {given.port} is in use; serving on {port} instead")
     log = journey.home / "torchserve.log"
     server = Server(Settings(archive, collection=journey.home / "collection", port=port, log=log))
-    journey.timed("serve", server.start)
     try:
+        journey.timed("serve", server.start)
         print(f"TorchServe answers on {server.url} (log: {log})")
         shown = journey.timed("ask", lambda: question(journey, server))
         _summarise(journey)
-        if not given.once:
-            print_curl_lines(server, shown)
-            server.wait()
-            print(f"TorchServe ended by itself; see {log}", file=sys.stderr)
-            return 1
-        return 0
+        return 0 if given.once else _stay(server, shown)
+    finally:
+        server.stop()
+
+
+def _stay(server: Server, shown: list[Shown]) -> int:
+    print_curl_lines(server, shown)
+    try:
+        server.wait()
     except KeyboardInterrupt:
         print("\nstopping TorchServe")
         return 0
-    finally:
-        server.stop()
+    print("TorchServe ended by itself; see its log", file=sys.stderr)
+    return 1
 
 
 def _summarise(journey: Journey) -> None:
@@ -174,8 +206,23 @@ def _summarise(journey: Journey) -> None:
 
 
 def _slug(path: Path) -> str:
-    name = "".join(letter if letter.isalnum() else "-" for letter in path.resolve().stem).strip("-").lower()
-    return name or "images"
+    """A run's name from a path: what is not a letter or digit becomes a dash."""
+    return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "images"
+
+
+def _images(text: str) -> Path:
+    """A path as the caller meant it: relative to where the command was typed."""
+    path = Path(os.environ.get(CALLER_VARIABLE, "."), Path(text).expanduser()).resolve()
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{path} does not exist")
+    return path
+
+
+def _name(text: str) -> str:
+    try:
+        return check_name(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -185,10 +232,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     images = parser.add_mutually_exclusive_group()
     images.add_argument("--dataset", choices=DATASETS, default="digits", help="default: %(default)s, no download")
-    images.add_argument("--images", type=Path, help="your own folder or zip; sub-folders are labels")
-    parser.add_argument("--name", help="name of the run and the release (default: the images' name)")
+    images.add_argument("--images", type=_images, help="your own folder or zip; sub-folders are labels")
+    parser.add_argument("--name", type=_name, help="name of the run and the release (default: the images' name)")
     parser.add_argument("--epochs", type=int, help="train longer or shorter than the preset's few minutes")
-    parser.add_argument("--port", type=int, default=8080, help="port on loopback (default: %(default)s)")
+    parser.add_argument("--port", type=port_number, default=8080, help="port on loopback, 0 for any (%(default)s)")
     parser.add_argument("--once", action="store_true", help="stop the server at the end, with exit code 0")
     parser.add_argument("--fresh", action="store_true", help="start over instead of reusing what is finished")
     return parser.parse_args(arguments)

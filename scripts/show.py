@@ -102,8 +102,8 @@ def _query_files(data: Dataset, folder: Path, count: int) -> dict[str, Path]:
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, count).round().astype(int))]
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    for row in chosen:
+    for number, row in enumerate(chosen, start=1):
         name = data.ids[row]
-        files[name] = folder / name.replace("/", "-")
+        files[name] = (folder / f"query-{number}{Path(name).suffix}").resolve()
         files[name].write_bytes(data.read_item(name))
     return files

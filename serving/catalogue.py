@@ -31,6 +31,7 @@ CREATE TABLE vectors(
     item INTEGER NOT NULL REFERENCES items(row) ON DELETE CASCADE,
     release TEXT NOT NULL,  -- the release's digest: vectors of two releases are never compared
     vector BLOB NOT NULL,   -- float32, little-endian, unit norm
+    sha256 BLOB NOT NULL,   -- of the bytes that this vector was computed from
     seq INTEGER NOT NULL,
     PRIMARY KEY(item, release)
 ) STRICT;
@@ -43,6 +44,7 @@ CREATE TABLE bases(
     dim INTEGER NOT NULL,
     seq INTEGER NOT NULL    -- the base holds every write up to here
 ) STRICT;
+CREATE TABLE changes(release TEXT PRIMARY KEY, seq INTEGER NOT NULL) STRICT;  -- the last write to each
 CREATE TABLE sequence(last INTEGER NOT NULL) STRICT;
 INSERT INTO sequence VALUES (0);
 """
@@ -83,6 +85,7 @@ class Catalogue:
         if not create and not self._path.is_file():
             raise CatalogueError(f"{self.folder} is no collection: it has no {FILE_NAME}")
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._create = create
         self._local = threading.local()
         self._check_schema(create)
 
@@ -95,20 +98,20 @@ class Catalogue:
             raise ValueError(f"{len(items)} items came with {len(vectors)} vectors; they must be as many")
         db = self._db
         with _immediate(db):
-            seq = next(db.execute("UPDATE sequence SET last = last + 1 RETURNING last"))[0]
+            seq = self._next_sequence(db)
+            self._note_change(db, release, seq)
             for item, vector in zip(items, vectors, strict=True):
                 row = self._upsert_item(db, item, seq)
                 db.execute(
-                    "INSERT INTO vectors(item, release, vector, seq) VALUES (?, ?, ?, ?) "
-                    "ON CONFLICT(item, release) DO UPDATE SET vector = excluded.vector, seq = excluded.seq",
-                    (row, release, vector.astype("<f4").tobytes(), seq),
+                    "INSERT OR REPLACE INTO vectors(item, release, vector, sha256, seq) VALUES (?, ?, ?, ?, ?)",
+                    (row, release, vector.astype("<f4").tobytes(), item.sha256, seq),
                 )
-        return int(seq)
+        return seq
 
-    def known(self, release: str) -> dict[str, bytes]:
-        """Id to source digest of every item that has a vector by `release`."""
-        query = "SELECT id, sha256 FROM items JOIN vectors ON item = row WHERE release = ?"
-        return dict(self._db.execute(query, (release,)))
+    def known(self, release: str) -> dict[str, Item]:
+        """By id, every item that has a vector by `release`, with the digest that this vector was computed from."""
+        query = "SELECT id, label, source, vectors.sha256 FROM items JOIN vectors ON item = row WHERE release = ?"
+        return {line[0]: Item(*line) for line in self._db.execute(query, (release,))}
 
     def keep_only(self, ids: Iterable[str]) -> int:
         """Delete every item whose id is not among `ids`; returns how many."""
@@ -116,10 +119,14 @@ class Catalogue:
         with _immediate(db):
             db.execute("CREATE TEMP TABLE wanted(id TEXT PRIMARY KEY)")
             db.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", ((name,) for name in ids))
-            db.execute("DELETE FROM items WHERE id NOT IN (SELECT id FROM wanted)")
+            unwanted = "SELECT row FROM items WHERE id NOT IN (SELECT id FROM wanted)"
+            touched = [*db.execute(f"SELECT DISTINCT release FROM vectors WHERE item IN ({unwanted})")]
+            db.execute(f"DELETE FROM items WHERE row IN ({unwanted})")
             gone = db.changes()
             if gone:
-                db.execute("UPDATE sequence SET last = last + 1")
+                seq = self._next_sequence(db)
+                for (release,) in touched:
+                    self._note_change(db, release, seq)
             db.execute("DROP TABLE wanted")
         return int(gone)
 
@@ -154,9 +161,10 @@ class Catalogue:
         """The digests of the releases that this collection has vectors of."""
         return [line[0] for line in self._db.execute("SELECT DISTINCT release FROM vectors")]
 
-    def sequence(self) -> int:
-        """The last write's sequence number."""
-        return int(next(self._db.execute("SELECT last FROM sequence"))[0])
+    def sequence(self, release: str) -> int:
+        """The sequence number of the last write that changed vectors of `release`; 0 if there was none."""
+        line = self._db.execute("SELECT seq FROM changes WHERE release = ?", (release,)).fetchone()
+        return int(line[0]) if line is not None else 0
 
     def base(self, release: str) -> Base | None:
         """The FAISS file of this release, if one was built."""
@@ -181,8 +189,16 @@ class Catalogue:
     @property
     def _db(self) -> apsw.Connection:
         if not hasattr(self._local, "db"):
-            self._local.db = _connect(self._path)
+            self._local.db = _connect(self._path, create=self._create)
         return self._local.db  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _next_sequence(db: apsw.Connection) -> int:
+        return int(next(db.execute("UPDATE sequence SET last = last + 1 RETURNING last"))[0])
+
+    @staticmethod
+    def _note_change(db: apsw.Connection, release: str, seq: int) -> None:
+        db.execute("INSERT OR REPLACE INTO changes(release, seq) VALUES (?, ?)", (release, seq))
 
     @staticmethod
     def _upsert_item(db: apsw.Connection, item: Item, seq: int) -> int:
@@ -210,11 +226,12 @@ class Catalogue:
             raise CatalogueError(f"{self._path} has schema {version}; this version reads schema {SCHEMA}")
 
 
-def _connect(path: Path) -> apsw.Connection:
+def _connect(path: Path, *, create: bool) -> apsw.Connection:
     try:
         db = apsw.Connection(str(path))
         db.set_busy_timeout(_BUSY_MS)
-        db.pragma("journal_mode", "wal")
+        if create and db.pragma("journal_mode") != "wal":  # changing it wants the file alone, and does not wait
+            db.pragma("journal_mode", "wal")
         db.pragma("synchronous", "full")
         db.pragma("foreign_keys", True)
     except apsw.Error as error:

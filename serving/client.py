@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 Image = bytes | str | Path
 MODEL = "simclr"  # the name under which `serving.launch` registers whatever release it serves
+MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
 
 
@@ -38,17 +39,19 @@ class Client:
     """Talks to one model of one server. Images are bytes, or paths of image files."""
 
     def __init__(self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+        here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not here)  # no proxy to loopback
         self.model = model
 
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
-        """Unit-norm embeddings, float32 (N, D); raises `ServerError` if any image is bad."""
-        reply = self._post("embed", images, headers={"accept": "application/x-npy"})
-        return np.asarray(np.load(io.BytesIO(reply.content), allow_pickle=False))
+        """Unit-norm embeddings, float32 (N, D), N >= 1; raises `ServerError` if any image is bad."""
+        accept = {"accept": "application/x-npy"}
+        replies = [self._post("embed", part, headers=accept).content for part in _parts(images)]
+        return np.concatenate([np.load(io.BytesIO(reply), allow_pickle=False) for reply in replies])
 
     def classify(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """Per image `label`, `probability` and `probabilities`, or `error`."""
-        return self._results(self._post("classify", images))
+        return [result for part in _parts(images) for result in self._results(self._post("classify", part))]
 
     def search(
         self,
@@ -112,6 +115,11 @@ def _message(reply: httpx.Response) -> str:
         return str(content["error"]["message"] if "error" in content else content["message"])
     except (ValueError, KeyError, TypeError):
         return reply.text[:200]
+
+
+def _parts(images: Sequence[Image]) -> list[Sequence[Image]]:
+    """As many images as one request may hold, at a time; none is still one request, for the server to refuse."""
+    return [images[at : at + MOST_IMAGES] for at in range(0, len(images), MOST_IMAGES)] or [images]
 
 
 def _read(image: Image) -> bytes:

@@ -1,5 +1,6 @@
-"""Files that exist whole or not at all: write under another name, sync, rename, sync the folder."""
+"""Files that exist whole or not at all, and their digests: write under another name, sync, rename, sync the folder."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,12 @@ def publish_folder(partial: Path, path: Path) -> None:
         sync(Path(folder))
     os.rename(partial, path)
     sync(path.parent)
+
+
+def sha256_of(path: Path | str) -> str:
+    """Hex SHA-256 of a file, read in chunks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -94,6 +94,7 @@ class Engine:
         """Open a release folder and a collection folder, and run the graph once so that it is warm.
 
         `form` is one of `serving.manifest.FORMATS`.
+
         Raises `ManifestError` for a release that does not verify, `IndexUnusable` for a collection that was
         not embedded with this very release.
         """

@@ -8,13 +8,14 @@ Left out: everything that is not TorchServe's (`serving.wire`, `serving.engine`)
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from serving.engine import Answer, Engine, Request, RequestError
+from serving.manifest import FORMATS
 from serving.wire import Accept, Reply, encode, encode_error, parse
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
-FORMAT_VARIABLE = "SIMCLR_FORMAT"
 THREADS_VARIABLE = "SIMCLR_THREADS"
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Handler:
         self._engine = Engine.open(
             context.system_properties["model_dir"],
             os.environ.get(COLLECTION_VARIABLE) or None,
-            form=os.environ.get(FORMAT_VARIABLE) or "onnx",
+            form=_form_in(Path(context.system_properties["model_dir"])),
             device="cpu" if gpu is None else "cuda",
             gpu=int(gpu or 0),
             threads=int(threads) if threads else None,
@@ -55,7 +56,7 @@ class Handler:
         requests = [entry[0] for entry in parsed if not isinstance(entry, RequestError)]
         answers = iter(self._answers(requests))
         return [
-            encode_error(entry) if isinstance(entry, RequestError) else encode(next(answers), entry[1])
+            encode_error(entry) if isinstance(entry, RequestError) else _encoded(next(answers), entry[1])
             for entry in parsed
         ]
 
@@ -71,6 +72,11 @@ class Handler:
             return [self._answers([request])[0] for request in requests]
 
 
+def _form_in(folder: Path) -> str:
+    """The format of the graph that lies in an archive's folder; an archive holds one."""
+    return next((form for form, file in FORMATS.items() if (folder / file).is_file()), "onnx")
+
+
 def _parsed(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, Accept] | RequestError:
     try:
         return parse(fields, headers)
@@ -79,3 +85,11 @@ def _parsed(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Requ
     except Exception as error:
         _LOG.exception("a request could not be read")
         return RequestError(f"the request can't be read: {type(error).__name__}")
+
+
+def _encoded(answer: Answer | RequestError, accept: Accept) -> Reply:
+    try:
+        return encode(answer, accept)
+    except Exception as error:
+        _LOG.exception("a reply could not be written")
+        return encode_error(RequestError(f"internal error: {type(error).__name__}", 500))

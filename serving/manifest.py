@@ -7,15 +7,17 @@ the embedding space with it. Left out: writing a release (`export.release`) and 
 
 import hashlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from serving.durable import sha256_of
+
 SCHEMA = 1
 FILE_NAME = "manifest.json"
 FORMATS = {"onnx": "encoder.onnx", "torchscript": "encoder.pt"}
-_CHUNK = 1 << 20
 
 
 class ManifestError(ValueError):
@@ -101,6 +103,13 @@ class Release:
             self.file(name)
 
 
+def check_name(name: str) -> str:
+    """The name itself, if it can name a release; else ValueError."""
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+        raise ValueError(f"name is {name!r}; it must be letters (a to z), digits, '-' and '_', a letter or digit first")
+    return name
+
+
 def parse(raw: bytes, where: Path) -> Manifest:
     """Read a manifest's bytes strictly; `where` is named in the error."""
     try:
@@ -123,15 +132,6 @@ def to_json(manifest: Manifest) -> bytes:
 def entry_of(path: Path) -> FileEntry:
     """Size and digest of a file, as the manifest lists it."""
     return FileEntry(sha256=sha256_of(path), bytes=os.path.getsize(path))
-
-
-def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _read_manifest(folder: Path) -> bytes:

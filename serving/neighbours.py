@@ -8,6 +8,7 @@ disk, so the file is read back before it counts.
 Left out: the delta of writes since the base, deletion, and approximate indexes.
 """
 
+import uuid
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.catalogue import Base, Catalogue
-from serving.durable import publish_file
-from serving.manifest import sha256_of
+from serving.durable import publish_file, sha256_of
 
 
 class IndexUnusable(ValueError):
@@ -55,11 +55,11 @@ def build_base(catalogue: Catalogue, release: str) -> Base:
 
     Raises `IndexUnusable` if there is no vector, or what was written does not read back.
     """
-    seq = catalogue.sequence()
+    seq = catalogue.sequence(release)
     rows, vectors = _gather(catalogue, release)
     index = faiss.IndexFlatIP(vectors.shape[1])
     index.add(vectors)
-    name = f"{release[:16]}-{seq}.faiss"
+    name = f"{release[:16]}-{seq}-{uuid.uuid4().hex[:8]}.faiss"  # never the name of a base that may be mapped
     path = catalogue.folder / name
     _publish_rows(_rows_path(path), rows)
     _publish_index(path, index)
@@ -77,14 +77,14 @@ def open_base(catalogue: Catalogue, release: str) -> Neighbours:
             f"the collection {catalogue.folder} has no index for release {release[:16]} (it has vectors of: "
             f"{others}); run `python -m serving.ingest` with this release"
         )
-    if base.seq != catalogue.sequence():
+    if base.seq != catalogue.sequence(release):
         raise IndexUnusable(
             f"the index of {catalogue.folder} stands at write {base.seq}, the catalogue at "
-            f"{catalogue.sequence()}; run `python -m serving.ingest` again"
+            f"{catalogue.sequence(release)}; run `python -m serving.ingest` again"
         )
     path = catalogue.folder / base.file
     if not path.is_file() or not _rows_path(path).is_file() or _digest(path) != base.sha256:
-        raise IndexUnusable(f"{path} is missing or was altered; delete it and run `python -m serving.ingest` again")
+        raise IndexUnusable(f"{path} is missing or was altered; run `python -m serving.ingest` again")
     index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     return Neighbours(index, np.load(_rows_path(path), mmap_mode="r"))
 

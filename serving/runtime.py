@@ -48,8 +48,11 @@ class OnnxRuntime:
         providers: list[object] = ["CPUExecutionProvider"]
         if cuda:
             onnxruntime.preload_dlls()  # CUDA and cuDNN from the packages that torch brings
-            providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu}))
+            # TF32 would keep 10 bits of each number: a GPU must store what a CPU would find again
+            providers.insert(0, ("CUDAExecutionProvider", {"device_id": gpu, "use_tf32": 0}))
         self._session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        if cuda and "CUDAExecutionProvider" not in self._session.get_providers():
+            _LOG.warning("there is a GPU, but ONNX Runtime could not use it: running on the CPU")
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.name = f"onnxruntime {onnxruntime.__version__}, {self._session.get_providers()[0]}"
 

@@ -66,8 +66,12 @@ def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Reques
     for name, value in rest.items():
         if _is_json(name, value, headers, plain):
             body = _json(value)
-        elif len(value) or name != "body":
+        elif name == "body" and not len(value):
+            continue
+        elif name == "body" or _is_file(name, headers):
             images.append(_bytes(name, value))
+        else:
+            raise RequestError(f"{name!r} is no option; the options are {', '.join(_OPTIONS)}, and an image is a file")
     return _request(options, plain.get("url_path", ""), body, images), accept
 
 
@@ -138,6 +142,12 @@ def _accept(header: str) -> Accept:
         if kind in _ANY:
             return JSON
     raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY} or {FLOAT32}", 406)
+
+
+def _is_file(name: str, headers: Mapping[str, Any]) -> bool:
+    """A multipart file has a content type; a text field and a query parameter have none."""
+    of_field = headers.get(name)
+    return isinstance(of_field, dict) and bool(of_field.get("content-type"))
 
 
 def _is_json(name: str, value: Any, headers: Mapping[str, Any], plain: Mapping[str, str]) -> bool:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,8 +53,43 @@ def test_a_flat_folder_then_the_same_again(tmp_path: Path, name: str) -> None:
     assert [path.name for path in (ROOT / "model_store").glob(f"{name}-*.mar")] == [f"{name}-1.mar"]
 
 
-def test_a_failed_stage_stops_with_its_error(tmp_path: Path, name: str) -> None:
+def test_labelled_images_from_a_zip_named_relative_to_the_caller(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = cifar10_files(per_label={"train": 8, "test": 1})
+    with zipfile.ZipFile(tmp_path / "some pictures.zip", "w") as archive:
+        for path, data in files.items():
+            archive.writestr(f"cifar10/{path}", data)
+    monkeypatch.setenv("QUICKSTART_CALLER", str(tmp_path))
+    arguments = ["--once", "--images", "some pictures.zip", "--name", name, "--epochs", "1", "--port", "0"]
+
+    done = quickstart(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("prediction") == 6
+    assert "this encoder" in done.stdout
+    assert "raw pixels" in done.stdout
+
+    other = quickstart(*arguments[:-3], "2", "--port", "0")
+    assert other.returncode != 0
+    assert "--fresh" in other.stderr
+
+
+@pytest.mark.parametrize("bad", ["..", "a/b", ".", "фото"])
+def test_a_name_that_would_leave_the_folder_is_refused(bad: str) -> None:
+    done = quickstart("--fresh", "--once", "--name", bad)
+    assert done.returncode == 2
+    assert "name is" in done.stderr
+
+
+def test_images_that_are_not_there_are_told_before_anything_is_done(tmp_path: Path, name: str) -> None:
     done = quickstart("--once", "--images", str(tmp_path / "nowhere"), "--name", name)
-    assert done.returncode != 0
-    assert "nowhere" in done.stderr
+    assert done.returncode == 2
+    assert "nowhere does not exist" in done.stderr
+
+
+def test_a_failed_stage_stops_with_its_error(tmp_path: Path, name: str) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    done = quickstart("--once", "--images", str(tmp_path), "--name", name)
+    assert done.returncode == 1
+    assert "holds no image files" in done.stderr
     assert "[2/7]" not in done.stdout

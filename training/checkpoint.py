@@ -5,7 +5,6 @@ string in the header: config, step, normalisation, the data's digest. There is n
 state: randomness is counted (`training.batches`), and the learning rate follows from the step.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,12 +134,6 @@ def load_encoder(path: Path | str) -> LoadedEncoder:
         raise CheckpointError(f"the checkpoint {path} does not fit its configuration: {error}") from error
     mean, std = (_triple(metadata["normalisation"][name]) for name in ("mean", "std"))
     return LoadedEncoder(freeze(encoder), config, mean, std, metadata)
-
-
-def digest(path: Path | str) -> str:
-    """SHA-256 of a checkpoint file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:

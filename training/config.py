@@ -7,6 +7,7 @@ themselves are in `training.presets`.
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
@@ -220,7 +221,7 @@ def _parse(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
+        return json.loads(re.sub(r"^(-?)\.", r"\g<1>0.", value))  # ".1", as people write it
     except json.JSONDecodeError:
         return value
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from serving.images import ImageError, decode
+from serving.images import FORMATS, ImageError, decode
 from training.folders import ImageSource, Listing, UnreadableFile, member_path
 
 SMALL_SIZES = (8, 16, 24, 32, 48, 64)
@@ -38,13 +38,13 @@ class Decoded:
 def choose_size(source: ImageSource, listing: Listing, *, max_size: int) -> int:
     """An image size in pixels for a source: the standard size nearest to the median short side of a sample.
 
-    At most 100 files are looked at, evenly spread. Up to 64 px the sizes are 8, 16, 24, 32, 48, 64; above,
+    About 100 files are looked at, evenly spread. Up to 64 px the sizes are 8, 16, 24, 32, 48, 64; above,
     96, 128, 160 and 224. Never more than `max_size`.
     """
-    step = max(1, len(listing.names) // _SAMPLE)
+    step = max(1, round(len(listing.names) / _SAMPLE))
     sides = [
         side
-        for name in listing.names[::step][:_SAMPLE]
+        for name in listing.names[::step]
         if (side := _short_side(source, member_path(listing.prefix, name))) is not None
     ]
     if not sides:
@@ -111,7 +111,7 @@ def _write_header(file: BinaryIO, count: int, size: int) -> int:
 
 def _short_side(source: ImageSource, name: str) -> int | None:
     try:
-        with Image.open(io.BytesIO(source.read(name))) as image:
+        with Image.open(io.BytesIO(source.read(name)), formats=FORMATS) as image:
             return min(image.size)
     except (OSError, ValueError, SyntaxError):  # UnreadableFile and ImageError are ValueErrors
         return None

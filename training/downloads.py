@@ -20,7 +20,7 @@ from tqdm import tqdm
 from training.folders import TEST, TRAIN
 from training.splits import held_out
 
-DATASETS = ("digits", "cifar10", "cifar100", "stl10")
+DATASETS = {"digits": 1_797, "cifar10": 60_000, "cifar100": 60_000, "stl10": 13_000}  # how many images
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}
 _DIGITS_TEST_SHARE = 0.2
 
@@ -41,7 +41,8 @@ def materialise(name: str, root: Path) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
     try:
         items = _digits() if name == "digits" else _torchvision(name, root / "downloads")
-        for number, (split, label, image) in enumerate(tqdm(items, desc=f"writing {name}", unit=" images")):
+        bar = tqdm(items, total=DATASETS[name], desc=f"writing {name}", unit=" images")
+        for number, (split, label, image) in enumerate(bar):
             file = temporary / split / label / f"{number:05d}.png"
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)

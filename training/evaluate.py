@@ -22,8 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from serving.durable import publish_text
-from training import checkpoint
+from serving.durable import publish_text, sha256_of
 from training.checkpoint import LoadedEncoder, load_encoder
 from training.config import PretrainConfig
 from training.dataset import Dataset
@@ -61,7 +60,7 @@ def evaluate(
     checkpoint.
     """
     baselines = len(dataset) <= BASELINES_MOST if baselines is None else baselines
-    request = {"checkpoint": checkpoint.digest(path), "dataset": dataset.digest, "with_baselines": baselines}
+    request = {"checkpoint": sha256_of(path), "dataset": dataset.digest, "with_baselines": baselines}
     done = _done(out, request)
     if done is not None:
         logger.info("already evaluated: %s", out / METRICS)
@@ -117,6 +116,9 @@ def _scores(h: Embeddings, dataset: Dataset) -> tuple[dict[str, Any], Fit | None
     train, validation, test = (
         (h[rows], dataset.labels_of(rows)) for rows in map(dataset.rows, (TRAIN, VALIDATION, TEST))
     )
+    if len(np.unique(train[1])) < 2:
+        logger.warning("the training split has one label only: there is nothing to fit a probe on")
+        return {"linear_probe": None, "knn": None}, None
     fit = fit_probe(train, validation, dataset.classes)
     wanted = [dataset.classes[code] for code in test[1]]
     memory = (np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]]))

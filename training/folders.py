@@ -5,6 +5,7 @@ their suffix, hidden files and __MACOSX are left out and counted. Links to folde
 """
 
 import hashlib
+import logging
 import os
 import zipfile
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from serving.images import DEFAULT_LIMITS, SUFFIXES
+
+logger = logging.getLogger(__name__)
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLIT_FOLDERS = {
@@ -50,12 +53,12 @@ class FolderSource:
         self.path = path
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Bytes and modification time (ns) of every file, at any depth."""
+        """Bytes and modification time (ns) of every file, at any depth, whose name is UTF-8 as ids must be."""
         found = {}
         for folder, _, names in os.walk(self.path):
             for name in names:
                 file = Path(folder, name)
-                if file.is_file():
+                if file.is_file() and _is_utf8(name):
                     stat = file.stat()
                     found[file.relative_to(self.path).as_posix()] = (stat.st_size, stat.st_mtime_ns)
         return found
@@ -140,6 +143,15 @@ def list_images(source: ImageSource) -> Listing:
 def member_path(prefix: str, name: str) -> str:
     """Where an item of a listing lies inside its source."""
     return f"{prefix}/{name}" if prefix else name
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        logger.warning("left out %r: its name is not UTF-8", name)
+        return False
+    return True
 
 
 def _is_image(name: str) -> bool:

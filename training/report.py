@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 Picture = NDArray[np.uint8]
 Row = tuple[Picture, str, Sequence[tuple[Picture, str]]]  # a query, its caption, its neighbours with captions
@@ -109,7 +109,7 @@ def _picture(axes: Axes, image: Picture, caption: str, *, edge: str) -> None:
     for spine in axes.spines.values():
         spine.set_edgecolor(edge)
         spine.set_linewidth(2)
-    axes.set_xlabel(caption, fontsize=8, labelpad=3)
+    axes.set_xlabel(caption, fontsize=8, labelpad=3, parse_math=False)
 
 
 def _coloured(axes: Axes, places: NDArray[np.float32], labels: NDArray[np.int64], classes: Sequence[str]) -> None:

@@ -45,8 +45,8 @@ class Request:
             raise ValueError(f"image_size is {self.image_size}; accepted: 4 to 1024 pixels, or auto")
         if not 8 <= self.max_size <= 1024:
             raise ValueError(f"max_size is {self.max_size}; accepted: 8 to 1024 pixels")
-        if not 0 <= self.hold_out <= 0.9:
-            raise ValueError(f"hold_out is {self.hold_out}; accepted: 0 to 0.9")
+        if not 0 < self.hold_out <= 0.5:
+            raise ValueError(f"hold_out is {self.hold_out}; accepted: above 0, to 0.5")
 
 
 def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Request = Request()) -> Dataset:

@@ -1,7 +1,7 @@
 """Labels and splits from the names of files, and seeded hold-outs where the names give none.
 
-The rule. If everything lies under top folders called train and test (or val, valid, validation), these are
-the splits. Below them, or at the top where there are none, the first folder is the label, provided that every
+The rule. If everything lies under top folders called train and, maybe, test and val (valid, validation), these
+are the splits. Below them, or at the top where there are none, the first folder is the label, provided that every
 image is in a folder and that there are at least two. A missing test split is held out of train, and a missing
 validation split (10%) after it: by label where there are labels, in every case by the seed alone.
 """
@@ -21,7 +21,7 @@ def named_splits(names: Sequence[str]) -> list[str | None]:
     """For each name its split where the top folders are splits, else None for all."""
     tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
     found = {SPLIT_FOLDERS.get(top.lower()) for top in tops}
-    if None in found or TRAIN not in found or len(found) < 2:
+    if None in found or TRAIN not in found:
         return [None] * len(names)
     return [SPLIT_FOLDERS[name.split("/", 1)[0].lower()] for name in names]
 
@@ -55,17 +55,16 @@ def held_out(codes: NDArray[np.int64], share: float, *, seed: int) -> NDArray[np
     """Positions held out of `codes` (N,), an integer label each: about `share` of every label, sorted.
 
     At least one of every label that has 5 or more, and at least one in all where N is 2 or more; never all.
-    A share of 0 holds out nothing.
     """
-    if not 0 <= share <= 0.9:
-        raise ValueError(f"hold_out is {share}; accepted: 0 to 0.9")
+    if not 0 < share <= 0.5:
+        raise ValueError(f"hold_out is {share}; accepted: above 0, to 0.5")
     rng = np.random.default_rng(seed)
     chosen: list[NDArray[np.int64]] = []
     for code in np.unique(codes):
         members = rng.permutation(np.flatnonzero(codes == code))
         least = 1 if len(members) >= _ALWAYS_GIVES else 0
-        chosen.append(members[: max(least, round(share * len(members)))] if share else members[:0])
+        chosen.append(members[: max(least, round(share * len(members)))])
     held = np.concatenate(chosen) if chosen else np.zeros(0, dtype=np.int64)
-    if share and not len(held) and len(codes) >= 2:
+    if not len(held) and len(codes) >= 2:
         held = rng.permutation(len(codes))[:1]
-    return np.sort(held).astype(np.int64)
+    return np.sort(held[: max(0, len(codes) - 1)]).astype(np.int64)

@@ -1,3 +1,4 @@
+import contextlib
 import hashlib
 import signal
 import subprocess
@@ -66,7 +67,19 @@ def test_a_write_that_fails_midway_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="NOT NULL"):
         catalogue.upsert(broken, unit_vectors(2), RELEASE)
     assert catalogue.count(RELEASE) == 0
-    assert catalogue.sequence() == 0
+    assert catalogue.sequence(RELEASE) == 0
+
+
+def test_writers_and_readers_of_a_new_catalogue_do_not_disturb_each_other(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITER.format(root=str(ROOT)), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        seen = 0
+        while seen < 100:
+            assert process.poll() is None
+            with contextlib.suppress(CatalogueError):  # until it is there
+                seen = Catalogue(tmp_path).count(RELEASE)
+        process.kill()
 
 
 def test_a_folder_without_a_catalogue_is_refused(tmp_path: Path) -> None:

@@ -42,6 +42,15 @@ def test_a_base_that_misses_a_write_is_refused_until_it_is_built_again(filled: C
     assert len(open_base(filled, RELEASE)) == 501
 
 
+def test_writes_to_another_release_leave_a_base_as_it_is(filled: Catalogue) -> None:
+    build_base(filled, RELEASE)
+    filled.upsert(items("0-0", "new"), unit_vectors(2, 32, seed=7), "b" * 64)
+    assert len(open_base(filled, RELEASE)) == 500
+    filled.keep_only(["0-1"])
+    with pytest.raises(IndexUnusable, match=r"stands at write 5, the catalogue at 7"):
+        open_base(filled, RELEASE)
+
+
 def test_another_release_has_no_index(filled: Catalogue) -> None:
     build_base(filled, RELEASE)
     with pytest.raises(IndexUnusable, match="no index for release bbbb"):

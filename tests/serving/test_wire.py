@@ -25,7 +25,7 @@ def test_a_raw_body_is_one_image_to_embed() -> None:
 
 def test_multipart_fields_are_options_and_images() -> None:
     fields = {"image": bytearray(PICTURE), "second": bytearray(b"other"), "op": bytearray(b"search"), "k": b"3"}
-    request, _ = parse(fields, {})
+    request, _ = parse(fields, {name: {"content-type": "image/png"} for name in ("image", "second")})
     assert (request.op, request.k, request.images) == ("search", 3, (PICTURE, b"other"))
 
 
@@ -86,7 +86,8 @@ def test_bad_json_is_told_what_is_wrong(content: Any, message: str) -> None:
         ({"body": bytearray(b"\xff\xfe")}, {"body": {"content-type": JSON}}, 400, "can't be read"),
         ({"k": b"many"}, {}, 400, "k is 'many'"),
         ({"op": b"\xff"}, {}, 400, "op must be text"),
-        ({"image": "text"}, {}, 400, "field 'image' is text"),
+        ({"image": "text"}, {"image": {"content-type": "text/plain"}}, 400, "field 'image' is text"),
+        ({"kk": b"5"}, {"kk": {"content-type": ""}}, 400, "'kk' is no option; the options are op, k, id"),
         ({}, {"accept": "text/html"}, 406, "Accept is 'text/html'"),
     ],
 )

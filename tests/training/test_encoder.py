@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import nn
 
-from training.config import EncoderConfig, HeadConfig, Stem
+from training.config import EncoderConfig, HeadConfig, HeadKind, Stem
 from training.device import choose_precision
 from training.encoder import build_encoder, build_head, freeze
 
@@ -72,7 +72,7 @@ def test_heads() -> None:
     h = torch.rand(4, 10)
     mlp = build_head(HeadConfig("mlp", 6, 3), 10)
     assert isinstance(mlp, nn.Sequential)
-    assert [type(layer).__name__ for layer in mlp] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
+    assert [type(layer).__name__ for layer in mlp] == ["Linear", "BatchNorm1d", "ReLU", "Linear", "BatchNorm1d"]
     assert "0.bias" not in mlp.state_dict()
     assert mlp(h).shape == (4, 3)
     linear = build_head(HeadConfig("linear", out=5), 10)
@@ -98,7 +98,8 @@ def test_imagenet_weights(stem: Stem, tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_the_head_centres_projections_when_it_ends_in_a_norm() -> None:
     h = torch.randn(64, 512) * 0.1 + 3  # nearly parallel, as a fresh encoder's are
-    for kind in ("mlp", "linear"):
+    kinds: tuple[HeadKind, ...] = ("mlp", "linear")
+    for kind in kinds:
         z = build_head(HeadConfig(kind, 32, 16), 512)(h)
         torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
         plain = build_head(HeadConfig(kind, 32, 16, norm_out=False), 512)(h)

@@ -79,9 +79,17 @@ def test_hold_outs_are_stratified_seeded_and_never_everything() -> None:
     assert not np.array_equal(held, held_out(codes, 0.1, seed=2))
     assert len(held_out(np.zeros(2, dtype=np.int64), 0.1, seed=0)) == 1
     assert len(held_out(np.zeros(1, dtype=np.int64), 0.1, seed=0)) == 0
-    assert len(held_out(codes, 0, seed=0)) == 0
-    with pytest.raises(ValueError, match=r"hold_out is 0.95; accepted: 0 to 0.9"):
-        held_out(codes, 0.95, seed=0)
+    assert len(held_out(np.arange(3), 0.5, seed=0)) == 1
+    for share in (0, 0.95):
+        with pytest.raises(ValueError, match=rf"hold_out is {share}; accepted: above 0, to 0.5"):
+            held_out(codes, share, seed=0)
+
+
+def test_a_train_folder_alone_is_a_split() -> None:
+    splits, labels = assign(names(("train/cat/", 20), ("train/dog/", 20)), seed=0, hold_out=0.1)
+    assert labels is not None
+    assert set(labels) == {"cat", "dog"}
+    assert splits.count("test") == 4
 
 
 def test_broken_files_are_listed_and_others_ignored(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,126 @@
+"""Ingestion: what changed is embedded again, what is gone is removed, and nothing is lost by an accident."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from serving.catalogue import Catalogue, CatalogueError
+from serving.engine import Engine, Request
+from serving.images import decode
+from serving.ingest import Summary, ingest, listed, main
+from serving.neighbours import open_base
+from tests.conftest import Chain, write_files
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def data(chain: Chain, tmp_path: Path) -> Path:
+    """A data folder of 12 images whose files a test may change."""
+    rows = chain.data.rows("train")[:12]
+    names = [chain.data.ids[row] for row in rows]
+    write_files(tmp_path / "images", {name: chain.data.read_item(name) for name in names})
+    (tmp_path / "data").mkdir()
+    about = {"source": str(tmp_path / "images"), "prefix": ""}
+    (tmp_path / "data/dataset.json").write_text(json.dumps(about))
+    lines = (json.dumps({"id": name, "label": name.split("/")[1], "split": "train"}) for name in names)
+    (tmp_path / "data/items.jsonl").write_text("\n".join(lines) + "\n")
+    return tmp_path / "data"
+
+
+def run(engine: Engine, data: Path) -> tuple[Summary, Catalogue]:
+    catalogue = Catalogue(data.parent / "collection", create=True)
+    return ingest(engine, catalogue, listed(data, ["train"])), catalogue
+
+
+def paths(data: Path) -> list[Path]:
+    return sorted((data.parent / "images").rglob("*.jpg"))
+
+
+def test_a_second_run_embeds_nothing(engine: Engine, data: Path) -> None:
+    first, catalogue = run(engine, data)
+    base = catalogue.base(engine.digest)
+    assert (first.items, first.embedded) == (12, 12)
+    second, _ = run(engine, data)
+    assert (second.items, second.embedded, second.unchanged, second.removed) == (12, 0, 12, 0)
+    assert catalogue.base(engine.digest) == base
+
+
+def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine, data: Path) -> None:
+    run(engine, data)
+    first, second, *_ = paths(data)
+    shutil.copy(second, first)
+    kept = (data / "items.jsonl").read_text().splitlines()[:-1]
+    (data / "items.jsonl").write_text("\n".join(kept) + "\n")
+    summary, catalogue = run(engine, data)
+    assert (summary.items, summary.embedded, summary.removed) == (11, 1, 1)
+    vectors = catalogue.vectors_of(
+        [path.relative_to(data.parent / "images").as_posix() for path in (first, second)], engine.digest
+    )
+    one, two = vectors.values()
+    np.testing.assert_allclose(one, two, atol=1e-6)
+    assert len(open_base(catalogue, engine.digest)) == 11
+    assert len(list(catalogue.folder.glob("*.faiss"))) == 1
+
+
+def test_an_image_that_can_not_be_read_just_now_keeps_what_was_stored(engine: Engine, data: Path) -> None:
+    run(engine, data)
+    paths(data)[0].write_bytes(b"broken")
+    summary, _ = run(engine, data)
+    assert (summary.items, summary.unchanged, summary.removed, len(summary.unreadable)) == (12, 11, 0, 1)
+
+
+def test_images_that_went_away_altogether_are_an_error_not_an_empty_collection(engine: Engine, data: Path) -> None:
+    _, catalogue = run(engine, data)
+    (data.parent / "images").rename(data.parent / "elsewhere")
+    with pytest.raises(CatalogueError, match="does not exist"):
+        run(engine, data)
+    assert catalogue.count(engine.digest) == 12
+
+
+def test_a_damaged_index_is_built_again(engine: Engine, data: Path) -> None:
+    _, catalogue = run(engine, data)
+    base = catalogue.base(engine.digest)
+    assert base is not None
+    (catalogue.folder / base.file).with_suffix(".rows.npy").unlink()
+    run(engine, data)
+    assert len(open_base(catalogue, engine.digest)) == 12
+
+
+def test_what_is_stored_is_what_the_engine_answers(engine: Engine, data: Path) -> None:
+    _, catalogue = run(engine, data)
+    for path in paths(data)[:3]:
+        name = path.relative_to(data.parent / "images").as_posix()
+        found = engine.embed(decode(path.read_bytes(), engine.manifest.input.size)[None]).embedding[0]
+        np.testing.assert_allclose(catalogue.vectors_of([name], engine.digest)[name], found, atol=1e-5)
+
+
+def stored(collection: Path, release: str) -> int:
+    """How many items a collection has, which may not be there yet."""
+    try:
+        return Catalogue(collection).count(release)
+    except CatalogueError:
+        return 0
+
+
+def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
+    collection = tmp_path / "collection"
+    given = ["--release", str(chain.release.folder), "--data", str(chain.data.folder), "--collection", str(collection)]
+    with subprocess.Popen([sys.executable, "-m", "serving.ingest", *given], cwd=ROOT, stderr=subprocess.DEVNULL) as one:
+        while stored(collection, chain.release.digest) == 0:
+            assert one.poll() is None
+        one.send_signal(signal.SIGKILL)
+    before = stored(collection, chain.release.digest)
+    assert main(given) == 0
+    again = Catalogue(collection)
+    assert again.count(chain.release.digest) == len(chain.data.rows("train", "validation"))
+    assert before > 0
+    engine = Engine.open(chain.release.folder, collection)
+    (answer,) = engine.answer([Request("search", ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
+    assert not isinstance(answer, ValueError)
