@@ -60,12 +60,12 @@ def article(images: int, image_size: int) -> PretrainConfig:
     Command: `python -m training.pretrain --data DIR --out DIR --preset article`
     Hardware: one GPU with 16 GB.
     Measured: nothing yet.
-    Expected: unknown. Crops this large hide little, so expect less than `cifar10` at equal time.
+    Expected: about 85% linear probe on its validation split (the article's own figure, with its mistakes).
 
-    Its hyper-parameters are kept; its mistakes are not repeated. There: the first convolution had no padding;
-    the warm-up multiplied past the peak; the cosine restarted and never annealed; validation compared two
-    identical views; the linear probe ran the encoder in train mode, so that BatchNorm drifted; LARS adapted
-    and decayed biases and BatchNorm in spite of the exclusions it was given.
+    Its hyper-parameters are kept (colour strength and grey are the paper's); its mistakes are not repeated.
+    There: the first convolution had no padding; the warm-up multiplied past the peak; the cosine restarted and
+    never annealed; validation compared two identical views; the linear probe ran the encoder in train mode, so
+    that BatchNorm drifted; LARS adapted and decayed biases and BatchNorm in spite of its exclusions.
     """
     return PretrainConfig(
         preset="article",
@@ -128,7 +128,8 @@ def quickstart_digits(images: int, image_size: int) -> PretrainConfig:
 
     Command: `python -m training.pretrain --data DIR --out DIR --preset quickstart_digits`
     Hardware, time: as `quickstart`.
-    Measured: see the README, and docs/decisions.md for the settings that were tried.
+    Measured: scikit-learn's digits, two cores (AMD EPYC, AVX512-bf16): 130 s for 14 epochs of 1,438 images;
+    96.4% linear probe, 96.4% kNN (a random encoder: 93.9%, 96.1%). docs/decisions.md has what was tried.
     """
     base = quickstart(images, image_size)
     views = replace(base.views, flip_p=0.0, crop_min=0.5)
