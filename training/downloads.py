@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torchvision
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -62,6 +61,8 @@ def _digits() -> Iterator[Labelled]:
 
 
 def _torchvision(name: str, root: Path) -> Iterator[Labelled]:
+    import torchvision  # here, as it brings all of torch, which digits can do without
+
     for split in (TRAIN, TEST):
         which = {"split": split} if name == "stl10" else {"train": split == TRAIN}
         images = getattr(torchvision.datasets, _TORCHVISION[name])(str(root), download=True, **which)

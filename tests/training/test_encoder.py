@@ -103,7 +103,7 @@ def test_the_head_centres_projections_when_it_ends_in_a_norm() -> None:
         z = build_head(HeadConfig(kind, 32, 16), 512)(h)
         torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
         plain = build_head(HeadConfig(kind, 32, 16, norm_out=False), 512)(h)
-        assert float(plain.mean(0).abs().max()) > 1e-2
+        assert plain.mean(0).abs().max().item() > 1e-2
 
 
 def test_bf16_is_avoided_on_a_cpu_where_the_last_strided_convolution_reads_one_pixel() -> None:
