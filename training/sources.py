@@ -151,7 +151,7 @@ def main(arguments: list[str] | None = None) -> None:
         request = Request(size, options.max_size, seed=options.seed, hold_out=options.hold_out)
         images = materialise(options.dataset, options.root) if options.dataset else options.images
         print(describe(prepare(images, options.out, name=options.dataset or "", request=request)))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torchvision's, of a broken download
         sys.exit(f"error: {error}")
 
 
