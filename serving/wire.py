@@ -17,8 +17,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.engine import OPS, Answer, Failure, Op, Request, RequestError
 from serving.images import ImageError
+from serving.messages import OPS, Answer, Failure, Op, Request, RequestError
 
 Accept = Literal["application/json", "application/x-npy", "application/octet-stream"]
 JSON: Final = "application/json"

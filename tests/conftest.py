@@ -19,8 +19,9 @@ from serving.catalogue import Catalogue
 from serving.client import Client
 from serving.engine import Engine
 from serving.ingest import ingest, listed
-from serving.launch import Server, Settings
+from serving.launch import Server
 from serving.manifest import Release
+from serving.settings import Settings
 from training.config import PretrainConfig, override
 from training.dataset import Dataset
 from training.evaluate import evaluate

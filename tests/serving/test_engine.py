@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from serving.engine import MAX_IMAGES, Answer, Engine, Request, RequestError
+from serving.engine import Engine
 from serving.images import ImageError
+from serving.messages import MAX_IMAGES, Answer, Request, RequestError
 from tests.conftest import Chain
 from training.checkpoint import load_encoder
 from training.embed import embed

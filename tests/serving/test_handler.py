@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from serving.engine import Answer, Engine, Request, RequestError
+from serving.engine import Engine
 from serving.handler import Handler
+from serving.messages import Answer, Request, RequestError
 from tests.conftest import Chain
 
 JPEG = {"body": {"content-type": "image/jpeg"}}

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from serving.catalogue import Catalogue, CatalogueError
-from serving.engine import Engine, Request
+from serving.engine import Engine
 from serving.images import decode
 from serving.ingest import Summary, ingest, listed, main
+from serving.messages import Request
 from serving.neighbours import open_base
 from tests.conftest import Chain, write_files
 

@@ -18,7 +18,8 @@ from serving.client import Client, ServerError
 from serving.client import main as client_main
 from serving.engine import Engine
 from serving.images import decode
-from serving.launch import LaunchError, Server, Settings
+from serving.launch import Server
+from serving.settings import LaunchError, Settings
 from tests.conftest import Chain
 
 
@@ -43,6 +44,12 @@ def test_describe(client: Client, chain: Chain) -> None:
     assert about["digest"] == chain.release.digest
     assert about["collection"] == {"items": len(chain.data.rows("train", "validation"))}
     assert about["operations"] == ["embed", "classify", "search", "describe"]
+
+
+def test_batching_is_on_and_waits_a_millisecond(server: Server) -> None:
+    (loaded,) = httpx.get(f"{server.management_url}/models/{server.model}").json()
+    assert (loaded["batchSize"], loaded["maxBatchDelay"]) == (server.settings.batch_size, 1)
+    assert loaded["modelVersion"] == "1"
 
 
 def test_every_door_gives_the_same_embedding(server: Server, files: list[bytes], expected: np.ndarray) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.engine import Answer, RequestError
 from serving.images import ImageError, ImageFormatUnknown
+from serving.messages import Answer, RequestError
 from serving.wire import FLOAT32, JSON, NPY, encode, parse
 
 PICTURE = b"\x89PNG and so on"
