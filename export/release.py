@@ -129,6 +129,9 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
     size = config.encoder.image_size
     if data.image_size != size:
         raise ValueError(f"{ingredients.data} has images of {data.image_size} px, the checkpoint learnt at {size} px")
+    metrics = json.loads((ingredients.evaluation / "metrics.json").read_text())
+    if metrics["checkpoint"] != sha256_of(ingredients.checkpoint):
+        raise ValueError(f"{ingredients.evaluation} evaluates another checkpoint than {ingredients.checkpoint}")
     graph = ServingGraph(encoder, mean=mean, std=std, probe=probe)
     files = {form: folder / file for form, file in FORMATS.items()}
     bar = tqdm(total=4, desc="export", unit=" files")
@@ -158,7 +161,7 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
             path.relative_to(folder).as_posix(): entry_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
         parity=parity,
-        metrics=json.loads((ingredients.evaluation / "metrics.json").read_text()),
+        metrics=metrics,
         lineage=_lineage(ingredients, data, to_dict(config)),
     )
     (folder / FILE_NAME).write_bytes(to_json(manifest))

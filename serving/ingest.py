@@ -33,7 +33,6 @@ from serving.neighbours import IndexUnusable, build_base, open_base
 from serving.runtime import usable_cores
 
 _BATCH = 64
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

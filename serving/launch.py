@@ -32,7 +32,6 @@ from serving.settings import HOST, LaunchError, Settings, choose_ports, free_por
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
-_LOG = logging.getLogger(__name__)
 
 
 class Server:
@@ -67,14 +66,7 @@ class Server:
         config = self._folder / "config.properties"
         config.write_text(properties(self.settings, self.version, self._ports))
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        command = [
-            sys.executable,
-            "-m",
-            "ts.model_server",
-            "--start",
-            "--foreground",
-            "--no-config-snapshots",
-        ]
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--ts-config", str(config)],
@@ -124,9 +116,8 @@ class Server:
             "OMP_NUM_THREADS": str(threads),
         }
         # our own process may have a PYTHONPATH with this checkout; the archive brings the code it was built with
-        return {
-            name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "TS_CONFIG_FILE")
-        } | mine
+        misleading = ("PYTHONPATH", "TS_CONFIG_FILE")
+        return {name: value for name, value in os.environ.items() if name not in misleading} | mine
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + _READY_SECONDS

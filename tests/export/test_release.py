@@ -1,3 +1,4 @@
+import json
 import shutil
 import signal
 import subprocess
@@ -149,6 +150,16 @@ def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(c
     assert main(command[3:]) == 0
     Release(store / "chain/1").verify()
     assert not (store / "chain/.partial-1").exists()
+
+
+def test_an_evaluation_of_another_checkpoint_is_refused(chain: Chain, tmp_path: Path) -> None:
+    shutil.copytree(chain.ingredients.evaluation, tmp_path / "evaluation")
+    metrics = json.loads((tmp_path / "evaluation/metrics.json").read_text())
+    (tmp_path / "evaluation/metrics.json").write_text(json.dumps(metrics | {"checkpoint": "0" * 64}))
+    mixed = Ingredients(chain.ingredients.checkpoint, tmp_path / "evaluation", chain.ingredients.data)
+    with pytest.raises(ValueError, match="evaluates another checkpoint"):
+        publish(mixed, "mixed", tmp_path / "store")
+    assert versions(tmp_path / "store/mixed") == []
 
 
 def test_a_missing_checkpoint_is_a_clear_error(
