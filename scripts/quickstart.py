@@ -95,8 +95,8 @@ def prepare(journey: Journey, given: argparse.Namespace) -> Path:
     size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
     journey.command("images", "training.sources", *source, "--out", data, *size)
     preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
-    epochs = given.epochs or (_gpu_epochs(data) if gpu else None)
-    length = ("--epochs", epochs) if epochs else ()
+    epochs = _gpu_epochs(data) if gpu and given.epochs is None else given.epochs
+    length = ("--epochs", epochs) if epochs is not None else ()
     pretrained = home / "pretrain"
     journey.command("pretrain", "training.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length)
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
