@@ -42,7 +42,7 @@ def loss_errors() -> dict[str, float]:
         pair = [torch.randn(count, width, generator=generator) for _ in range(2)]
         ours = [part.clone().requires_grad_() for part in pair]
         exact = [part.double().requires_grad_() for part in pair]
-        losses = nt_xent(ours[0], ours[1], temperature), algorithm_1(exact[0], exact[1], temperature)
+        losses = nt_xent(torch.stack(ours), temperature), algorithm_1(exact[0], exact[1], temperature)
         for loss in losses:
             loss.backward()
         worst["nt_xent_loss"] = max(worst["nt_xent_loss"], abs(losses[0].item() - losses[1].item()))

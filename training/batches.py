@@ -5,21 +5,61 @@ from (seed, step). A resumed run needs no generator state to be exact. Left out:
 replacement; the last, incomplete batch of an epoch is dropped.
 """
 
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from training.row_reader import RowReader
 
 _ORDER, _VIEWS = 0, 1  # distinct streams of one seed
 _DEVICE_SHARE = 0.4  # of the free memory, that the images may take on a device
 
 
+@dataclass
+class Order(TorchDataset[Tensor]):
+    """The order of the images, and those of a step by its number: uint8 (n, S, S, 3) on the CPU.
+
+    Of `reader`'s images `rows` (N,) are trained on, `batch_size` a step. `part` is this process's slice of a batch.
+    """
+
+    reader: RowReader
+    rows: NDArray[np.int64]
+    batch_size: int
+    seed: int
+    part: slice
+    _epoch: int = field(default=-1, init=False)
+    _order: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64), init=False)
+
+    def __getitem__(self, step: int) -> Tensor:
+        return torch.from_numpy(self.reader(self.rows[self.positions(step)[self.part]]))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.rows) // self.batch_size
+
+    def positions(self, step: int) -> NDArray[np.int64]:
+        """Positions in `rows` of the images of a step, int64 (batch_size,)."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self.rows))
+            self._epoch = epoch
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
 class Batches:
     """The training batches of a run, by step.
 
-    `images` is uint8 (M, S, S, 3), usually memory-mapped, of which `rows` (N,) are trained on. On a GPU they
-    are kept as uint8 where they fit into 40% of the free memory; else, and on the CPU, each batch is read
-    from the map.
+    `images` is uint8 (M, S, S, 3), usually memory-mapped, of which `rows` (N,) are trained on; `part` is this
+    process's slice of a batch. On a GPU they are kept as uint8 where they fit into 40% of the free memory; else,
+    and on the CPU, each batch is read from the file.
     """
 
     def __init__(
@@ -30,40 +70,69 @@ class Batches:
         batch_size: int,
         seed: int,
         device: torch.device,
+        part: slice = slice(None),
     ) -> None:
         if not 2 <= batch_size <= len(rows):
             raise ValueError(f"batch_size is {batch_size}; accepted: 2 to the {len(rows)} training images")
-        self.batch_size, self.seed, self.device = batch_size, seed, device
-        self.steps_per_epoch = len(rows) // batch_size
-        self._images, self._rows = images, rows
-        self._on_device = self._place()
-        self._epoch, self._order = -1, rows[:0]
+        self._order = Order(RowReader(images), rows, batch_size, seed, part)
+        self._device = device
+        self._on_device = _placed(images, rows, device)
 
-    def __call__(self, step: int) -> Tensor:
-        """The images of a step: uint8 (batch_size, S, S, 3) on the device."""
-        chosen = self.positions(step)
-        if self._on_device is not None:
-            return self._on_device[torch.from_numpy(chosen).to(self.device)]
-        return torch.from_numpy(self._images[self._rows[chosen]]).to(self.device)
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self._order.steps_per_epoch
 
     def positions(self, step: int) -> NDArray[np.int64]:
-        """Positions in `rows` of the images of a step, int64 (batch_size,)."""
-        epoch, place = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order = np.random.default_rng([self.seed, _ORDER, epoch]).permutation(len(self._rows))
-            self._epoch = epoch
-        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        """Positions in `rows` of the images of a step, of all processes: int64 (batch_size,)."""
+        return self._order.positions(step)
 
-    def _place(self) -> Tensor | None:
-        if self.device.type != "cuda":
-            return None
-        free, _ = torch.cuda.mem_get_info(self.device)
-        if self._images[:1].nbytes * len(self._rows) > _DEVICE_SHARE * free:
-            return None
-        return torch.from_numpy(self._images[self._rows]).to(self.device)
+    def __call__(self, step: int) -> Tensor:
+        """The images of a step: uint8 (n, S, S, 3) on the device. Raises OSError if they can't be read."""
+        if self._on_device is not None:
+            chosen = self.positions(step)[self._order.part]
+            return self._on_device[torch.from_numpy(chosen).to(self._device)]
+        return self._order[step].to(self._device)
+
+    def between(self, first: int, last: int, *, workers: int = 0) -> Iterator[Tensor]:
+        """The images of the steps from `first` up to, not including, `last`.
+
+        Images that do not lie on the device are read ahead by so many worker processes, into pinned memory if the
+        device is CUDA's; without workers, when asked for.
+        """
+        if self._on_device is not None or workers == 0:
+            yield from map(self, range(first, last))
+            return
+        loader = DataLoader(
+            self._order,
+            batch_size=None,  # the order makes the batches
+            sampler=range(first, last),
+            num_workers=workers,
+            pin_memory=self._device.type == "cuda",
+            worker_init_fn=_leave_signals_to_parent,
+            multiprocessing_context="spawn",  # a fork of a process with threads may hang
+        )
+        for images in loader:
+            yield images.to(self._device, non_blocking=True)
 
 
 def views_generator(seed: int, step: int) -> torch.Generator:
     """The generator of one step's views, on the CPU."""
     state = np.random.SeedSequence([seed, _VIEWS, step]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # manual_seed takes 63 bits
+
+
+def _placed(images: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+    """The images on the device, where they fit."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if images[:1].nbytes * len(rows) > _DEVICE_SHARE * free:
+        return None
+    return torch.from_numpy(images[rows]).to(device)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """Ctrl-C reaches a whole group of processes; the training loop finishes its step and saves, and needs data."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

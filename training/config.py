@@ -2,15 +2,16 @@
 
 A configuration names everything that decides the weights of a run. Where it runs and how often it saves
 (device, log interval) do not change what is learnt and are options of the command instead. The recipes
-themselves are in `training.presets`.
+themselves are in `training.presets`, types and ranges of values in `training.values`.
 """
 
 import dataclasses
-import json
-import re
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, cast, get_args
+
+from training.values import between, build, one_of, parse
 
 ARCHITECTURES = (
     "resnet18",
@@ -30,6 +31,7 @@ Weights = Literal["random", "imagenet"]
 HeadKind = Literal["mlp", "linear", "none"]
 OptimiserName = Literal["sgd", "lars"]
 Precision = Literal["auto", "fp32", "bf16"]
+Loss = Literal["nt_xent", "dcl"]
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,10 @@ class EncoderConfig:
     zero_init_residual: bool = True
 
     def __post_init__(self) -> None:
-        _member("encoder.architecture", self.architecture, ARCHITECTURES)
-        _member("encoder.stem", self.stem, get_args(Stem))
-        _member("encoder.weights", self.weights, get_args(Weights))
-        _between("encoder.image_size", self.image_size, 4, 1024)
+        one_of("encoder.architecture", self.architecture, ARCHITECTURES)
+        one_of("encoder.stem", self.stem, get_args(Stem))
+        one_of("encoder.weights", self.weights, get_args(Weights))
+        between("encoder.image_size", self.image_size, 4, 1024)
 
     @property
     def resolved_stem(self) -> Stem:
@@ -79,19 +81,20 @@ class HeadConfig:
     norm_out: bool = True
 
     def __post_init__(self) -> None:
-        _member("head.kind", self.kind, get_args(HeadKind))
-        _between("head.hidden", self.hidden, 1, 1 << 16)
-        _between("head.out", self.out, 1, 1 << 16)
+        one_of("head.kind", self.kind, get_args(HeadKind))
+        between("head.hidden", self.hidden, 1, 1 << 16)
+        between("head.out", self.out, 1, 1 << 16)
 
 
 @dataclass(frozen=True)
 class ViewsConfig:
-    """The distribution of one random view (SimCLR Appendix A). Fields ending in `_p` are probabilities.
+    """How many views an image has, and their distribution (SimCLR Appendix A). `_p` marks probabilities.
 
     `crop_min`, `crop_max`: the crop's share of the area. `colour_strength`: the paper's s, giving factors
     within 0.8s for brightness, contrast and saturation, and 0.2s for hue.
     """
 
+    count: int = 2
     crop_min: float = 0.2
     crop_max: float = 1.0
     flip_p: float = 0.5
@@ -101,11 +104,12 @@ class ViewsConfig:
     blur_p: float = 0.0
 
     def __post_init__(self) -> None:
-        _between("views.crop_min", self.crop_min, 0.01, 1)
-        _between("views.crop_max", self.crop_max, self.crop_min, 1)
-        _between("views.colour_strength", self.colour_strength, 0, 2.5)  # beyond 2.5, hue leaves its circle
+        between("views.count", self.count, 2, 64)
+        between("views.crop_min", self.crop_min, 0.01, 1)
+        between("views.crop_max", self.crop_max, self.crop_min, 1)
+        between("views.colour_strength", self.colour_strength, 0, 2.5)  # beyond 2.5, hue leaves its circle
         for name in ("flip_p", "colour_p", "grey_p", "blur_p"):
-            _between(f"views.{name}", getattr(self, name), 0, 1)
+            between(f"views.{name}", getattr(self, name), 0, 1)
 
 
 @dataclass(frozen=True)
@@ -119,39 +123,80 @@ class OptimiserConfig:
     warmup_epochs: float = 10.0
 
     def __post_init__(self) -> None:
-        _member("optimiser.name", self.name, get_args(OptimiserName))
-        _between("optimiser.lr", self.lr, 1e-8, 1e3)
-        _between("optimiser.momentum", self.momentum, 0, 0.9999)
-        _between("optimiser.weight_decay", self.weight_decay, 0, 1)
-        _between("optimiser.warmup_epochs", self.warmup_epochs, 0, 1e6)
+        one_of("optimiser.name", self.name, get_args(OptimiserName))
+        between("optimiser.lr", self.lr, 1e-8, 1e3)
+        between("optimiser.momentum", self.momentum, 0, 0.9999)
+        between("optimiser.weight_decay", self.weight_decay, 0, 1)
+        between("optimiser.warmup_epochs", self.warmup_epochs, 0, 1e6)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """A stage of progressive resolution: views of `size` pixels for a `share` of the steps."""
+
+    size: int
+    share: float
+
+    def __post_init__(self) -> None:
+        between("resolutions.size", self.size, 4, 1024)
+        between("resolutions.share", self.share, 0, 1)
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One run, whole: two runs with equal configurations and equal data learn the same weights."""
+    """One run, whole: two runs with equal configurations and equal data learn the same weights.
+
+    `batch_size` counts images, over all processes. `resolutions` are the sizes of the views, in order; none means
+    the images' own throughout. `chunk_size` is the number of images that each process has in memory as
+    activations at a time (GradCache, see `training.step`); 0 is the whole batch. `steps` ends the run after so
+    many, counted across epochs; 0 means after `epochs` whole ones.
+    """
 
     preset: str = "custom"
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
+    loss: Loss = "nt_xent"
     temperature: float = 0.5
     batch_size: int = 256
+    chunk_size: int = 0
+    resolutions: tuple[Resolution, ...] = ()
     epochs: int = 100
+    steps: int = 0
     seed: int = 0
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        _between("temperature", self.temperature, 1e-3, 100)
-        _between("batch_size", self.batch_size, 2, 1 << 20)
-        _between("epochs", self.epochs, 1, 1_000_000)
-        _between("seed", self.seed, 0, 2**31 - 1)
-        _member("precision", self.precision, get_args(Precision))
+        one_of("loss", self.loss, get_args(Loss))
+        between("temperature", self.temperature, 1e-3, 100)
+        between("batch_size", self.batch_size, 2, 1 << 20)
+        between("chunk_size", self.chunk_size, 0, 1 << 20)
+        between("epochs", self.epochs, 1, 1_000_000)
+        between("steps", self.steps, 0, 1 << 40)
+        between("seed", self.seed, 0, 2**31 - 1)
+        one_of("precision", self.precision, get_args(Precision))
         if self.optimiser.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optimiser.warmup_epochs is {self.optimiser.warmup_epochs}; it must be less than epochs, "
                 f"which is {self.epochs}"
             )
+        whole = sum(stage.share for stage in self.resolutions)
+        if self.resolutions and abs(whole - 1) > 1e-6:
+            raise ValueError(f"resolutions has shares that sum to {whole:.6g}; they must sum to 1")
+
+    def view_size(self, step: int, *, total: int) -> int:
+        """The side of the views of step `step` (0 to total - 1), in pixels."""
+        ends = itertools.accumulate(stage.share for stage in self.resolutions)
+        for stage, end in zip(self.resolutions, ends, strict=True):
+            if step < round(end * total):
+                return stage.size
+        return self.view_sizes[-1]
+
+    @property
+    def view_sizes(self) -> tuple[int, ...]:
+        """Every size that views take, in order."""
+        return tuple(stage.size for stage in self.resolutions) or (self.encoder.image_size,)
 
 
 def to_dict(config: PretrainConfig) -> dict[str, Any]:
@@ -161,7 +206,7 @@ def to_dict(config: PretrainConfig) -> dict[str, Any]:
 
 def from_dict(values: Mapping[str, Any]) -> PretrainConfig:
     """The inverse of `to_dict`; absent keys take their defaults, and an unknown key is a ValueError."""
-    return cast(PretrainConfig, _build(PretrainConfig, values, ""))
+    return cast(PretrainConfig, build(PretrainConfig, values))
 
 
 def flatten(config: PretrainConfig) -> dict[str, Any]:
@@ -192,45 +237,5 @@ def override(config: PretrainConfig, changes: Mapping[str, Any]) -> PretrainConf
             node = node.get(parent, {}) if isinstance(node, dict) else {}
         if not isinstance(node, dict) or leaf not in node or isinstance(node[leaf], dict):
             raise ValueError(f"unknown key {key!r}; known keys: {', '.join(flatten(config))}")
-        node[leaf] = _parse(value)
+        node[leaf] = parse(value)
     return from_dict(values)
-
-
-def _build(kind: type, values: Any, path: str) -> object:
-    if not isinstance(values, Mapping):
-        raise ValueError(f"{path.rstrip('.')} is {values!r}; a mapping of keys to values is needed")
-    hints = get_type_hints(kind)
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(f"unknown key {path + unknown[0]!r}; known keys: {', '.join(hints)}")
-    return kind(**{name: _typed(hints[name], value, path + name) for name, value in values.items()})
-
-
-def _typed(kind: Any, value: Any, path: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _build(cast(type, kind), value, f"{path}.")
-    wanted = str if get_origin(kind) is Literal else kind
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise ValueError(f"{path} is {value!r}; a value of type {wanted.__name__} is needed")
-    return value
-
-
-def _parse(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(re.sub(r"^(-?)\.", r"\g<1>0.", value))  # ".1", as people write it
-    except json.JSONDecodeError:
-        return value
-
-
-def _member(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    if value not in accepted:
-        raise ValueError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
-
-
-def _between(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{name} is {value}; accepted: {low} to {high}")

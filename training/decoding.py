@@ -18,11 +18,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from serving.images import FORMATS, ImageError, decode
-from training.folders import ImageSource, Listing, UnreadableFile, member_path
+from training.folders import ImageSource, Listing, SourceError, UnreadableFile, member_path
 
 SMALL_SIZES = (8, 16, 24, 32, 48, 64)
 LARGE_SIZES = (96, 128, 160, 224)
 _SAMPLE = 100
+_REASONS_SHOWN = 3
 _CHUNK_BYTES = 64 << 20
 
 
@@ -55,7 +56,10 @@ def choose_size(source: ImageSource, listing: Listing, *, max_size: int) -> int:
 
 
 def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path) -> Decoded:
-    """Decode `listing` to a uint8 (N, size, size, 3) .npy at `target`; N counts the readable files."""
+    """Decode `listing` to a uint8 (N, size, size, 3) .npy at `target`; N counts the readable files.
+
+    Raises `SourceError` if none can be read, and OSError if `target` can't be written.
+    """
     names, unreadable, digest = [], [], hashlib.sha256()
     with open(target, "wb") as file:
         start = _write_header(file, len(listing.names), size)
@@ -67,6 +71,8 @@ def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path
             pixels = result.tobytes()
             digest.update(pixels)
             file.write(pixels)
+        if not names:
+            raise SourceError(_none_readable(source, unreadable))
         file.seek(0)
         # numpy pads a header for any length of the first axis, so the final one fits exactly
         assert _write_header(file, len(names), size) == start
@@ -91,6 +97,11 @@ def _decoded(source: ImageSource, listing: Listing, size: int) -> Iterator[tuple
             for name, result in zip(names, pool.map(one, names), strict=True):
                 yield name, result
                 bar.update()
+
+
+def _none_readable(source: ImageSource, unreadable: list[dict[str, str]]) -> str:
+    reasons = "; ".join(f"{item['path']}: {item['reason']}" for item in unreadable[:_REASONS_SHOWN])
+    return f"none of the {len(unreadable)} image files of {source.path} can be read: {reasons}"
 
 
 def _chunks(names: Sequence[str], length: int) -> Iterator[Sequence[str]]:

@@ -6,6 +6,8 @@ import torch
 
 from training.config import EncoderConfig, Precision
 
+Compile = Literal["auto", "on", "off"]
+
 
 def choose_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" is CUDA where there is one, else the CPU.
@@ -28,13 +30,14 @@ def choose_precision(precision: Precision, device: torch.device, encoder: Encode
 
     On a CPU without bf16 instructions autocast works, but slower than fp32. And on a CPU the bf16 gradient of
     a strided convolution over a 1x1 map is left unset where the kernel lies in the padding (oneDNN, torch
-    2.14: weights turn to NaN), so "auto" avoids it there, and asking for it is a ValueError.
+    2.14: weights turn to NaN), so "auto" avoids it there, and asking for it is a ValueError. The `image_size` of
+    `encoder` is that of the smallest views.
     """
     unsafe = device.type == "cpu" and encoder.smallest_strided_map < 2
     if precision == "bf16" and unsafe:
         raise ValueError(
-            f"precision is 'bf16', but images of {encoder.image_size} px are 1x1 before the last strided "
-            f"convolution with the stem {encoder.resolved_stem!r}; on a CPU take fp32, larger images or another stem"
+            f"precision is 'bf16', but views of {encoder.image_size} px are 1x1 before the last strided "
+            f"convolution with the stem {encoder.resolved_stem!r}; on a CPU take fp32, larger views or another stem"
         )
     if precision != "auto":
         return precision
@@ -44,3 +47,11 @@ def choose_precision(precision: Precision, device: torch.device, encoder: Encode
         capabilities = torch.cpu.get_capabilities()
         native = bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return "bf16" if native and not unsafe else "fp32"
+
+
+def should_compile(choice: Compile, device: torch.device) -> bool:
+    """Whether to compile the network: "on", "off", or "auto", which is on for CUDA.
+
+    On a CPU compiling takes minutes and gains little over oneDNN.
+    """
+    return choice == "on" or (choice == "auto" and device.type == "cuda")

@@ -24,17 +24,18 @@ def embed(
     normalisation: Normalisation,
     *,
     description: str = "embedding",
+    quiet: bool = False,
 ) -> NDArray[np.float32]:
     """uint8 (N, S, S, 3) to unit-norm float32 (N, D), on the encoder's device; rows in order.
 
-    `images` may be a memory map. Raises ValueError if the encoder is not frozen: in train mode its BatchNorm
-    would mix the images of a batch, and learn from them.
+    `images` may be a memory map; `quiet` shows no progress bar. Raises ValueError if the encoder is not frozen: in
+    train mode its BatchNorm would mix the images of a batch, and learn from them.
     """
     _check_frozen(encoder)
     device = next(encoder.parameters()).device
     batch = _batch_size(images.shape[1], device)
     found = np.empty((len(images), encoder.embedding_dim), dtype=np.float32)
-    with tqdm(total=len(images), desc=description, unit=" images") as bar:
+    with tqdm(total=len(images), desc=description, unit=" images", disable=quiet) as bar:
         for start in range(0, len(images), batch):
             pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
             h = embed_batch(encoder, to_float(pixels), normalisation)

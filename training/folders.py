@@ -7,9 +7,13 @@ their suffix, hidden files and __MACOSX are left out and counted. Links to folde
 import hashlib
 import logging
 import os
+import stat
 import zipfile
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import Protocol
 
 from serving.images import DEFAULT_LIMITS, SUFFIXES
@@ -53,14 +57,17 @@ class FolderSource:
         self.path = path
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Bytes and modification time (ns) of every file, at any depth, whose name is UTF-8 as ids must be."""
+        """Bytes and modification time (ns) of every file, at any depth, whose name is UTF-8 as ids must be.
+
+        A link to nowhere counts as a file, so that reading it says what is wrong with it.
+        """
         found = {}
-        for folder, _, names in os.walk(self.path):
+        for folder, _, names in os.walk(self.path, onerror=_warn):
+            below = Path(folder).relative_to(self.path).as_posix()
             for name in names:
-                file = Path(folder, name)
-                if file.is_file() and _is_utf8(name):
-                    stat = file.stat()
-                    found[file.relative_to(self.path).as_posix()] = (stat.st_size, stat.st_mtime_ns)
+                stamp = _stamp(os.path.join(folder, name))
+                if stamp is not None and _is_utf8(name):
+                    found[name if below == "." else f"{below}/{name}"] = stamp
         return found
 
     def read(self, name: str) -> bytes:
@@ -102,12 +109,13 @@ class ZipSource:
 class Listing:
     """The image files of a source: names with `prefix` (the one common folder, or "") taken off, sorted.
 
-    `ignored` counts other files; `fingerprint` changes when a file is added, removed or changed.
+    `ignored` counts the other files by kind (a suffix, "hidden" or "without suffix"), most frequent first;
+    `fingerprint` changes when a file is added, removed or changed.
     """
 
     names: list[str]
     prefix: str
-    ignored: int
+    ignored: dict[str, int]
     fingerprint: str
 
 
@@ -131,18 +139,37 @@ def list_images(source: ImageSource) -> Listing:
         )
     prefix = _common_folder(full)
     skip = len(prefix) + 1 if prefix else 0
-    stamps = "\n".join(f"{name}\t{sizes[name]}" for name in full)
     return Listing(
-        names=[name[skip:] for name in full],
+        names=[name[skip:] for name in full] if skip else full,
         prefix=prefix,
-        ignored=len(sizes) - len(full),
-        fingerprint=hashlib.sha256(stamps.encode("utf-8", "surrogateescape")).hexdigest(),
+        ignored=_kinds(name for name in sizes if not _is_image(name)),
+        fingerprint=_fingerprint(full, sizes),
     )
+
+
+def _fingerprint(names: list[str], sizes: dict[str, tuple[int, int]]) -> str:
+    digest = hashlib.sha256()
+    for number, name in enumerate(names):
+        line = f"{name}\t{sizes[name]}"
+        digest.update((f"\n{line}" if number else line).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def member_path(prefix: str, name: str) -> str:
     """Where an item of a listing lies inside its source."""
     return f"{prefix}/{name}" if prefix else name
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    try:
+        about = os.stat(path)
+    except OSError:
+        return 0, 0
+    return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
+
+
+def _warn(error: OSError) -> None:
+    logger.warning("left out a folder: %s", error)
 
 
 def _is_utf8(name: str) -> bool:
@@ -155,9 +182,22 @@ def _is_utf8(name: str) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    hidden = any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
-    return not hidden and path.suffix.lower() in SUFFIXES
+    return splitext(name)[1].lower() in SUFFIXES and not _is_hidden(name)
+
+
+def _is_hidden(name: str) -> bool:
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
+
+
+def _kinds(names: Iterable[str]) -> dict[str, int]:
+    """Counts by kind, most frequent first, equal ones by name: folders are not listed in the same order everywhere."""
+    counts = Counter(map(_kind, names))
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _kind(name: str) -> str:
+    """What an ignored file is, for the user to see whether it should have been read."""
+    return "hidden" if _is_hidden(name) else splitext(name)[1].lower() or "without suffix"
 
 
 def _common_folder(names: list[str]) -> str:

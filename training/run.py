@@ -1,13 +1,15 @@
 """A run in its folder: from a data set and a wish to a training state, new or resumed.
 
 checkpoint.safetensors   the state (training.checkpoint)
-log.jsonl                loss, rate and speed by step (training.log)
+log.jsonl                loss, rate, speed and signals by step (training.log)
+tensorboard/             the same, as curves (training.curves)
 loss.png                 the loss curve of a finished run
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -17,15 +19,46 @@ from torch import nn
 from training.checkpoint import CheckpointError, TrainingState, read_metadata, restore
 from training.config import PretrainConfig, differing_keys, from_dict
 from training.dataset import Dataset
-from training.device import choose_precision
+from training.device import Compile, choose_precision
+from training.distributed import world_size
 from training.encoder import build_encoder, build_head, place
 from training.folders import TRAIN, VALIDATION
+from training.global_norm import with_global_statistics
 from training.optimise import build_optimiser
 from training.pixels import IMAGENET, channel_statistics
+from training.small_maps import use_small_maps
+from training.values import between, one_of
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG, LOSS_PICTURE = "checkpoint.safetensors", "log.jsonl", "loss.png"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out, without effect on what it learns. Times in seconds.
+
+    `monitor_steps`: how often signals are measured; 0 is at the ends of epochs, at most 20 times in all. `workers`:
+    processes that read ahead images which do not lie on the device. `compile` "auto" is on for CUDA.
+    """
+
+    device: str = "auto"
+    checkpoint_seconds: float = 60.0
+    log_steps: int = 10
+    fresh: bool = False
+    monitor_steps: int = 0
+    workers: int = 0
+    compile: Compile = "auto"
+    tensorboard: bool = True
+
+    def __post_init__(self) -> None:
+        between("log_steps", self.log_steps, 1, 1 << 40)
+        between("monitor_steps", self.monitor_steps, 0, 1 << 40)
+        between("workers", self.workers, 0, 256)
+        one_of("compile", self.compile, get_args(Compile))
+
+
+DEFAULTS = RunOptions()
 
 
 def training_rows(dataset: Dataset) -> NDArray[np.int64]:
@@ -40,15 +73,9 @@ def resolve(config: PretrainConfig, dataset: Dataset, *, device: torch.device) -
     """The configuration with the data's image size, the stem and precision in use, and a batch that fits."""
     encoder = replace(config.encoder, image_size=dataset.image_size)
     encoder = replace(encoder, stem=encoder.resolved_stem)
-    count = len(training_rows(dataset))
-    if config.batch_size > count:
-        logger.warning("the batch of %d is reduced to the %d training images", config.batch_size, count)
-    return replace(
-        config,
-        encoder=encoder,
-        batch_size=min(config.batch_size, count),
-        precision=choose_precision(config.precision, device, encoder),
-    )
+    config = replace(config, encoder=encoder, batch_size=_fitting_batch(config.batch_size, dataset))
+    smallest = replace(encoder, image_size=min(config.view_sizes))
+    return replace(config, precision=choose_precision(config.precision, device, smallest))
 
 
 def open_run(
@@ -80,6 +107,10 @@ def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device) -
     rows = training_rows(dataset)
     encoder = place(build_encoder(config.encoder, seed=config.seed), device)
     head = build_head(config.head, encoder.embedding_dim, seed=config.seed).to(device)
+    for part in (encoder, head):
+        with_global_statistics(part, device)
+    if device.type == "cpu":
+        use_small_maps(encoder)
     imagenet = config.encoder.weights == "imagenet"
     return TrainingState(
         config=config,
@@ -88,8 +119,18 @@ def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device) -
         optimiser=build_optimiser(nn.ModuleList([encoder, head]), config.optimiser),
         normalisation=IMAGENET if imagenet else channel_statistics(dataset.images, rows),
         dataset={"name": dataset.facts["name"], "digest": dataset.digest, "images": len(rows)},
-        total_steps=config.epochs * (len(rows) // config.batch_size),
+        total_steps=config.steps or config.epochs * (len(rows) // config.batch_size),
     )
+
+
+def _fitting_batch(batch_size: int, dataset: Dataset) -> int:
+    count = len(training_rows(dataset))
+    if batch_size <= count:
+        return batch_size
+    even = max(2, count // world_size() * world_size())  # the processes share a batch evenly
+    found = f"the {count}" if even == count else f"{even} of the {count}"
+    logger.warning("the batch of %d is reduced to %s training images", batch_size, found)
+    return even
 
 
 def _stored(path: Path) -> PretrainConfig:

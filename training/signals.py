@@ -1,7 +1,8 @@
-"""Signals that need no labels: alignment, uniformity and spread (Wang and Isola 2020, arXiv 2005.10242).
+"""Signals that need no labels: alignment, uniformity and spread (Wang and Isola 2020, arXiv 2005.10242), and
+RankMe (Garrido et al. 2023, arXiv 2210.02885).
 
 All are of unit-norm embeddings h. A collapsed encoder, which gives every image the same embedding, shows as a
-uniformity near 0 and a spread near 0.
+uniformity and a spread near 0; one that uses a few dimensions only, as a RankMe of that few.
 """
 
 import numpy as np
@@ -13,9 +14,15 @@ from training.config import ViewsConfig
 from training.embed import embed_batch
 from training.encoder import Encoder
 from training.pixels import Normalisation
-from training.views import two_views
+from training.views import random_views
 
 _BATCH = 128
+_TINY = 1e-7
+
+
+def label_free_signals(h: NDArray[np.float32]) -> dict[str, float]:
+    """ "uniformity", "spread" and "rankme" of unit-norm embeddings (N, D), N at least 2."""
+    return {"uniformity": uniformity(h), "spread": spread(h), "rankme": rankme(h)}
 
 
 def uniformity(h: NDArray[np.float32]) -> float:
@@ -29,6 +36,16 @@ def spread(h: NDArray[np.float32]) -> float:
     return float(h.std(axis=0).mean() * np.sqrt(h.shape[1]))
 
 
+def rankme(h: NDArray[np.float32]) -> float:
+    """exp of the entropy of the singular values' shares (equation 1): how many dimensions (N, D) takes up.
+
+    Between 1 and min(N, D); it grows with N, so compare it at equal N only.
+    """
+    values = np.linalg.svd(h.astype(np.float64), compute_uv=False)
+    shares = values / values.sum() + _TINY
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
 @torch.inference_mode()
 def alignment(
     encoder: Encoder, images: NDArray[np.uint8], normalisation: Normalisation, *, views: ViewsConfig
@@ -38,8 +55,9 @@ def alignment(
     distances = []
     for number, start in enumerate(range(0, len(images), _BATCH)):
         pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(device)
-        first, second = (
-            embed_batch(encoder, view, normalisation) for view in two_views(pixels, views, views_generator(0, number))
+        first, second, *_ = (
+            embed_batch(encoder, view, normalisation)
+            for view in random_views(pixels, views, views_generator(0, number))
         )
         distances.append((first - second).square().sum(dim=1).cpu())
     return float(torch.cat(distances).mean())

@@ -5,21 +5,24 @@
 
 Every file is decoded once by `serving.images`, to the very pixels that will be served, and lands in
 `training.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
-is an error. A folder that already holds the answer to the same request about the same files is reused.
+is an error. A folder that already holds the answer to the same request about the same files is reused. A
+preparation that was killed starts over: decoding a million small files takes minutes, not days.
 """
 
 import argparse
 import hashlib
 import json
 import logging
+import shutil
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from serving.durable import publish_text
+from serving.durable import publish_file
 from training.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.decoding import Decoded, choose_size, decode_all
 from training.downloads import DATASETS, materialise
@@ -29,6 +32,8 @@ from training.splits import assign
 logger = logging.getLogger(__name__)
 
 _REASONS_SHOWN = 3
+
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,15 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
     asked = {"source": str(source.path), "fingerprint": listing.fingerprint, **asdict(request)}
     if _answers(out, asked):
         logger.info("%s is up to date; reusing it", out)
-        return Dataset.load(out)
+        dataset = Dataset.load(out)
+        _report(dataset.facts)
+        return dataset
     out.mkdir(parents=True, exist_ok=True)
     (out / FACTS).unlink(missing_ok=True)
     facts = _write(source, listing, out=out, request=request)
-    facts |= {"name": name or source.path.stem, "request": asked, "ignored": listing.ignored}
-    publish_text(out / FACTS, json.dumps(facts, indent=1))
+    facts |= {"name": name or source.path.stem, "request": asked}
+    facts |= {"ignored": sum(listing.ignored.values()), "ignored_kinds": listing.ignored}
+    _publish(out / FACTS, lambda target: target.write_text(json.dumps(facts, indent=1)))
     _report(facts)
     return Dataset.load(out)
 
@@ -78,35 +86,55 @@ def _answers(out: Path, asked: dict[str, Any]) -> bool:
 
 
 def _write(source: ImageSource, listing: Listing, *, out: Path, request: Request) -> dict[str, Any]:
-    """Write images.npy and items.jsonl; returns most of dataset.json."""
+    """Write images.npy and items.jsonl, each whole or not at all; returns most of dataset.json."""
     size = request.image_size or choose_size(source, listing, max_size=request.max_size)
-    partial = out / f"{IMAGES}.partial"
-    decoded = decode_all(source, listing, size=size, target=partial)
-    if not decoded.names:
-        reasons = "; ".join(f"{item['path']}: {item['reason']}" for item in decoded.unreadable[:_REASONS_SHOWN])
-        partial.unlink()
-        raise SourceError(f"none of the {len(listing.names)} image files of {source.path} can be read: {reasons}")
-    partial.replace(out / IMAGES)
+    _check_space(out, len(listing.names) * size * size * 3)
+    decoded = _publish(out / IMAGES, lambda target: decode_all(source, listing, size=size, target=target))
     splits, labels = assign(decoded.names, seed=request.seed, hold_out=request.hold_out)
-    lines = _items(decoded, splits, labels)
-    publish_text(out / ITEMS, lines)
+    items = _items(decoded, splits, labels)
+    digest = _publish(out / ITEMS, lambda target: _write_lines(target, items))
+    digest.update(decoded.pixels_digest.encode())
     return {
         "source": str(source.path),
         "prefix": listing.prefix,
         "image_size": size,
         "classes": sorted(set(labels), key=_natural) if labels else None,
         "counts": dict(Counter(splits)),
-        "digest": hashlib.sha256((lines + decoded.pixels_digest).encode("utf-8", "surrogatepass")).hexdigest(),
+        "digest": digest.hexdigest(),
         "seed": request.seed,
         "unreadable": decoded.unreadable,
     }
 
 
-def _items(decoded: Decoded, splits: list[str], labels: list[str] | None) -> str:
-    return "".join(
-        json.dumps({"id": name, "label": label, "split": split}) + "\n"
-        for name, label, split in zip(decoded.names, labels or repeat(None), splits, strict=bool(labels))
-    )
+def _publish(path: Path, write: Callable[[Path], Written]) -> Written:
+    """Write a file whole or not at all; returns what `write` does. `SourceError` if there is no room for it."""
+    results: list[Written] = []
+    try:
+        publish_file(path, lambda target: results.append(write(target)))
+    except OSError as error:
+        raise SourceError(f"can't write {path}: {error}; nothing of it is kept") from error
+    return results[0]
+
+
+def _check_space(out: Path, needed: int) -> None:
+    free = shutil.disk_usage(out).free
+    if needed > free:
+        raise SourceError(f"the images take {needed:,} bytes, but {out} has only {free:,} bytes free")
+
+
+def _items(decoded: Decoded, splits: list[str], labels: list[str] | None) -> Iterator[bytes]:
+    for name, label, split in zip(decoded.names, labels or repeat(None), splits, strict=bool(labels)):
+        yield (json.dumps({"id": name, "label": label, "split": split}) + "\n").encode()
+
+
+def _write_lines(target: Path, lines: Iterator[bytes]) -> "hashlib._Hash":
+    """Write lines as they come; returns the SHA-256 over them, to go on with."""
+    digest = hashlib.sha256()
+    with open(target, "wb") as file:
+        for line in lines:
+            file.write(line)
+            digest.update(line)
+    return digest
 
 
 def _natural(label: str) -> tuple[int, str]:
@@ -116,12 +144,16 @@ def _natural(label: str) -> tuple[int, str]:
 
 def _report(facts: dict[str, Any]) -> None:
     if facts["ignored"]:
-        logger.info("%d files that are no images by their suffix were ignored", facts["ignored"])
+        kinds = ", ".join(f"{count} {kind}" for kind, count in facts.get("ignored_kinds", {}).items())
+        logger.info("files that are no images by their suffix and are left out: %d (%s)", facts["ignored"], kinds)
     unreadable = facts["unreadable"]
     if unreadable:
-        logger.warning("%d image files can't be read and are left out; the first:", len(unreadable))
-        for item in unreadable[:_REASONS_SHOWN]:
+        shown = unreadable[:_REASONS_SHOWN]
+        logger.warning("image files that can't be read and are left out: %d; the first:", len(unreadable))
+        for item in shown:
             logger.warning("  %s: %s", item["path"], item["reason"])
+        if len(unreadable) > len(shown):
+            logger.warning("  (all of them are listed in %s)", FACTS)
 
 
 def describe(dataset: Dataset) -> str:

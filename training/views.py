@@ -5,13 +5,14 @@ every random number on the CPU from one generator, so that a seed means the same
 device is never waited for; `apply` is then a pure function, in batches. The colour operations are in
 `training.colour`.
 
-Cropping, resizing and flipping are one linear map per axis: view = A_y @ image @ A_x^T with an (S, S) matrix
-per image. The matrices hold the triangle filter of torchvision's antialiased bilinear resize, widened when a
-crop is reduced, so the result equals torchvision's in both directions. Blur is such a pair of matrices too.
+Cropping, resizing and flipping are one linear map per axis: view = A_y @ image @ A_x^T with a (T, S) matrix per
+image, from S pixels to the T of the view, which may be more or fewer. The matrices hold the triangle filter of
+torchvision's antialiased bilinear resize, widened when a crop is reduced, so the result equals torchvision's in
+both directions. Blur is such a pair of matrices too, of the view's size.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from training.pixels import to_float
 CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_TRIALS = 10
 BLUR_SIGMA = (0.1, 2.0)
-BLUR_SHARE = 0.1  # of the image's size
+BLUR_SHARE = 0.1  # of the view's size
 
 
 @dataclass(frozen=True)
@@ -44,25 +45,36 @@ class Draws:
     blurred: Tensor
     sigma: Tensor
 
+    def rows(self, part: slice) -> "Draws":
+        """The draws of some of the images."""
+        return Draws(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
 
-def two_views(images: Tensor, config: ViewsConfig, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two independent views of each image.
+
+def random_views(images: Tensor, config: ViewsConfig, generator: torch.Generator, *, size: int | None = None) -> Tensor:
+    """`config.count` independent views of each image.
 
     Args:
         images: uint8 (N, S, S, 3), RGB, on any device.
-        config: the distribution to draw from.
+        config: the distribution to draw from, and the number of views V.
         generator: on the CPU.
+        size: the side T of the views in pixels; the images' own if None.
 
     Returns:
-        Two float32 (N, 3, S, S) in [0, 1] on the images' device, not yet normalised.
+        float32 (V, N, 3, T, T) in [0, 1] on the images' device, not yet normalised.
     """
-    return random_view(images, config, generator), random_view(images, config, generator)
+    height, width = images.shape[1:3]
+    return apply_all(images, draw_all(len(images), config, height=height, width=width, generator=generator), size=size)
 
 
-def random_view(images: Tensor, config: ViewsConfig, generator: torch.Generator) -> Tensor:
-    """One view of each image: uint8 (N, S, S, 3) to float32 (N, 3, S, S) in [0, 1]."""
-    draws = draw(len(images), config, height=images.shape[1], width=images.shape[2], generator=generator)
-    return apply(to_float(images), draws)
+def draw_all(n: int, config: ViewsConfig, *, height: int, width: int, generator: torch.Generator) -> list[Draws]:
+    """Draw every view of `n` images, one `Draws` a view."""
+    return [draw(n, config, height=height, width=width, generator=generator) for _ in range(config.count)]
+
+
+def apply_all(images: Tensor, draws: list[Draws], *, size: int | None = None) -> Tensor:
+    """The views of uint8 (N, S, S, 3) that `draws` describe: float32 (V, N, 3, T, T), as `random_views`."""
+    floats = to_float(images)
+    return torch.stack([apply(floats, one, size=size) for one in draws])
 
 
 def draw(n: int, config: ViewsConfig, *, height: int, width: int, generator: torch.Generator) -> Draws:
@@ -88,13 +100,13 @@ def draw(n: int, config: ViewsConfig, *, height: int, width: int, generator: tor
     )
 
 
-def apply(images: Tensor, draws: Draws) -> Tensor:
-    """The views that `draws` describes: float (N, 3, H, W) in [0, 1] to the same shape and range."""
+def apply(images: Tensor, draws: Draws, *, size: int | None = None) -> Tensor:
+    """The views that `draws` describes: float (N, 3, H, W) in [0, 1] to (N, 3, T, T), or (N, 3, H, W) without size."""
     device, dtype = images.device, images.dtype
     height, width = images.shape[2:]
-    top, left, crop_height, crop_width = draws.crop.unbind(1)
-    rows = resize_matrix(top.to(device), crop_height.to(device), source=height, target=height)
-    columns = resize_matrix(left.to(device), crop_width.to(device), source=width, target=width)
+    top, left, crop_height, crop_width = draws.crop.to(device).unbind(1)
+    rows = resize_matrix(top, crop_height, source=height, target=size or height)
+    columns = resize_matrix(left, crop_width, source=width, target=size or width)
     columns = torch.where(draws.flip.to(device)[:, None, None], columns.flip(1), columns)
     views = _map_axes(images, rows.to(dtype), columns.to(dtype))
     for place in range(4):

@@ -97,11 +97,12 @@ def test_imagenet_weights(stem: Stem, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_head_centres_projections_when_it_ends_in_a_norm() -> None:
-    h = torch.randn(64, 512) * 0.1 + 3  # nearly parallel, as a fresh encoder's are
+    noise = torch.randn(64, 512, generator=torch.Generator().manual_seed(0))
+    h = noise * 0.1 + 3  # nearly parallel, as a fresh encoder's are
     kinds: tuple[HeadKind, ...] = ("mlp", "linear")
     for kind in kinds:
         z = build_head(HeadConfig(kind, 32, 16), 512)(h)
-        torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-5, rtol=0)
+        torch.testing.assert_close(z.mean(0), torch.zeros(16), atol=1e-4, rtol=0)
         plain = build_head(HeadConfig(kind, 32, 16, norm_out=False), 512)(h)
         assert plain.mean(0).abs().max().item() > 1e-2
 

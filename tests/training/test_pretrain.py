@@ -15,13 +15,14 @@ import torch
 
 from tests.training.conftest import write_images
 from training import pretrain as command
+from training import step as steps
 from training.batches import Batches, views_generator
 from training.checkpoint import CheckpointError, load_encoder, read_metadata
 from training.config import PretrainConfig
 from training.dataset import Dataset
 from training.downloads import materialise
 from training.log import read_log
-from training.nt_xent import nt_xent
+from training.nt_xent import loss_floor, nt_xent
 from training.pretrain import NonFiniteLoss, RunOptions, pretrain
 from training.run import training_rows
 from training.sources import Request, prepare
@@ -31,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 ARGUMENTS = [
     *("--preset", "cifar10", "--architecture", "resnet18", "--stem", "small_stride2", "--epochs", "5"),
     *("--batch-size", "16", "--precision", "fp32", "--set", "head.hidden=32", "--log-steps", "1"),
+    *("--views", "3", "--loss", "dcl", "--set", "resolutions=[[6, 0.4], [8, 0.6]]"),
     *("--checkpoint-seconds", "0.1", "--device", "cpu"),
 ]
 
@@ -206,7 +208,11 @@ def test_a_run_learns(tmp_path: Path, tiny: Tiny) -> None:
 def test_a_run_reads_back(coloured: Dataset, tmp_path: Path, tiny: Tiny) -> None:
     path = pretrain(coloured, tmp_path, tiny(epochs=2))
     log = read_log(tmp_path / "log.jsonl")
-    assert set(log[0]) == {"step", "epoch", "loss", "lr", "images_per_s", "seconds"}
+    numbers = {"step", "epoch", "loss", "floor", "lr", "view_size", "images_per_s", "seconds", "eta_seconds"}
+    assert numbers <= set(log[0])
+    assert log[0]["loss"] > log[0]["floor"] == pytest.approx(loss_floor(16, 2, 0.5))
+    assert log[-1]["eta_seconds"] == 0
+    assert {"alignment", "uniformity", "spread", "rankme"} <= set(log[-1])
     loaded = load_encoder(path)
     assert loaded.encoder.frozen
     assert loaded.config.encoder.image_size == 8
@@ -234,11 +240,11 @@ def test_divergence_stops_with_a_diagnosis(
     loss = nt_xent
     calls = []
 
-    def poisoned(first: torch.Tensor, second: torch.Tensor, temperature: float) -> torch.Tensor:
+    def poisoned(z: torch.Tensor, temperature: float, *, decoupled: bool) -> torch.Tensor:
         calls.append(1)
-        return loss(first, second, temperature) * (float("nan") if len(calls) == 4 else 1)
+        return loss(z, temperature, decoupled=decoupled) * (float("nan") if len(calls) == 4 else 1)
 
-    monkeypatch.setattr(command, "nt_xent", poisoned)
+    monkeypatch.setattr(steps, "nt_xent", poisoned)
     with pytest.raises(NonFiniteLoss, match=r"the loss is nan at step 3 of 20 \(lr 0.048, gradient norm nan.*--lr"):
         pretrain(coloured, tmp_path, tiny())
     assert not (tmp_path / "checkpoint.safetensors").exists()

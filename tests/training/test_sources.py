@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -103,9 +104,21 @@ def test_broken_files_are_listed_and_others_ignored(tmp_path: Path, caplog: pyte
     assert dataset.ids == ["000.png", "002.png", "004.png", "005.png"]
     assert len(dataset.images) == 4
     assert [item["path"] for item in dataset.facts["unreadable"]] == ["001.png", "003.png"]
-    assert "2 image files can't be read" in caplog.text
+    assert "can't be read and are left out: 2" in caplog.text
     assert dataset.facts["ignored"] == 3
+    assert dataset.facts["ignored_kinds"] == {"hidden": 2, ".txt": 1}
     assert np.array_equal(dataset.images[2], decode((folder / "004.png").read_bytes(), 8))
+
+
+def test_a_link_to_nowhere_is_told_and_what_is_no_file_is_passed_by(tmp_path: Path) -> None:
+    folder = write_images(tmp_path / "linked", names(("deep/er/", 3), ("", 3)))
+    (folder / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    (folder / "named.png").mkdir()
+    os.mkfifo(folder / "pipe.png")
+    dataset = prepare(folder, tmp_path / "data", request=Request(image_size=8))
+    assert dataset.ids == ["000.png", "001.png", "002.png", *(f"deep/er/{number:03d}.png" for number in range(3))]
+    assert [item["path"] for item in dataset.facts["unreadable"]] == ["gone.jpg"]
+    assert "No such file" in dataset.facts["unreadable"][0]["reason"]
 
 
 def test_nothing_readable_and_nothing_there_are_errors(tmp_path: Path) -> None:

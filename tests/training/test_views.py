@@ -1,19 +1,20 @@
 """Each operation against torchvision at the same factor, and the draws against torchvision's distributions."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chisquare, ks_2samp, kstest
+from scipy.stats import chisquare, ks_2samp
 from torch import Tensor
-from torchvision.transforms import ColorJitter, RandomResizedCrop
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
 from training import colour
 from training.config import ViewsConfig
 from training.pixels import to_float
-from training.views import apply, blur_matrix, draw, random_view, resize_matrix, two_views
+from training.views import Draws, apply, apply_all, blur_matrix, draw, draw_all, random_views, resize_matrix
 
 OFF = ViewsConfig(crop_min=1.0, crop_max=1.0, flip_p=0, colour_p=0, grey_p=0, blur_p=0)
 DRAWS = 4000
@@ -21,6 +22,10 @@ DRAWS = 4000
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def one_view(images: Tensor, config: ViewsConfig, *, size: int | None = None) -> Tensor:
+    return random_views(images, config, generator(), size=size)[0]
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +82,9 @@ def test_crops_are_distributed_as_torchvisions() -> None:
     config = ViewsConfig(crop_min=0.08)
     ours = draw(DRAWS, config, height=32, width=32, generator=generator()).crop.numpy()
     torch.manual_seed(1)
-    blank = torch.empty(3, 32, 32)
-    theirs = np.array([RandomResizedCrop.get_params(blank, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(DRAWS)])
+    blank, transform = [torch.empty(3, 32, 32)], v2.RandomResizedCrop(32, (0.08, 1.0), (3 / 4, 4 / 3))
+    params = [transform.make_params(blank) for _ in range(DRAWS)]
+    theirs = np.array([[p["top"], p["left"], p["height"], p["width"]] for p in params])
     for column in range(4):
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3
     assert ks_2samp(ours[:, 2] * ours[:, 3], theirs[:, 2] * theirs[:, 3]).pvalue > 1e-3
@@ -90,51 +96,65 @@ def test_crops_are_distributed_as_torchvisions() -> None:
 def test_factors_are_distributed_as_torchvisions() -> None:
     s = 0.5
     ours = draw(DRAWS, ViewsConfig(colour_strength=s), height=8, width=8, generator=generator())
-    jitter = ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
+    jitter = v2.ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s)
+    blur = v2.GaussianBlur(3, (0.1, 2.0))
     torch.manual_seed(1)
-    params = [
-        jitter.get_params(jitter.brightness, jitter.contrast, jitter.saturation, jitter.hue) for _ in range(DRAWS)
-    ]
-    for column in range(4):
-        theirs = np.array([p[1 + column] for p in params])
+    params = [jitter.make_params([]) for _ in range(DRAWS)]
+    for column, name in enumerate(("brightness", "contrast", "saturation", "hue")):
+        theirs = np.array([p[f"{name}_factor"] for p in params])
         assert ks_2samp(ours.factors[:, column].numpy(), theirs).pvalue > 1e-3
-    assert kstest(ours.sigma.numpy(), "uniform", args=(0.1, 1.9)).pvalue > 1e-3
+    sigmas = [blur.make_params([])["sigma"][0] for _ in range(DRAWS)]
+    assert ks_2samp(ours.sigma.numpy(), sigmas).pvalue > 1e-3
 
 
-def test_every_order_of_the_colours_is_as_likely_and_images_draw_alone() -> None:
+def test_every_order_of_the_colours_is_as_likely() -> None:
     draws = draw(DRAWS, ViewsConfig(), height=8, width=8, generator=generator())
     codes = (draws.order * torch.tensor([64, 16, 4, 1])).sum(dim=1).numpy()
     _, counts = np.unique(codes, return_counts=True)
     assert len(counts) == math.factorial(4)
     assert chisquare(counts).pvalue > 1e-3
-    neighbours = np.corrcoef(draws.factors[:-1, 0], draws.factors[1:, 0])[0, 1]
-    assert abs(neighbours) < 4 / math.sqrt(DRAWS)
+
+
+def test_images_views_and_operations_draw_alone() -> None:
+    """No number of an image's view tells another's, be it of its neighbour, its other view, or itself."""
+    config = ViewsConfig(colour_p=0.5, grey_p=0.5, blur_p=0.5)
+    first, second = draw_all(DRAWS, config, height=32, width=32, generator=generator())
+
+    def columns(draws: Draws) -> Tensor:
+        chances = torch.stack([draws.flip, draws.coloured, draws.greyed, draws.blurred, draws.sigma], dim=1)
+        area = draws.crop[:, 2:].prod(dim=1, keepdim=True)
+        return torch.cat([chances, draws.factors, draws.order[:, :1], area], dim=1).double()
+
+    count = columns(first).shape[1]
+    everything = torch.cat([columns(first)[:-1], columns(first)[1:], columns(second)[:-1]], dim=1)
+    correlation = np.corrcoef(everything.T) - np.eye(3 * count)
+    assert np.abs(correlation).max() < 5 / math.sqrt(DRAWS)
 
 
 @pytest.mark.parametrize("name", ["flip", "colour", "grey", "blur"])
 def test_probabilities(name: str) -> None:
     field = {"flip": "flip", "colour": "coloured", "grey": "greyed", "blur": "blurred"}[name]
     for p in (0.0, 0.3, 1.0):
-        config = ViewsConfig(**{f"{name}_p": p})
+        config = replace(ViewsConfig(), **{f"{name}_p": p})  # type: ignore[arg-type]
         share = getattr(draw(DRAWS, config, height=8, width=8, generator=generator()), field).float().mean().item()
         assert abs(share - p) <= 4 * math.sqrt(p * (1 - p) / DRAWS)
 
 
 def test_with_everything_off_the_view_is_the_image() -> None:
     images = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8, generator=generator())
-    torch.testing.assert_close(random_view(images, OFF, generator()), to_float(images), atol=1e-6, rtol=0)
+    torch.testing.assert_close(one_view(images, OFF), to_float(images), atol=1e-6, rtol=0)
 
 
 def test_each_switch_does_its_own_thing_to_every_image() -> None:
     pixels = torch.randint(0, 256, (6, 20, 20, 3), dtype=torch.uint8, generator=generator())
     images = to_float(pixels)
-    flipped = random_view(pixels, ViewsConfig(**{**vars(OFF), "flip_p": 1.0}), generator())
+    flipped = one_view(pixels, ViewsConfig(**{**vars(OFF), "flip_p": 1.0}))
     torch.testing.assert_close(flipped, images.flip(3), atol=1e-6, rtol=0)
-    greyed = random_view(pixels, ViewsConfig(**{**vars(OFF), "grey_p": 1.0}), generator())
+    greyed = one_view(pixels, ViewsConfig(**{**vars(OFF), "grey_p": 1.0}))
     torch.testing.assert_close(greyed, tv.rgb_to_grayscale(images, 3), atol=1e-6, rtol=0)
     config = ViewsConfig(**{**vars(OFF), "blur_p": 1.0})
     sigma = draw(6, config, height=20, width=20, generator=generator()).sigma
-    blurred = random_view(pixels, config, generator())
+    blurred = one_view(pixels, config)
     expected = [tv.gaussian_blur(image, [3, 3], [s.item()] * 2) for image, s in zip(images, sigma, strict=True)]
     torch.testing.assert_close(blurred, torch.stack(expected), atol=1e-5, rtol=0)
 
@@ -153,19 +173,64 @@ def test_colours_are_applied_in_the_order_drawn() -> None:
     torch.testing.assert_close(apply(images, draws), torch.stack(expected), atol=1e-5, rtol=0)
 
 
-def test_two_views_differ_repeat_by_seed_and_stay_in_range() -> None:
+@pytest.mark.parametrize("size", [8, 24, 30])
+def test_views_of_another_size_are_torchvisions_resized_crops(size: int) -> None:
+    pixels = torch.randint(0, 256, (8, 24, 24, 3), dtype=torch.uint8, generator=generator())
+    config = ViewsConfig(crop_min=0.1, colour_p=0, grey_p=0, blur_p=1.0)
+    draws = draw(8, config, height=24, width=24, generator=generator())
+    found = apply(to_float(pixels), draws, size=size)
+    expected = []
+    for image, box, flip, sigma in zip(to_float(pixels), draws.crop, draws.flip, draws.sigma, strict=True):
+        view = tv.resized_crop(image, *box.tolist(), size=[size, size], antialias=True)
+        view = tv.horizontal_flip(view) if flip else view
+        expected.append(tv.gaussian_blur(view, [3, 3], [sigma.item()] * 2))
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-5, rtol=0)
+    assert one_view(pixels, config, size=size).shape == (8, 3, size, size)
+
+
+def test_the_blurs_reach_follows_the_views_size() -> None:
+    """A tenth of the side: 1 pixel each way at 24, 3 at 64."""
+    pixels = torch.zeros(1, 24, 24, 3, dtype=torch.uint8)
+    pixels[:, 12] = 255
+    draws = draw(1, ViewsConfig(**{**vars(OFF), "blur_p": 1.0}), height=24, width=24, generator=generator())
+    for size, reach in ((24, 1), (64, 3)):
+        sharp = apply(to_float(pixels), replace(draws, blurred=torch.tensor([False])), size=size)
+        blurred = apply(to_float(pixels), replace(draws, sigma=torch.tensor([2.0])), size=size)
+        widths = [int((views[0, 0, :, 0] > 1e-6).sum()) for views in (sharp, blurred)]
+        assert widths[1] - widths[0] == 2 * reach
+
+
+def test_views_differ_repeat_by_seed_and_stay_in_range() -> None:
     images = torch.randint(0, 256, (32, 16, 16, 3), dtype=torch.uint8, generator=generator())
-    config = ViewsConfig(colour_strength=1.0, blur_p=0.5)
-    first, second = two_views(images, config, generator(3))
-    again, _ = two_views(images, config, generator(3))
-    assert first.shape == second.shape == (32, 3, 16, 16)
-    assert first.dtype == torch.float32
-    assert torch.equal(first, again)
-    assert ((first - second).abs().flatten(1).amax(dim=1) > 1e-3).all()
-    assert first.min() >= 0
-    assert first.max() <= 1 + 1e-6
+    config = ViewsConfig(count=3, colour_strength=1.0, blur_p=0.5)
+    views = random_views(images, config, generator(3))
+    assert views.shape == (3, 32, 3, 16, 16)
+    assert views.dtype == torch.float32
+    assert torch.equal(views, random_views(images, config, generator(3)))
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert ((views[first] - views[second]).abs().flatten(1).amax(dim=1) > 1e-3).all()
+    assert views.min() >= 0
+    assert views.max() <= 1 + 1e-6
+
+
+def test_a_part_of_the_draws_makes_a_part_of_the_views() -> None:
+    images = torch.randint(0, 256, (10, 12, 12, 3), dtype=torch.uint8, generator=generator())
+    config = ViewsConfig(count=3, colour_strength=1.0, blur_p=0.5)
+    draws = draw_all(10, config, height=12, width=12, generator=generator(3))
+    part = slice(4, 9)
+    found = apply_all(images[part], [one.rows(part) for one in draws], size=8)
+    torch.testing.assert_close(found, random_views(images, config, generator(3), size=8)[:, part], atol=1e-6, rtol=0)
+
+
+def test_every_tensor_is_where_the_images_are() -> None:
+    """The meta device computes nothing, but refuses operations with tensors of another device."""
+    images = torch.empty(6, 12, 12, 3, dtype=torch.uint8, device="meta")
+    config = ViewsConfig(colour_p=0.9, grey_p=0.5, blur_p=0.9)
+    views = random_views(images, config, generator(), size=20)
+    assert views.shape == (2, 6, 3, 20, 20)
+    assert views.device.type == "meta"
 
 
 def test_other_input_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(2, 3, 8, 8\).*\(N, H, W, 3\)"):
-        random_view(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), OFF, generator())
+        one_view(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), OFF)

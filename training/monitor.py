@@ -1,0 +1,98 @@
+"""Signals while a run trains: some held-out images, embedded now and then, and a warning in plain words.
+
+Alignment, uniformity, spread and RankMe need no labels; online kNN is measured where there are some. Nothing here
+changes the run: the encoder is in eval mode meanwhile, no random number of the run is drawn, and the images are
+held out where there are enough of them. Left out: what decides anything; a run is chosen by `training.evaluate`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from training.config import ViewsConfig
+from training.dataset import Dataset
+from training.embed import embed
+from training.encoder import Encoder
+from training.folders import TEST, TRAIN, VALIDATION
+from training.knn import weighted_accuracy
+from training.pixels import Normalisation
+from training.signals import alignment, label_free_signals
+
+HELD_OUT_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
+_ENOUGH = 20
+SPREAD_LEAST, RANKME_LEAST = 0.1, 3.0
+ALIGNMENT_BY_CHANCE = 1.8  # of 2: two views of an image are then as far apart as any two images
+
+
+class Monitor:
+    """Measures an encoder on a fixed sample of `dataset`, drawn once from a seed of its own."""
+
+    def __init__(self, dataset: Dataset, normalisation: Normalisation, views: ViewsConfig) -> None:
+        self._dataset, self._normalisation, self._views = dataset, normalisation, views
+        rng = np.random.default_rng(0)
+        held_out = _validation_or_test(dataset)
+        self._queries = np.sort(rng.permutation(held_out)[:HELD_OUT_MOST])
+        others = np.setdiff1d(dataset.rows(TRAIN), self._queries)
+        self._memory = np.sort(rng.permutation(others)[:MEMORY_MOST])
+
+    def measure(self, encoder: Encoder) -> dict[str, float]:
+        """ "alignment", "uniformity", "spread", "rankme"; with labels also "knn", a share (k=200, T=0.1)."""
+        with _evaluating(encoder):
+            h = self._embed(encoder, self._queries)
+            signals = label_free_signals(h)
+            few = np.array(self._dataset.images[self._queries[:ALIGNED_MOST]])
+            signals["alignment"] = alignment(encoder, few, self._normalisation, views=self._views)
+            if self._dataset.labels is not None and len(self._memory):
+                known = self._embed(encoder, self._memory)
+                labels = self._dataset.labels_of
+                signals["knn"] = weighted_accuracy((known, labels(self._memory)), (h, labels(self._queries)))
+        return {name: round(value, 5) for name, value in signals.items()}
+
+    def warnings(self, signals: dict[str, float]) -> list[str]:
+        """What signals say that a user should know, in plain words; usually nothing."""
+        found = []
+        if signals["spread"] < SPREAD_LEAST:
+            found.append(
+                f"the embeddings have collapsed: all images get nearly the same one (spread {signals['spread']:.3f}, "
+                f"healthy is above {SPREAD_LEAST}). Try a lower --lr, a larger --batch-size or a higher --temperature"
+            )
+        elif signals["rankme"] < min(RANKME_LEAST, len(self._queries) / 4):
+            found.append(
+                f"the embeddings use {signals['rankme']:.1f} dimensions only (RankMe; healthy is tens and more): "
+                "dimensional collapse. Try --head mlp, stronger views or a lower --lr"
+            )
+        if signals["alignment"] > ALIGNMENT_BY_CHANCE:
+            found.append(
+                f"two views of an image are as far apart as two images (alignment {signals['alignment']:.2f} of 2): "
+                "nothing is learnt. Try gentler views (--set views.crop_min=0.5) or another --lr"
+            )
+        return found
+
+    def _embed(self, encoder: Encoder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return embed(encoder, self._dataset.images[rows], self._normalisation, quiet=True)
+
+
+def _validation_or_test(dataset: Dataset) -> NDArray[np.int64]:
+    """Rows that are not trained on, or hardly: validation; with test, if that is too small; else all."""
+    for splits in ((VALIDATION,), (VALIDATION, TEST)):
+        rows = dataset.rows(*splits)
+        if len(rows) >= _ENOUGH:
+            return rows
+    return dataset.rows(VALIDATION, TEST, TRAIN)
+
+
+@contextmanager
+def _evaluating(encoder: Encoder) -> Iterator[None]:
+    """Frozen for the block, as far as BatchNorm goes; trainable again after it."""
+    frozen, training = encoder.frozen, encoder.training
+    encoder.frozen = True
+    encoder.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        encoder.frozen = frozen
+        encoder.train(training)

@@ -1,0 +1,140 @@
+"""What a run tells while it trains: progress bar, log lines, signals, and its checkpoints.
+
+Only rank 0 has a `Recorder`; the other processes have a `SilentRecorder`, which knows the same calls.
+"""
+
+import logging
+import math
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tqdm import tqdm
+
+from training.checkpoint import TrainingState, save
+from training.curves import Curves
+from training.dataset import Dataset
+from training.distributed import rank
+from training.log import Log
+from training.monitor import Monitor
+from training.nt_xent import loss_floor
+from training.run import CHECKPOINT, LOG, RunOptions
+
+logger = logging.getLogger(__name__)
+
+_MONITORED_MOST = 20  # times a run, if not asked otherwise
+
+
+class SilentRecorder:
+    """Records nothing; a context manager."""
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` steps."""
+        return False
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+
+    def record(self, loss: float, rate: float) -> None:
+        """Note one finished step, its loss and its learning rate."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class Recorder(SilentRecorder):
+    """The record of one run in its folder `out`; a context manager. `per_epoch` is in steps."""
+
+    def __init__(self, state: TrainingState, dataset: Dataset, out: Path, options: RunOptions, per_epoch: int) -> None:
+        config = state.config
+        self.state, self.out, self.options, self.per_epoch = state, out, options, per_epoch
+        self.floor = loss_floor(
+            config.batch_size, config.views.count, config.temperature, decoupled=config.loss == "dcl"
+        )
+        self.monitor = Monitor(dataset, state.normalisation, config.views)
+        self.monitor_steps = options.monitor_steps or per_epoch * math.ceil(
+            state.total_steps / per_epoch / _MONITORED_MOST
+        )
+        self.log = Log(out / LOG, done=state.step)
+        self.curves = Curves(out, done=state.step) if options.tensorboard else None
+        self.bar = tqdm(total=state.total_steps, initial=state.step, desc="pretraining", unit=" steps")
+        self.losses: list[float] = []
+        self.told = state.seconds
+        self.last = self.saved = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.close()
+        with suppress(*[OSError] * (error is not None)):  # a full disk has been told already
+            self.log.__exit__(kind, error, trace)
+            if self.curves is not None:
+                self.curves.close()
+
+    def due(self, step: int) -> bool:
+        """At the first end of an epoch after the interval, or after ten intervals within a long epoch."""
+        since = time.monotonic() - self.saved
+        return since >= self.options.checkpoint_seconds * (1 if step % self.per_epoch == 0 else 10)
+
+    def save(self) -> None:
+        """Write the checkpoint; the time it takes is none of the training's."""
+        save(self.out / CHECKPOINT, self.state)
+        self.last = self.saved = time.monotonic()
+
+    def record(self, loss: float, rate: float) -> None:
+        """Note one finished step, and write a log line when it is time for one."""
+        state = self.state
+        state.seconds += time.monotonic() - self.last
+        self.losses.append(loss)
+        self.bar.update()
+        signals = self._signals()
+        if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
+            self._write(rate, signals)
+        self.last = time.monotonic()
+
+    def _signals(self) -> dict[str, float]:
+        state = self.state
+        if state.step % self.monitor_steps and state.step != state.total_steps:
+            return {}
+        signals = self.monitor.measure(state.encoder)
+        for warning in self.monitor.warnings(signals):
+            logger.warning("step %d: %s", state.step, warning)
+        return signals
+
+    def _write(self, rate: float, signals: dict[str, float]) -> None:
+        state, steps = self.state, len(self.losses)
+        state.loss = sum(self.losses) / steps
+        a_step = max(state.seconds - self.told, 1e-9) / steps
+        entry: dict[str, Any] = {
+            "step": state.step,
+            "epoch": round(state.step / self.per_epoch, 4),
+            "loss": state.loss,
+            "floor": self.floor,
+            "lr": rate,
+            "view_size": state.config.view_size(state.step - 1, total=state.total_steps),
+            "images_per_s": round(state.config.batch_size / a_step, 2),
+            "seconds": round(state.seconds, 3),
+            "eta_seconds": round(a_step * (state.total_steps - state.step), 1),
+        } | signals
+        try:
+            self.log.write(entry)
+            if self.curves is not None:
+                self.curves.write(entry)
+        except OSError as error:
+            raise OSError(f"can't write the log {self.out / LOG}: {error}; the last checkpoint is untouched") from error
+        self.bar.set_postfix_str(
+            f"loss {state.loss:.3f} (floor {self.floor:.2f}), lr {rate:.3g}, {entry['images_per_s']:.0f} images/s"
+        )
+        self.losses, self.told = [], state.seconds
+
+
+def recorder(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions, per_epoch: int) -> SilentRecorder:
+    """The recorder of this process."""
+    return Recorder(state, dataset, out, options, per_epoch) if rank() == 0 else SilentRecorder()
