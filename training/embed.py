@@ -1,7 +1,11 @@
-"""Embeddings of many images by a frozen encoder: L2-normalised, float32, just as they are served.
+"""Embeddings of many images: L2-normalised, float32, just as they are served.
 
-No autocast here: an embedding is stored and compared, and must not depend on the machine that made it.
+No autocast here: an embedding is stored and compared, and must not depend on the machine that made it. Convolutions
+stay as they are on the CPU too: without a backward pass `training.small_maps` was the slower (docs/decisions.md).
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,12 +16,21 @@ from tqdm import tqdm
 
 from training.encoder import Encoder
 from training.pixels import Normalisation, normalise, to_float
+from training.views import Draws, apply
 
-_BATCH_PIXELS = 256 * 64 * 64  # per batch on the CPU, whose caches like small ones
-_GPU_FACTOR = 8
+_CPU_PIXELS = 32 * 32 * 32  # a batch: its maps then stay in the caches (32 px: 1.5 times as fast as 512 at a time)
+_GPU_PIXELS = 2048 * 64 * 64
 
 
-@torch.inference_mode()
+@dataclass(frozen=True)
+class Embedder:
+    """A way from float32 (N, 3, S, S) in [0, 1] to unit-norm float32 (N, `dim`), on `device`."""
+
+    function: Callable[[Tensor], Tensor]
+    dim: int
+    device: torch.device
+
+
 def embed(
     encoder: Encoder,
     images: NDArray[np.uint8],
@@ -31,15 +44,40 @@ def embed(
     `images` may be a memory map; `quiet` shows no progress bar. Raises ValueError if the encoder is not frozen: in
     train mode its BatchNorm would mix the images of a batch, and learn from them.
     """
-    _check_frozen(encoder)
+    return embed_all(embedder(encoder, normalisation), images, description=None if quiet else description)
+
+
+def embedder(encoder: Encoder, normalisation: Normalisation) -> Embedder:
+    """A frozen encoder as an `Embedder`, on its own device. Raises ValueError if it is not frozen."""
+    if encoder.training or not encoder.frozen:
+        raise ValueError("encoder is not frozen; pass it through training.encoder.freeze first")
     device = next(encoder.parameters()).device
-    batch = _batch_size(images.shape[1], device)
-    found = np.empty((len(images), encoder.embedding_dim), dtype=np.float32)
-    with tqdm(total=len(images), desc=description, unit=" images", disable=quiet) as bar:
-        for start in range(0, len(images), batch):
-            pixels = torch.from_numpy(np.array(images[start : start + batch])).to(device)
-            h = embed_batch(encoder, to_float(pixels), normalisation)
-            found[start : start + len(h)] = h.cpu().numpy()
+    return Embedder(lambda images: embed_batch(encoder, images, normalisation), encoder.embedding_dim, device)
+
+
+@torch.inference_mode()
+def embed_all(
+    by: Embedder,
+    images: NDArray[np.uint8],
+    *,
+    rows: NDArray[np.int64] | None = None,
+    draws: Draws | None = None,
+    description: str | None = "embedding",
+) -> NDArray[np.float32]:
+    """Unit-norm float32 (M, D) of `images[rows]`, uint8 (N, S, S, 3), M = N without `rows`; in order.
+
+    With `draws`, one for each of the M, their views are embedded instead. Without `description` there is no
+    progress bar.
+    """
+    rows = np.arange(len(images)) if rows is None else rows
+    batch = _batch_size(images.shape[1], by.device)
+    found = np.empty((len(rows), by.dim), dtype=np.float32)
+    with tqdm(total=len(rows), desc=description, unit=" images", disable=description is None) as bar:
+        for start in range(0, len(rows), batch):
+            part = slice(start, start + batch)
+            pixels = to_float(torch.from_numpy(np.array(images[rows[part]])).to(by.device))
+            h = by.function(pixels if draws is None else apply(pixels, draws.rows(part)))
+            found[part] = h.cpu().numpy()
             bar.update(len(h))
     return found
 
@@ -51,11 +89,6 @@ def embed_batch(encoder: nn.Module, images: Tensor, normalisation: Normalisation
     return h
 
 
-def _check_frozen(encoder: Encoder) -> None:
-    if encoder.training or not encoder.frozen:
-        raise ValueError("encoder is not frozen; pass it through training.encoder.freeze first")
-
-
 def _batch_size(size: int, device: torch.device) -> int:
-    factor = _GPU_FACTOR if device.type == "cuda" else 1
-    return int(min(1024, max(16, factor * _BATCH_PIXELS // (size * size))))
+    pixels = _GPU_PIXELS if device.type == "cuda" else _CPU_PIXELS
+    return int(min(1024, max(16, pixels // (size * size))))

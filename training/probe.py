@@ -56,6 +56,7 @@ def fit_probe(
     classes: Sequence[str],
     *,
     grid: Sequence[float] = INVERSE_REGULARISATION,
+    quiet: bool = False,
 ) -> Fit:
     """Fit a probe on train, choosing C from `grid` by accuracy on validation (the smaller C of equals).
 
@@ -63,6 +64,7 @@ def fit_probe(
         train: embeddings (N, D) and label indices (N,).
         validation: the same; may be empty, and then the middle of `grid` is taken.
         classes: the labels' names by index. The probe has those that occur in train.
+        quiet: show no progress bar.
 
     Raises:
         ValueError: train has fewer than two labels.
@@ -75,7 +77,7 @@ def fit_probe(
         c = sorted(grid)[len(grid) // 2]
         return Fit(fold(fit_pipeline(*train, c=c), names), c, None)
     best: Fit | None = None
-    for c in tqdm(sorted(grid), desc="fitting the probe", unit=" fits"):
+    for c in tqdm(sorted(grid), desc="fitting the probe", unit=" fits", disable=quiet):
         probe = fold(fit_pipeline(*train, c=c), names)
         accuracy = float(np.mean(seen[probe.logits(validation[0]).argmax(axis=1)] == validation[1]))
         if best is None or accuracy > (best.validation_accuracy or 0):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from training.batches import views_generator
 from training.config import ViewsConfig
-from training.embed import embed_batch
+from training.embed import Embedder, embed_batch
 from training.encoder import Encoder
 from training.pixels import Normalisation
 from training.views import random_views
@@ -46,18 +46,21 @@ def rankme(h: NDArray[np.float32]) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-@torch.inference_mode()
 def alignment(
     encoder: Encoder, images: NDArray[np.uint8], normalisation: Normalisation, *, views: ViewsConfig
 ) -> float:
     """The mean of |h(view) - h(other view)|^2 over images (N, S, S, 3); 0 is perfect invariance."""
     device = next(encoder.parameters()).device
+    by = Embedder(lambda view: embed_batch(encoder, view, normalisation), encoder.embedding_dim, device)
+    return alignment_by(by, images, views=views)
+
+
+@torch.inference_mode()
+def alignment_by(by: Embedder, images: NDArray[np.uint8], *, views: ViewsConfig) -> float:
+    """The same for anything that embeds."""
     distances = []
     for number, start in enumerate(range(0, len(images), _BATCH)):
-        pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(device)
-        first, second, *_ = (
-            embed_batch(encoder, view, normalisation)
-            for view in random_views(pixels, views, views_generator(0, number))
-        )
+        pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(by.device)
+        first, second, *_ = map(by.function, random_views(pixels, views, views_generator(0, number)))
         distances.append((first - second).square().sum(dim=1).cpu())
     return float(torch.cat(distances).mean())

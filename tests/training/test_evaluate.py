@@ -1,42 +1,42 @@
-"""The probe, kNN and signals; and that evaluation changes nothing and looks at test once."""
+"""The command as a whole: that it changes nothing, looks at test once, goes on where it was stopped, and tells all."""
 
+import fcntl
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from tests.training.conftest import write_images
 from training import evaluate as command
+from training import fine_tune as fine_tuning
+from training import measurements, subject
 from training.checkpoint import load_encoder
 from training.config import PretrainConfig, override
 from training.dataset import Dataset
 from training.embed import embed
 from training.encoder import build_encoder
 from training.evaluate import evaluate, table
-from training.knn import majority_accuracy, weighted_accuracy
+from training.measurements import Extras
 from training.pixels import Normalisation
 from training.pretrain import pretrain
-from training.probe import accuracy, fit_pipeline, fit_probe, fold, load_probe, save_probe
+from training.probe import load_probe
 from training.report import contact_sheet
-from training.signals import spread, uniformity
 from training.sources import Request, prepare
 
-Tiny = Callable[..., PretrainConfig]
-Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
-
-
-def blobs(n: int, labels: int, *, seed: int = 0, noise: float = 0.6) -> Labelled:
-    """Unit-norm embeddings (n, 12) around a centre for each label."""
-    centres = np.random.default_rng(99).normal(size=(labels, 12))
-    rng = np.random.default_rng(seed)
-    codes = np.arange(n) % labels
-    h = centres[codes] + noise * rng.normal(size=(n, 12))
-    return (h / np.linalg.norm(h, axis=1, keepdims=True)).astype(np.float32), codes.astype(np.int64)
+ROOT = Path(__file__).parents[2]
+EVERYTHING = Extras(augmented_passes=1, fine_tune_epochs=1)
+BASELINES = {"random encoder", "raw pixels"}
 
 
 @pytest.fixture(scope="module")
@@ -51,62 +51,31 @@ def checkpoint(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> P
     return pretrain(coloured, tmp_path_factory.mktemp("run"), override(config, changes))
 
 
-@pytest.mark.parametrize("labels", [2, 4])
-def test_the_folded_probe_is_the_pipeline(labels: int) -> None:
-    h, codes = blobs(200, labels)
-    pipeline = fit_pipeline(h, codes, c=0.1)
-    logits = fold(pipeline, tuple(map(str, range(labels)))).logits(h)
-    decision = pipeline.decision_function(h)
-    if labels == 2:
-        logits = logits[:, 1] - logits[:, 0]
-    np.testing.assert_allclose(logits, decision, atol=1e-4)
+@pytest.fixture(scope="module")
+def evaluated(coloured: Dataset, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an evaluation with everything in it but transfer; and its encoder is what it was before."""
+    out, kept, file = tmp_path_factory.mktemp("evaluated"), load_encoder(checkpoint), checkpoint.read_bytes()
+    before = {name: value.clone() for name, value in kept.encoder.state_dict().items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "load_encoder", lambda path: kept)
+        evaluate(coloured, checkpoint, out, device="cpu", extras=EVERYTHING)
+    after = kept.encoder.state_dict()
+    assert any(name.endswith("running_mean") for name in before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert kept.encoder.frozen
+    assert not any(parameter.requires_grad for parameter in kept.encoder.parameters())
+    assert checkpoint.read_bytes() == file
+    return out
 
 
-def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(tmp_path: Path) -> None:
-    train, validation = blobs(120, 3, seed=1), blobs(30, 3, seed=2)
-    fit = fit_probe(train, validation, ["a", "b", "c", "never"])
-    assert fit.probe.classes == ("a", "b", "c")
-    scores = {
-        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1]) for c in (1e-4, 1e-3, 1e-2, 1e-1)
-    }
-    assert fit.validation_accuracy == max(scores.values())
-    assert fit.c == min(c for c, score in scores.items() if score == max(scores.values()))
-    assert fit_probe(train, (validation[0][:0], validation[1][:0]), "abc").validation_accuracy is None
-    assert accuracy(fit.probe, validation[0][:3], ["a", "b", "never"]) <= 2 / 3
-    save_probe(tmp_path / "probe.safetensors", fit.probe)
-    loaded = load_probe(tmp_path / "probe.safetensors")
-    assert np.array_equal(loaded.weight, fit.probe.weight)
-    assert np.array_equal(loaded.bias, fit.probe.bias)
-    assert loaded.classes == fit.probe.classes
-    with pytest.raises(ValueError, match="1 labels; a probe needs at least 2"):
-        fit_probe((train[0], np.zeros(120, dtype=np.int64)), validation, ["a"])
+def read(out: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return metrics
 
 
-def test_knn_equals_the_plain_loop() -> None:
-    memory, queries = blobs(60, 3, seed=1, noise=1.5), blobs(40, 3, seed=2, noise=1.5)
-
-    def naive(k: int, weight: Callable[[float], float]) -> float:
-        right = 0
-        for h, wanted in zip(*queries, strict=True):
-            scores = memory[0] @ h
-            nearest = np.argsort(-scores)[:k]
-            votes = [sum(weight(float(scores[i])) for i in nearest if memory[1][i] == code) for code in range(3)]
-            right += int(np.argmax(votes) == wanted)
-        return right / len(queries[1])
-
-    assert majority_accuracy(memory, queries) == naive(10, lambda s: 1 + 1e-6 * s)
-    assert weighted_accuracy(memory, queries) == naive(60, lambda s: float(np.exp(s / 0.1)))
-
-
-def test_signals_tell_collapse_from_spread() -> None:
-    rng = np.random.default_rng(0)
-    even = rng.normal(size=(400, 32)).astype(np.float32)
-    even /= np.linalg.norm(even, axis=1, keepdims=True)
-    collapsed = np.tile(even[:1], (400, 1))
-    assert spread(even) == pytest.approx(1, abs=0.02)
-    assert spread(collapsed) == pytest.approx(0, abs=1e-5)
-    assert uniformity(even) < -3
-    assert uniformity(collapsed) == pytest.approx(0, abs=1e-5)
+def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((subject, "embed_all"), (measurements, "embed_all"), (subject, "fit_probe")):
+        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("worked again"))
 
 
 def test_embeddings_are_unit_norm_independent_of_the_batch_and_need_a_frozen_encoder(
@@ -122,28 +91,124 @@ def test_embeddings_are_unit_norm_independent_of_the_batch_and_need_a_frozen_enc
         embed(build_encoder(loaded.config.encoder), coloured.images, normalisation)
 
 
-def test_evaluation_leaves_the_encoder_alone_and_writes_everything(
+def test_every_figure_has_its_baselines_and_every_file_is_there(
+    evaluated: Path, checkpoint: Path, coloured: Dataset
+) -> None:
+    metrics = read(evaluated)
+    assert set(metrics["baselines"]) == BASELINES
+    for one in (metrics, *metrics["baselines"].values()):
+        assert {"linear_probe", "knn", "few_labels", "augmented_probe", "per_class", "signals"} <= set(one)
+        assert set(one["signals"]) == {"alignment", "uniformity", "spread", "rankme"}
+        assert set(one["few_labels"]) == {"10%"}  # 1% of 78 images is not one a label
+    assert set(metrics["fine_tuning"]) == {"100%", "10%"}
+    assert set(metrics["baselines"]["random encoder"]["fine_tuning"]) == {"100%", "10%"}
+    assert Image.open(evaluated / "tsne.png").width > 300
+    shown = table(metrics)
+    assert shown.startswith(f"{'test accuracy':<18}{'linear probe':>14}")
+    assert shown.count("raw pixels") == 3
+    loaded = load_encoder(checkpoint)
+    probe, test = load_probe(evaluated / "probe.safetensors"), coloured.rows("test")
+    h = embed(loaded.encoder, coloured.images[test], Normalisation(loaded.mean, loaded.std))
+    predicted = probe.logits(h).argmax(axis=1)
+    assert probe.classes == ("blue", "red", "sand")
+    assert metrics["linear_probe"]["accuracy"] == pytest.approx(np.mean(predicted == coloured.labels_of(test)))
+    assert np.trace(metrics["confusion"]) == np.sum(predicted == coloured.labels_of(test))
+    assert metrics["baselines"]["raw pixels"]["linear_probe"]["accuracy"] > 0.9
+
+
+def test_the_labels_of_test_choose_nothing(
+    evaluated: Path, checkpoint: Path, coloured: Dataset, tmp_path: Path
+) -> None:
+    assert coloured.labels is not None
+    test, labels = coloured.rows("test"), coloured.labels.copy()
+    labels[test] = (labels[test] + 1) % 3
+    evaluate(replace(coloured, labels=labels), checkpoint, tmp_path, device="cpu", extras=EVERYTHING)
+    true, moved = read(evaluated), read(tmp_path)
+    assert moved["linear_probe"]["accuracy"] != true["linear_probe"]["accuracy"]
+    fitted, again = (load_probe(out / "probe.safetensors") for out in (evaluated, tmp_path))
+    assert np.array_equal(fitted.weight, again.weight)
+    assert np.array_equal(fitted.bias, again.bias)
+
+    def choices(figures: Any) -> Any:
+        if not isinstance(figures, dict):
+            return figures
+        reported = ("accuracy", "accuracies", "deviation", "knn", "per_class", "confusion")
+        return {key: choices(value) for key, value in figures.items() if key not in reported}
+
+    assert choices(true) == choices(moved)
+    assert {"C", "validation_accuracy"} == set(choices(true)["linear_probe"])
+
+
+def test_what_is_there_is_not_done_again(
+    evaluated: Path, checkpoint: Path, coloured: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = read(evaluated)
+    forbid_work(monkeypatch)
+    assert evaluate(coloured, checkpoint, evaluated, device="cpu", extras=EVERYTHING) == metrics
+    (evaluated / "metrics.json").unlink()
+    (evaluated / "report.html").unlink()
+    (evaluated / "probe.safetensors").unlink()
+    assert evaluate(coloured, checkpoint, evaluated, device="cpu", extras=EVERYTHING) == metrics
+    assert (evaluated / "report.html").exists()
+    load_probe(evaluated / "probe.safetensors")
+
+
+def test_a_damaged_cache_is_made_anew(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
+    metrics = evaluate(coloured, checkpoint, tmp_path, device="cpu", baselines=False)
+    cached = tmp_path / "embeddings" / "this-encoder.npy"
+    whole = cached.read_bytes()
+    cached.write_bytes(whole[: len(whole) // 2])
+    for path in [tmp_path / "metrics.json", *(tmp_path / "tasks").glob("*.json")]:
+        path.unlink()
+    assert evaluate(coloured, checkpoint, tmp_path, device="cpu", baselines=False) == metrics
+    assert cached.read_bytes() == whole
+
+
+def test_an_interrupted_evaluation_keeps_what_is_finished_and_goes_on(
     checkpoint: Path, coloured: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = load_encoder(checkpoint)
-    monkeypatch.setattr(command, "load_encoder", lambda path: kept)
-    before = {name: value.clone() for name, value in kept.encoder.state_dict().items()}
-    file = checkpoint.read_bytes()
-    metrics = evaluate(coloured, checkpoint, tmp_path, device="cpu")
-    assert all(torch.equal(value, before[name]) for name, value in kept.encoder.state_dict().items())
-    assert checkpoint.read_bytes() == file
-    assert json.loads((tmp_path / "metrics.json").read_text()) == metrics
-    assert set(metrics["baselines"]) == {"random encoder", "raw pixels"}
-    assert Image.open(tmp_path / "tsne.png").width > 300
-    assert "raw pixels" in table(metrics)
-    probe, test = load_probe(tmp_path / "probe.safetensors"), coloured.rows("test")
-    h = embed(kept.encoder, coloured.images[test], Normalisation(kept.mean, kept.std))
-    assert probe.classes == ("blue", "red", "sand")
-    found = np.mean(probe.logits(h).argmax(axis=1) == coloured.labels_of(test))
-    assert metrics["linear_probe"]["accuracy"] == pytest.approx(found)
-    assert metrics["baselines"]["raw pixels"]["linear_probe"]["accuracy"] > 0.9
-    monkeypatch.setattr(command, "embed", lambda *_, **__: pytest.fail("worked again"))
-    assert evaluate(coloured, checkpoint, tmp_path, device="cpu") == metrics
+    arguments = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
+    real, calls = fine_tuning.fine_tune, []
+
+    def stopped_in_the_second(*given: Any, **named: Any) -> Any:
+        calls.append(named["name"])
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*given, **named)
+
+    monkeypatch.setattr(fine_tuning, "fine_tune", stopped_in_the_second)
+    with pytest.raises(SystemExit) as stop:
+        command.main([*arguments, "--fine-tune", "1", "--device", "cpu"])
+    assert stop.value.code == 130
+    assert not (tmp_path / "metrics.json").exists()
+    assert (tmp_path / "tasks" / "fine-tuning-100%-this-encoder.json").exists()
+    forbid_work(monkeypatch)  # embeddings and probes are there
+    command.main([*arguments, "--fine-tune", "1", "--device", "cpu"])
+    assert calls[1:3] == ["this encoder, 10% seed 0"] * 2
+    assert len(calls) == 1 + 1 + 7
+    assert read(tmp_path)["fine_tuning"]["100%"]["images"] == len(coloured.rows("train"))
+
+
+def test_a_killed_evaluation_goes_on(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
+    given = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
+    words = [sys.executable, "-m", "training.evaluate", *given, "--fine-tune", "200", "--device", "cpu"]
+    first = tmp_path / "tasks" / "linear-probe-raw-pixels.json"
+    with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 60
+        while not first.exists() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.kill()
+    stamp = first.stat().st_mtime_ns
+    command.main([*given, "--device", "cpu"])
+    assert first.stat().st_mtime_ns == stamp
+    assert read(tmp_path)["fine_tuning"] is None
+
+
+def test_only_one_evaluation_works_in_a_folder(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another evaluation is at work"):
+            evaluate(coloured, checkpoint, tmp_path)
 
 
 def test_without_labels_there_are_signals_and_no_probe(
@@ -152,14 +217,28 @@ def test_without_labels_there_are_signals_and_no_probe(
     write_images(tmp_path / "flat", [f"{number}.png" for number in range(30)])
     dataset = prepare(tmp_path / "flat", tmp_path / "data", request=Request(image_size=8))
     out = tmp_path / "out"
-    command.main(["--data", str(dataset.folder), "--checkpoint", str(checkpoint), "--out", str(out)])
-    metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["linear_probe"] is None
-    assert metrics["knn"] is None
-    assert set(metrics["signals"]) == {"alignment", "uniformity", "spread"}
+    asked = ["--augmented-probe", "1", "--fine-tune", "1"]
+    command.main(["--data", str(dataset.folder), "--checkpoint", str(checkpoint), "--out", str(out), *asked])
+    metrics = read(out)
+    for key in ("linear_probe", "knn", "few_labels", "confusion", "augmented_probe", "fine_tuning"):
+        assert metrics[key] is None
+    assert set(metrics["signals"]) == {"alignment", "uniformity", "spread", "rankme"}
+    assert set(metrics["baselines"]) == BASELINES
     assert "signals: alignment" in capsys.readouterr().out
     assert not (out / "probe.safetensors").exists()
     assert (out / "tsne.png").exists()
+    page = (out / "report.html").read_text()
+    assert "Neighbours" in page
+    assert "Worst confusions" not in page
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_tiny_folder_is_evaluated_too(checkpoint: Path, tmp_path: Path, count: int) -> None:
+    write_images(tmp_path / "flat", [f"{number}.png" for number in range(count)])
+    dataset = prepare(tmp_path / "flat", tmp_path / "data", request=Request(image_size=8))
+    metrics = evaluate(dataset, checkpoint, tmp_path / "out", device="cpu")
+    assert all(np.isfinite(value) for value in metrics["signals"].values())
+    assert "<h2>Neighbours" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_another_image_size_is_refused(checkpoint: Path, tmp_path: Path) -> None:
@@ -169,9 +248,37 @@ def test_another_image_size_is_refused(checkpoint: Path, tmp_path: Path) -> None
         evaluate(dataset, checkpoint, tmp_path / "out")
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--augmented-probe", "-1"), ("--fine-tune", "100000")])
+def test_a_wish_out_of_range_is_an_error(checkpoint: Path, coloured: Dataset, flag: str, value: str) -> None:
+    given = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", "nowhere"]
+    with pytest.raises(SystemExit, match="accepted: 0 to"):
+        command.main([*given, flag, value])
+
+
 def test_a_contact_sheet(tmp_path: Path) -> None:
     image = np.full((8, 8, 3), 90, dtype=np.uint8)
     contact_sheet([(image, "a query", [(image, "0.98"), (image, "0.91")]), (image, "b", [])], tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").width > 300
     with pytest.raises(ValueError, match="rows is empty"):
         contact_sheet([], tmp_path / "none.png")
+
+
+def test_real_images(cifar: Dataset, tmp_path: Path, tiny: Callable[..., PretrainConfig], coloured: Dataset) -> None:
+    path = pretrain(cifar, tmp_path / "run", tiny(epochs=2, batch_size=64, encoder__image_size=16))
+    animals = prepare(
+        write_images(tmp_path / "images", [f"{label}/{n}.png" for label in ("ape", "boar") for n in range(20)]),
+        tmp_path / "other",
+        request=Request(image_size=16),
+    )
+    extras = Extras(transfer_to=(animals.folder,))
+    metrics = evaluate(cifar, path, tmp_path / "out", device="cpu", extras=extras)
+    assert 0.2 < metrics["linear_probe"]["accuracy"] < 0.9
+    assert metrics["baselines"]["raw pixels"]["knn"]["k10"] > 0.25
+    moved = metrics["transfer"][animals.facts["name"]]
+    assert moved["baselines"].keys() == BASELINES
+    assert 0 <= moved["linear_probe"]["accuracy"] <= 1
+    assert sum(moved["counts"].values()) == 40
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("taken for") >= 3
+    with pytest.raises(ValueError, match=r"images of 8 px, the checkpoint learnt at 16 px; prepare it again with"):
+        evaluate(cifar, path, tmp_path / "out", extras=Extras(transfer_to=(coloured.folder,)))

@@ -1,0 +1,40 @@
+"""The linear probe against scikit-learn's pipeline; and that validation alone chooses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.labelled import blobs
+from training.probe import accuracy, fit_pipeline, fit_probe, fold, load_probe, save_probe
+
+
+@pytest.mark.parametrize("labels", [2, 4])
+def test_the_folded_probe_is_the_pipeline(labels: int) -> None:
+    h, codes = blobs(200, labels)
+    pipeline = fit_pipeline(h, codes, c=0.1)
+    logits = fold(pipeline, tuple(map(str, range(labels)))).logits(h)
+    decision = pipeline.decision_function(h)
+    if labels == 2:
+        logits = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(logits, decision, atol=1e-4)
+
+
+def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(tmp_path: Path) -> None:
+    train, validation = blobs(120, 3, seed=1), blobs(30, 3, seed=2)
+    fit = fit_probe(train, validation, ["a", "b", "c", "never"])
+    assert fit.probe.classes == ("a", "b", "c")
+    scores = {
+        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1]) for c in (1e-4, 1e-3, 1e-2, 1e-1)
+    }
+    assert fit.validation_accuracy == max(scores.values())
+    assert fit.c == min(c for c, score in scores.items() if score == max(scores.values()))
+    assert fit_probe(train, (validation[0][:0], validation[1][:0]), "abc").validation_accuracy is None
+    assert accuracy(fit.probe, validation[0][:3], ["a", "b", "never"]) <= 2 / 3
+    save_probe(tmp_path / "probe.safetensors", fit.probe)
+    loaded = load_probe(tmp_path / "probe.safetensors")
+    assert np.array_equal(loaded.weight, fit.probe.weight)
+    assert np.array_equal(loaded.bias, fit.probe.bias)
+    assert loaded.classes == fit.probe.classes
+    with pytest.raises(ValueError, match="1 labels; a probe needs at least 2"):
+        fit_probe((train[0], np.zeros(120, dtype=np.int64)), validation, ["a"])

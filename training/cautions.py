@@ -1,0 +1,77 @@
+"""What a reader of an evaluation should know before believing it, in plain words. Left out: what to do about it."""
+
+import math
+from typing import Any
+
+from training.checkpoint import LoadedEncoder
+from training.dataset import Dataset
+from training.label_splits import LabelSplits
+from training.monitor import Monitor
+from training.pixels import Normalisation
+from training.representations import PIXELS, RANDOM
+
+_WIDE = 0.02  # a 95% interval of +- 2 points
+_PROBE_NAMES = {"linear_probe": ("accuracy", "linear probe"), "knn": ("k10", "kNN (k=10)")}
+
+
+def margin(share: float, count: int) -> float:
+    """Half the width of the 95% interval of a share found on `count` images (normal approximation, Agresti-Coull)."""
+    n = count + 4
+    p = (share * count + 2) / n
+    return 1.96 * math.sqrt(p * (1 - p) / n)
+
+
+def cautions(metrics: dict[str, Any], dataset: Dataset, loaded: LoadedEncoder) -> list[str]:
+    """Every caution there is, the gravest first; none is the best case."""
+    monitor = Monitor(dataset, Normalisation(loaded.mean, loaded.std), loaded.config.views)
+    found = [_sentence(text) for text in monitor.warnings(metrics["signals"])]
+    found += _of_run(loaded, dataset)
+    if metrics["linear_probe"] is None:
+        return found
+    splits = LabelSplits.of(dataset)
+    assert splits is not None
+    return found + _of_baselines(metrics, len(splits.test)) + _of_size(metrics, splits)
+
+
+def _of_run(loaded: LoadedEncoder, dataset: Dataset) -> list[str]:
+    found, facts = [], loaded.metadata
+    if facts["step"] < facts["total_steps"]:
+        found.append(f"The run is not finished: step {facts['step']} of {facts['total_steps']}.")
+    if facts["dataset"]["digest"] != dataset.digest:
+        found.append(
+            f"The encoder was trained on other data ({facts['dataset']['name']}). If that held these test images, "
+            "every figure here is too good."
+        )
+    return found
+
+
+def _of_baselines(metrics: dict[str, Any], count: int) -> list[str]:
+    """Where the encoder is not clearly better than what learnt nothing."""
+    found = []
+    for measure, (key, words) in _PROBE_NAMES.items():
+        for name in (RANDOM, PIXELS):
+            if name not in metrics["baselines"]:
+                continue
+            own, other = metrics[measure][key], metrics["baselines"][name][measure][key]
+            if own <= other:
+                found.append(f"By {words} the encoder is no better than {name}: {own:.1%} against {other:.1%}.")
+            elif own - other < margin(own, count):
+                found.append(f"By {words} the lead over {name} is within the error: {own:.1%} against {other:.1%}.")
+    return found
+
+
+def _of_size(metrics: dict[str, Any], splits: LabelSplits) -> list[str]:
+    found = []
+    wide = margin(metrics["linear_probe"]["accuracy"], len(splits.test))
+    if wide > _WIDE:
+        found.append(f"There are only {len(splits.test)} test images: accuracies are good to ±{wide:.1%} or so.")
+    if not len(splits.validation):
+        found.append("There are no validation images: regularisation was not chosen but taken from the middle.")
+    unknown = sorted(set(splits.names(splits.test)) - {splits.classes[code] for code in splits.seen})
+    if unknown:
+        found.append(f"Labels in test that train does not have, and that count as wrong: {', '.join(unknown)}.")
+    return found
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."

@@ -1,0 +1,69 @@
+"""What an evaluation leaves in its folder for people and for a release: the probe, a picture, the page.
+
+Left out: metrics.json, which is written last and by `training.evaluate`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.durable import publish_file, publish_text
+from training.checkpoint import LoadedEncoder
+from training.folders import TEST, TRAIN, VALIDATION
+from training.html_report import Evidence, page
+from training.label_splits import LabelSplits
+from training.log import read_log
+from training.measurements import unseen
+from training.neighbour_samples import SAMPLES, confused, sample, spaced
+from training.probe import load_probe
+from training.report import tsne_map, tsne_places
+from training.run import LOG
+from training.subject import PROBE, Subject
+
+TSNE_PICTURE, REPORT = "tsne.png", "report.html"
+
+
+def write_files(path: Path, out: Path, metrics: dict[str, Any], subject: Subject, loaded: LoadedEncoder) -> None:
+    """Write them to `out`; `path` is the checkpoint's, whose run's log is beside it or not."""
+    dataset, splits = subject.dataset, LabelSplits.of(subject.dataset)
+    (out / PROBE).unlink(missing_ok=True)
+    if splits is not None:
+        publish_file(out / PROBE, lambda partial: shutil.copyfile(subject.probe_path, partial))
+    mapped, places = _map(subject)
+    if len(places):
+        labels = None if dataset.labels is None else dataset.labels_of(mapped)
+        tsne_map(places, labels, dataset.classes, out / TSNE_PICTURE)
+    evidence = Evidence(
+        name=f"{path.resolve().parent.name} on {dataset.facts['name']}",
+        metrics=metrics,
+        dataset=dataset,
+        loaded=loaded,
+        log=read_log(path.parent / LOG),
+        mapped=mapped,
+        places=places,
+        samples=subject.once("neighbours", lambda: _samples(subject)),
+        confused=subject.once("worst confusions", lambda: _confused(subject, splits, metrics)),
+    )
+    publish_text(out / REPORT, page(evidence))
+
+
+def _map(subject: Subject) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The rows of the t-SNE map (M,) and their places (M, 2)."""
+    rows = unseen(subject.dataset)
+    chosen, places = subject.once("t-SNE", lambda: [part.tolist() for part in tsne_places(subject.h[rows])])
+    return rows[np.array(chosen, dtype=np.int64)], np.array(places, dtype=np.float64).reshape(-1, 2)
+
+
+def _samples(subject: Subject) -> list[dict[str, Any]]:
+    dataset = subject.dataset
+    held_out, known = dataset.rows(TEST), dataset.rows(TRAIN, VALIDATION)
+    return sample(subject.h, spaced(held_out if len(held_out) else known, SAMPLES), known)
+
+
+def _confused(subject: Subject, splits: LabelSplits | None, metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    if splits is None:
+        return []
+    return confused(subject.h, splits, load_probe(subject.probe_path), np.array(metrics["confusion"]))

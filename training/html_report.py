@@ -1,0 +1,199 @@
+"""The evaluation as one page, report.html: every figure with its baselines, pictures, and what they mean.
+
+The page holds its pictures and styles itself and refers to nothing outside; there is no script in it. Every text is
+escaped by the template engine, for names of labels and files are anybody's. Left out: measuring anything.
+"""
+
+import base64
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from PIL import Image
+
+from training.cautions import cautions, margin
+from training.charts import DARK, LIGHT, Theme, confusion_figure, drawn_in, loss_figure, map_figure, signals_figure
+from training.checkpoint import LoadedEncoder
+from training.config import flatten
+from training.confusion import worst_pairs
+from training.dataset import Dataset
+from training.folders import TEST
+from training.representations import PIXELS, RANDOM
+from training.tables import tables
+
+TEMPLATE = "report.html.jinja"
+_DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show
+_BARS_MOST, _PAIRS = 60, 10
+
+
+class Chart(NamedTuple):
+    """A picture for a light and for a dark page, as data URIs, and what it shows in words."""
+
+    light: str
+    dark: str
+    words: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What was found, for the page to tell. `log` is the run's, and may be empty.
+
+    `places` are the t-SNE map's (M, 2) of `mapped` rows (M,); `samples` and `confused` are as
+    `training.neighbour_samples` gives them.
+    """
+
+    name: str
+    metrics: dict[str, Any]
+    dataset: Dataset
+    loaded: LoadedEncoder
+    log: Sequence[dict[str, Any]] = ()
+    mapped: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    places: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 2)))
+    samples: Sequence[dict[str, Any]] = ()
+    confused: Sequence[dict[str, Any]] = ()
+
+
+def page(found: Evidence) -> str:
+    """The page, as HTML."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    metrics, dataset = found.metrics, found.dataset
+    return environment.get_template(TEMPLATE).render(
+        name=found.name,
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        facts=_facts(found),
+        config=flatten(found.loaded.config),
+        headlines=_headlines(metrics, dataset),
+        cautions=cautions(metrics, dataset, found.loaded),
+        tables=tables(metrics),
+        charts=_charts(found),
+        bars=_bars(metrics),
+        pairs=_pairs(metrics),
+        samples=[_shown(one, dataset) for one in found.samples],
+        confused=[_shown(one, dataset) for one in found.confused],
+    )
+
+
+def _facts(found: Evidence) -> dict[str, str]:
+    """What was evaluated on what, for the page's head."""
+    config, facts, dataset = found.loaded.config, found.loaded.metadata, found.dataset
+    counts = ", ".join(f"{count:,} {split}" for split, count in found.metrics["counts"].items())
+    labels = f"{len(dataset.classes)} labels" if dataset.classes else "no labels"
+    return {
+        "Data": f"{dataset.facts['name']}: {counts} images of {dataset.image_size} px, {labels}",
+        "Encoder": f"{config.encoder.architecture}, stem {config.encoder.resolved_stem}, preset {config.preset}",
+        "Run": f"step {facts['step']:,} of {facts['total_steps']:,}, {facts['seconds'] / 60:.1f} minutes",
+        "Checkpoint": f"SHA-256 {found.metrics['checkpoint']}",
+        "Data digest": f"SHA-256 {found.metrics['dataset']}",
+    }
+
+
+def _headlines(metrics: dict[str, Any], dataset: Dataset) -> list[dict[str, str]]:
+    """The figures that stand first, each with its error and its baselines."""
+    if metrics["linear_probe"] is None:
+        return []
+    count, found = len(dataset.rows(TEST)), []
+    for title, measure, key in (("Linear probe", "linear_probe", "accuracy"), ("kNN, k=10", "knn", "k10")):
+        value = metrics[measure][key]
+        beside = [
+            f"{name} {metrics['baselines'][name][measure][key]:.1%}"
+            for name in (RANDOM, PIXELS)
+            if name in metrics["baselines"]
+        ]
+        error = f"± {100 * margin(value, count):.1f} points"
+        found.append({"title": title, "value": f"{value:.1%}", "error": error, "beside": ", ".join(beside)})
+    return found
+
+
+def _charts(found: Evidence) -> dict[str, Chart]:
+    """The charts there is something for, by name."""
+    dataset, counts, made = found.dataset, found.metrics["confusion"], {}
+    if found.log:
+        words = "The loss, its floor and the learning rate over the epochs of the run"
+        made["loss"] = _chart(words, lambda theme: loss_figure(found.log, theme))
+        words = "Signals and online kNN over the epochs of the run"
+        made["signals"] = _chart(words, lambda theme: signals_figure(found.log, theme))
+    if len(found.places):
+        labels = None if dataset.labels is None else dataset.labels_of(found.mapped)
+        words = f"A t-SNE map of {len(found.places)} embeddings"
+        made["map"] = _chart(words, lambda theme: map_figure(found.places, labels, dataset.classes, theme))
+    if counts is not None and dataset.classes is not None:
+        matrix, names = np.array(counts), dataset.classes
+        words = "The confusion matrix of the linear probe on the test images"
+        made["confusion"] = _chart(words, lambda theme: confusion_figure(matrix, names, theme))
+    return {name: chart for name, chart in made.items() if chart is not None}
+
+
+def _chart(words: str, draw: Callable[[Theme], Figure | None]) -> Chart | None:
+    uris = []
+    for theme in (LIGHT, DARK):
+        with drawn_in(theme):
+            figure = draw(theme)
+            if figure is None:
+                return None
+            FigureCanvasAgg(figure)
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="png", dpi=_DPI, transparent=True)
+        uris.append(_uri("png", buffer.getvalue()))
+    return Chart(uris[0], uris[1], words)
+
+
+def _bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """Accuracy a label, lowest first; of very many labels those at both ends."""
+    if metrics["per_class"] is None:
+        return []
+    random = (metrics["baselines"].get(RANDOM) or {}).get("per_class") or {}
+    known = sorted((value, name) for name, value in metrics["per_class"].items() if value is not None)
+    if len(known) > _BARS_MOST:
+        known = known[: _BARS_MOST // 2] + known[-_BARS_MOST // 2 :]
+    return [{"name": name, "share": value, "random": random.get(name)} for value, name in known]
+
+
+def _pairs(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The most frequent confusions, in words."""
+    if metrics["confusion"] is None:
+        return []
+    names = list(metrics["per_class"])
+    pairs = worst_pairs(np.array(metrics["confusion"]), _PAIRS)
+    return [pair._asdict() | {"true": names[pair.true], "predicted": names[pair.predicted]} for pair in pairs]
+
+
+def _shown(one: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """A query and its neighbours as pictures with their labels, each neighbour right, wrong, or unknown (None)."""
+    label = _label(dataset, one["row"])
+    neighbours = [
+        _thumb(dataset, row) | {"score": score, "right": None if label is None else _label(dataset, row) == label}
+        for row, score in one["neighbours"]
+    ]
+    return {**one, "query": _thumb(dataset, one["row"]), "neighbours": neighbours}
+
+
+def _thumb(dataset: Dataset, row: int) -> dict[str, Any]:
+    image = Image.fromarray(np.array(dataset.images[row]))
+    image.thumbnail((_THUMB, _THUMB))
+    form = "png" if max(image.size) <= _PNG_MOST else "jpeg"
+    buffer = io.BytesIO()
+    image.save(buffer, form)
+    facts = {"label": _label(dataset, row), "id": dataset.ids[row], "small": form == "png"}
+    return {"uri": _uri(form, buffer.getvalue())} | facts
+
+
+def _label(dataset: Dataset, row: int) -> str | None:
+    return None if dataset.classes is None else dataset.classes[int(dataset.labels_of([row])[0])]
+
+
+def _uri(form: str, content: bytes) -> str:
+    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"
