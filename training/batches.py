@@ -6,7 +6,8 @@ replacement; the last, incomplete batch of an epoch is dropped.
 """
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -74,9 +75,10 @@ class Batches:
     ) -> None:
         if not 2 <= batch_size <= len(rows):
             raise ValueError(f"batch_size is {batch_size}; accepted: 2 to the {len(rows)} training images")
-        self._order = Order(RowReader(images), rows, batch_size, seed, part)
+        reader = RowReader(images)
+        self._order = Order(reader, rows, batch_size, seed, part)
         self._device = device
-        self._on_device = _placed(images, rows, device)
+        self._on_device = _placed(reader, rows, device)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -94,11 +96,12 @@ class Batches:
             return self._on_device[torch.from_numpy(chosen).to(self._device)]
         return self._order[step].to(self._device)
 
-    def between(self, first: int, last: int, *, workers: int = 0) -> Iterator[Tensor]:
+    def between(self, first: int, last: int, *, workers: int = 0) -> Generator[Tensor]:
         """The images of the steps from `first` up to, not including, `last`.
 
         Images that do not lie on the device are read ahead by so many worker processes, into pinned memory if the
-        device is CUDA's; without workers, when asked for.
+        device is CUDA's; without workers, when asked for. Raises OSError if they can't be read. Close it to stop the
+        workers early.
         """
         if self._on_device is not None or workers == 0:
             yield from map(self, range(first, last))
@@ -112,8 +115,16 @@ class Batches:
             worker_init_fn=_leave_signals_to_parent,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
         )
-        for images in loader:
-            yield images.to(self._device, non_blocking=True)
+        with _signals_held():
+            ahead = iter(loader)
+        try:
+            for images in ahead:
+                yield images.to(self._device, non_blocking=True)
+        except OSError as error:  # a worker's, with its whole traceback for a message
+            raise OSError(str(error).rstrip().split("OSError: ")[-1]) from error
+        finally:
+            # At the interpreter's end it is too late: that would send the SIGTERM that workers ignore, and wait.
+            ahead._shutdown_workers()  # type: ignore[attr-defined]
 
 
 def views_generator(seed: int, step: int) -> torch.Generator:
@@ -122,17 +133,31 @@ def views_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # manual_seed takes 63 bits
 
 
-def _placed(images: NDArray[np.uint8], rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
+def _placed(reader: RowReader, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:
     """The images on the device, where they fit."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)
-    if images[:1].nbytes * len(rows) > _DEVICE_SHARE * free:
+    if reader(rows[:1]).nbytes * len(rows) > _DEVICE_SHARE * free:
         return None
-    return torch.from_numpy(images[rows]).to(device)
+    return torch.from_numpy(reader(rows)).to(device)
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Processes started in the block never get SIGINT and SIGTERM; this one gets them after it.
+
+    Ctrl-C reaches a whole group of processes. The training loop finishes its step and saves, and needs data for that,
+    also while its workers are starting up.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals_to_parent(worker: int) -> None:
-    """Ctrl-C reaches a whole group of processes; the training loop finishes its step and saves, and needs data."""
+    """Ignore them for good: what is blocked only waits, and DataLoader sets a handler of its own."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

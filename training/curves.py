@@ -26,6 +26,10 @@ class Curves:
             if name != "step":
                 self._writer.add_scalar(f"{_group(name)}/{name}", value, entry["step"])
 
+    def flush(self) -> None:
+        """Wait until every number so far is in the file. Raises OSError if that can't be."""
+        self._writer.flush()
+
     def close(self) -> None:
         """Write what is buffered. Raises OSError if that can't be."""
         self._writer.close()

@@ -7,7 +7,7 @@ here is about one process of rank 0, and costs nothing. Left out: models that ar
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,14 +19,15 @@ from training.device import choose_device
 
 
 class PeerError(RuntimeError):
-    """Another process failed, and says why."""
+    """Another process failed; it says itself why, if it can."""
 
 
 @contextmanager
 def process_group(device: str = "auto") -> Iterator[None]:
     """Join the processes that torchrun started, for the `with` block: NCCL on CUDA devices, gloo on the CPU.
 
-    Does nothing for a single process. Raises ValueError if there is no such device, or not one for each process.
+    Does nothing for a single process. Raises ValueError if there is no such device, or not one for each process, and
+    `PeerError` where a collective fails because another process is gone.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
@@ -39,6 +40,10 @@ def process_group(device: str = "auto") -> Iterator[None]:
         dist.init_process_group("gloo")
     try:
         yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistBackendError) or "by peer" in str(error):  # gloo has no error of its own
+            raise PeerError(f"stopped, because another process is gone: {str(error).split('. ')[0]}") from error
+        raise
     finally:
         dist.destroy_process_group()
 
@@ -104,11 +109,16 @@ def on_first_rank(action: Callable[[], object], device: torch.device) -> None:
             action()
         except Exception as raised:  # goes on below, once the others know
             error = raised
-    failed = any(numbers[0] for numbers in shared([float(error is not None)], device))
+    failed = [numbers[0] for numbers in shared([float(error is not None)], device)]
+    stop_together(error, failed)
+
+
+def stop_together(error: Exception | None, failed: Sequence[float]) -> None:
+    """Raise this process's error, or `PeerError` if another one failed; `failed` is by rank, not 0 where it did."""
     if error is not None:
         raise error
-    if failed:
-        raise PeerError("stopped, because rank 0 failed")
+    if any(failed):
+        raise PeerError(f"stopped, because rank {[bool(each) for each in failed].index(True)} failed")
 
 
 class _Gather(torch.autograd.Function):

@@ -5,13 +5,14 @@ Left out: what they mean; that is documented where it is used, in `training.conf
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from training.config import PretrainConfig, override
 from training.dataset import Dataset
+from training.pace import scaled
 from training.presets import PRESETS, preset
-from training.run import DEFAULTS, RunOptions, training_rows
+from training.run import CHECKPOINT, DEFAULTS, RunOptions, stored_config, training_rows
 from training.values import parse
 
 _KEYS: dict[str, str] = {
@@ -40,6 +41,7 @@ def parse_flags(arguments: Sequence[str] | None, description: str) -> argparse.N
     for flag, key in _KEYS.items():
         parser.add_argument(f"--{flag.replace('_', '-')}", help=f"sets {key}")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="sets any key")
+    parser.add_argument("--minutes", type=float, help="as many steps as take so long here, in place of --epochs")
     _add_run_options(parser)
     return parser.parse_args(arguments)
 
@@ -60,7 +62,20 @@ def configuration(flags: argparse.Namespace, dataset: Dataset) -> PretrainConfig
     epochs = parse(changes.get("epochs"))
     known = epochs if type(epochs) is int else None  # what is no number, `override` refuses
     recipe = preset(flags.preset, images=len(training_rows(dataset)), image_size=dataset.image_size, epochs=known)
-    return override(recipe, changes)
+    return _in_time(override(recipe, changes), flags, dataset)
+
+
+def _in_time(recipe: PretrainConfig, flags: argparse.Namespace, dataset: Dataset) -> PretrainConfig:
+    """The recipe scaled to --minutes; a run that has begun keeps its number of steps, whatever the pace is now."""
+    if flags.minutes is None:
+        return recipe
+    if flags.epochs is not None:
+        raise ValueError(f"epochs is {flags.epochs} and minutes is {flags.minutes:g}; only one can decide the length")
+    if flags.fresh or not (flags.out / CHECKPOINT).exists():
+        return scaled(recipe, dataset, 60 * flags.minutes, options=run_options(flags))
+    begun = stored_config(flags.out)
+    optimiser = replace(recipe.optimiser, warmup_epochs=begun.optimiser.warmup_epochs)
+    return replace(recipe, steps=begun.steps, epochs=begun.epochs, optimiser=optimiser)
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -1,10 +1,12 @@
 """SIGINT and SIGTERM as a wish to stop, so that a loop can finish its step and save."""
 
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_ONE_WISH = 1.0  # seconds: a scheduler signals every process, and torchrun passes on what it got itself
 
 
 class Interrupted(Exception):
@@ -16,10 +18,11 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Within the `with` block the first signal only sets `received`; a second one acts as it always did."""
+    """Within the `with` block the first signal only sets `received`; one that comes a second later acts as ever."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._when = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -32,8 +35,11 @@ class Interrupts:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        self._restore()
+        if self.received is None:
+            self.received, self._when = signal.Signals(number), time.monotonic()
+        elif time.monotonic() - self._when > _ONE_WISH:
+            self._restore()
+            signal.raise_signal(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

@@ -19,6 +19,7 @@ from training.encoder import Encoder
 from training.folders import TEST, TRAIN, VALIDATION
 from training.knn import weighted_accuracy
 from training.pixels import Normalisation
+from training.row_reader import RowReader
 from training.signals import alignment, label_free_signals
 
 HELD_OUT_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
@@ -32,9 +33,11 @@ class Monitor:
 
     def __init__(self, dataset: Dataset, normalisation: Normalisation, views: ViewsConfig) -> None:
         self._dataset, self._normalisation, self._views = dataset, normalisation, views
+        self._read = RowReader(dataset.images)
         rng = np.random.default_rng(0)
         held_out = _validation_or_test(dataset)
-        self._queries = np.sort(rng.permutation(held_out)[:HELD_OUT_MOST])
+        most = min(HELD_OUT_MOST, max(2, len(dataset) // 2))  # of few images, too, leave some to be neighbours
+        self._queries = np.sort(rng.permutation(held_out)[:most])
         others = np.setdiff1d(dataset.rows(TRAIN), self._queries)
         self._memory = np.sort(rng.permutation(others)[:MEMORY_MOST])
 
@@ -43,7 +46,7 @@ class Monitor:
         with _evaluating(encoder):
             h = self._embed(encoder, self._queries)
             signals = label_free_signals(h)
-            few = np.array(self._dataset.images[self._queries[:ALIGNED_MOST]])
+            few = self._read(self._queries[:ALIGNED_MOST])
             signals["alignment"] = alignment(encoder, few, self._normalisation, views=self._views)
             if self._dataset.labels is not None and len(self._memory):
                 known = self._embed(encoder, self._memory)
@@ -72,7 +75,7 @@ class Monitor:
         return found
 
     def _embed(self, encoder: Encoder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        return embed(encoder, self._dataset.images[rows], self._normalisation, quiet=True)
+        return embed(encoder, self._read(rows), self._normalisation, quiet=True)
 
 
 def _validation_or_test(dataset: Dataset) -> NDArray[np.int64]:
@@ -87,7 +90,7 @@ def _validation_or_test(dataset: Dataset) -> NDArray[np.int64]:
 @contextmanager
 def _evaluating(encoder: Encoder) -> Iterator[None]:
     """Frozen for the block, as far as BatchNorm goes; trainable again after it."""
-    frozen, training = encoder.frozen, encoder.training
+    frozen, modes = encoder.frozen, [(module, module.training) for module in encoder.modules()]
     encoder.frozen = True
     encoder.eval()
     try:
@@ -95,4 +98,5 @@ def _evaluating(encoder: Encoder) -> Iterator[None]:
             yield
     finally:
         encoder.frozen = frozen
-        encoder.train(training)
+        for module, training in modes:
+            module.training = training

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from training.row_reader import RowReader
+
 _CHUNK = 4096
 
 
@@ -46,9 +48,9 @@ def channel_statistics(images: NDArray[np.uint8], rows: NDArray[np.int64]) -> No
 
     A channel that hardly varies gets a std of 1/255, so that dividing by it stays finite.
     """
-    counts = np.zeros((3, 256), dtype=np.int64)
+    counts, read = np.zeros((3, 256), dtype=np.int64), RowReader(images)
     for start in range(0, len(rows), _CHUNK):
-        pixels = images[np.sort(rows[start : start + _CHUNK])].reshape(-1, 3)
+        pixels = read(np.sort(rows[start : start + _CHUNK])).reshape(-1, 3)
         counts += np.stack([np.bincount(pixels[:, c], minlength=256) for c in range(3)])
     levels = np.arange(256) / 255
     weights = counts / counts.sum(axis=1, keepdims=True)

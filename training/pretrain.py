@@ -13,7 +13,8 @@ import logging
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -23,7 +24,7 @@ from training.checkpoint import TrainingState
 from training.config import PretrainConfig
 from training.dataset import Dataset
 from training.device import should_compile
-from training.distributed import PeerError, on_first_rank, own_device, process_group, rank, shared
+from training.distributed import PeerError, on_first_rank, own_device, process_group, rank, shared, stop_together
 from training.flags import configuration, parse_flags, run_options
 from training.interrupts import Interrupted, Interrupts
 from training.log import read_log
@@ -70,15 +71,20 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
     network = build_network(state, compiled=should_compile(options.compile, device))
     state.encoder.train()
     state.head.train()
-    with recorder(state, dataset, out, options, batches.steps_per_epoch) as record, Interrupts() as interrupts:
-        stream = _stream(state, batches, options.workers)
+    with (
+        Interrupts() as interrupts,
+        closing(_stream(state, batches, options.workers)) as stream,
+        recorder(state, dataset, out, options, batches.steps_per_epoch) as record,
+    ):
         inputs: Inputs | None = next(stream)
         while inputs is not None:
             rate = float(schedule.get_last_lr()[0])
             own_loss = train_step(state, network, inputs)
-            inputs = next(stream, None)  # on the CPU, while the device computes
-            told = [float(own_loss), float(interrupts.received or 0), float(record.due(state.step + 1))]
-            losses, signals, due = zip(*shared(told, device), strict=True)
+            inputs, error = _next(stream)  # on the CPU, while the device computes
+            error = error or record.error
+            wishes = [float(interrupts.received or 0), float(record.due(state.step + 1)), float(error is not None)]
+            losses, signals, due, failed = zip(*shared([float(own_loss), *wishes], device), strict=True)
+            stop_together(error, failed)
             loss = sum(losses) / len(losses)
             if not math.isfinite(loss):
                 raise NonFiniteLoss(_diagnosis(state, loss, rate))  # before the step: the weights stay good
@@ -104,11 +110,20 @@ def _batches(state: TrainingState, dataset: Dataset, device: torch.device) -> Ba
     )
 
 
-def _stream(state: TrainingState, batches: Batches, workers: int) -> Iterator[Inputs]:
+def _stream(state: TrainingState, batches: Batches, workers: int) -> Generator[Inputs]:
     """The inputs of every step that is left."""
     first, total = state.step, state.total_steps
-    for step, images in enumerate(batches.between(first, total, workers=workers), first):
-        yield prepare(state.config, images, step, total=total)
+    with closing(batches.between(first, total, workers=workers)) as read:
+        for step, images in enumerate(read, first):
+            yield prepare(state.config, images, step, total=total)
+
+
+def _next(stream: Iterator[Inputs]) -> tuple[Inputs | None, OSError | None]:
+    """The next inputs, None at the end; or why they can't be read, which the other processes must hear first."""
+    try:
+        return next(stream, None), None
+    except OSError as error:
+        return None, error
 
 
 def _diagnosis(state: TrainingState, loss: float, rate: float) -> str:

@@ -6,7 +6,8 @@ Only rank 0 has a `Recorder`; the other processes have a `SilentRecorder`, which
 import logging
 import math
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,7 +29,9 @@ _MONITORED_MOST = 20  # times a run, if not asked otherwise
 
 
 class SilentRecorder:
-    """Records nothing; a context manager."""
+    """Records nothing; a context manager. `error` is why something could not be recorded, until all know."""
+
+    error: OSError | None = None
 
     def due(self, step: int) -> bool:
         """Whether to save after `step` steps."""
@@ -73,7 +76,7 @@ class Recorder(SilentRecorder):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
-        with suppress(*[OSError] * (error is not None)):  # a full disk has been told already
+        with suppress(*[OSError] * (error is not None)), self._writing():  # a full disk has been told already
             self.log.__exit__(kind, error, trace)
             if self.curves is not None:
                 self.curves.close()
@@ -84,19 +87,27 @@ class Recorder(SilentRecorder):
         return since >= self.options.checkpoint_seconds * (1 if step % self.per_epoch == 0 else 10)
 
     def save(self) -> None:
-        """Write the checkpoint; the time it takes is none of the training's."""
+        """Write the checkpoint, and all curves up to it; the time it takes is none of the training's."""
+        if self.error is not None:
+            raise self.error
+        if self.curves is not None:
+            with self._writing():
+                self.curves.flush()
         save(self.out / CHECKPOINT, self.state)
         self.last = self.saved = time.monotonic()
 
     def record(self, loss: float, rate: float) -> None:
-        """Note one finished step, and write a log line when it is time for one."""
+        """Note one finished step, and write a log line when it is time for one; `error` is set if that fails."""
         state = self.state
         state.seconds += time.monotonic() - self.last
         self.losses.append(loss)
         self.bar.update()
-        signals = self._signals()
-        if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
-            self._write(rate, signals)
+        try:
+            signals = self._signals()
+            if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
+                self._write(rate, signals)
+        except OSError as error:
+            self.error = error
         self.last = time.monotonic()
 
     def _signals(self) -> dict[str, float]:
@@ -123,16 +134,21 @@ class Recorder(SilentRecorder):
             "seconds": round(state.seconds, 3),
             "eta_seconds": round(a_step * (state.total_steps - state.step), 1),
         } | signals
-        try:
+        with self._writing():
             self.log.write(entry)
             if self.curves is not None:
                 self.curves.write(entry)
-        except OSError as error:
-            raise OSError(f"can't write the log {self.out / LOG}: {error}; the last checkpoint is untouched") from error
         self.bar.set_postfix_str(
             f"loss {state.loss:.3f} (floor {self.floor:.2f}), lr {rate:.3g}, {entry['images_per_s']:.0f} images/s"
         )
         self.losses, self.told = [], state.seconds
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise OSError(f"can't write the log {self.out / LOG}: {error}; the last checkpoint is untouched") from error
 
 
 def recorder(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions, per_epoch: int) -> SilentRecorder:

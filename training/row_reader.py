@@ -6,6 +6,7 @@ also travels to another process as its path, where a memory map would be copied 
 """
 
 import os
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,16 @@ from numpy.typing import NDArray
 
 
 class RowReader:
-    """Reads rows of `images`, uint8 (M, S, S, 3): from its file if it is a memory map, else from memory."""
+    """Reads rows of `images`, uint8 (M, S, S, 3): from its file if it is a whole memory map, else from memory.
+
+    A part of a map does not know where in the file it begins.
+    """
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._images: NDArray[np.uint8] | None = images
         self._path, self._offset = None, 0
-        if isinstance(images, np.memmap) and images.filename is not None and images.flags.c_contiguous:
+        owner: object = images.base
+        if isinstance(images, np.memmap) and images.filename is not None and isinstance(owner, mmap):
             self._images, self._path, self._offset = None, os.fspath(images.filename), images.offset
         self._shape = images.shape
         self._file: int | None = None

@@ -92,7 +92,7 @@ def open_run(
         path.unlink(missing_ok=True)
     resuming = path.exists()
     if resuming and config.precision == "auto":
-        config = replace(config, precision=_stored(path).precision)
+        config = replace(config, precision=stored_config(out).precision)
     config = resolve(config, dataset, device=device)
     if resuming:
         _check_same(path, config, dataset)
@@ -101,6 +101,11 @@ def open_run(
         restore(path, state)
         logger.info("resuming %s at step %d of %d", out, state.step, state.total_steps)
     return state
+
+
+def stored_config(out: Path) -> PretrainConfig:
+    """The configuration of the run in `out`. Raises `CheckpointError`."""
+    return from_dict(read_metadata(out / CHECKPOINT)["config"])
 
 
 def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device) -> TrainingState:
@@ -133,12 +138,8 @@ def _fitting_batch(batch_size: int, dataset: Dataset) -> int:
     return even
 
 
-def _stored(path: Path) -> PretrainConfig:
-    return from_dict(read_metadata(path)["config"])
-
-
 def _check_same(path: Path, config: PretrainConfig, dataset: Dataset) -> None:
-    differences = differing_keys(_stored(path), config)
+    differences = differing_keys(stored_config(path.parent), config)
     if differences:
         listed = "; ".join(f"{key} was {old!r}, now {new!r}" for key, (old, new) in differences.items())
         raise ValueError(

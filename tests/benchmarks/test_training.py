@@ -7,12 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.pace import scaled, with_steps
 from benchmarks.scores import choose_rows
 from tests.benchmarks.conftest import TINY, last_line, run
-from training.config import OptimiserConfig, PretrainConfig, override
 from training.dataset import Dataset
-from training.presets import preset
 from training.sources import Request, prepare
 
 
@@ -56,22 +53,6 @@ def test_equal_settings_give_two_speeds(data: Dataset, tmp_path: Path) -> None:
     assert set(figures["images_per_s"]) == {"ours", "lightly"}
     assert [len(turns) for turns in figures["turns"].values()] == [2, 2]
     assert min(figures["turns"]["ours"] + figures["turns"]["lightly"]) > 0
-
-
-def test_a_recipe_scaled_to_a_number_of_steps_keeps_its_share_of_warm_up(data: Dataset) -> None:
-    recipe = PretrainConfig(batch_size=32, epochs=20, optimiser=OptimiserConfig(warmup_epochs=2))
-    config = with_steps(recipe, data, 8)
-    assert config.steps == 8
-    assert config.optimiser.warmup_epochs == pytest.approx(0.16)
-    assert config.epochs == 2
-
-
-def test_a_recipe_with_resolutions_fits_the_time(data: Dataset) -> None:
-    recipe = preset("quickstart", images=160, image_size=16)
-    changes = {"encoder.architecture": "resnet18", "batch_size": 32, "resolutions": [[8, 0.5], [16, 0.5]]}
-    config = scaled(override(recipe, changes), data, 1.0, device="cpu")
-    assert config.steps >= 2
-    assert [stage.size for stage in config.resolutions] == [8, 16]
 
 
 def test_scores_are_on_all_test_images_and_some_of_the_others(data: Dataset) -> None:

@@ -1,0 +1,136 @@
+"""Resuming is exact to the bit on a CPU: after signals, kill -9, at any step, by every kind of run."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.training.processes import ARGUMENTS, finish, learnt, start, wait_for_steps
+from tests.training.test_curves import curves
+from training.checkpoint import read_metadata
+from training.config import PretrainConfig
+from training.dataset import Dataset
+from training.interrupts import Interrupted
+from training.log import read_log
+from training.pretrain import RunOptions, main, pretrain
+
+Tiny = Callable[..., PretrainConfig]
+CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
+CLOCK = {"images_per_s", "seconds", "eta_seconds"}
+
+
+@pytest.fixture(scope="module")
+def whole(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that nothing stopped: 3 views, DCL, two resolutions."""
+    out = tmp_path_factory.mktemp("whole")
+    main(["--data", str(coloured.folder), "--out", str(out), *ARGUMENTS])
+    return out
+
+
+def assert_the_same_run(out: Path, whole: Path) -> None:
+    """Weights, statistics and optimiser to the bit, and every number logged that is not the clock's."""
+    assert learnt(out) == learnt(whole)
+    logs = [[without_clock(entry) for entry in read_log(folder / LOG)] for folder in (out, whole)]
+    assert logs[0] == logs[1]
+    assert [entry["step"] for entry in logs[0]] == list(range(1, len(logs[0]) + 1))
+
+
+def without_clock(entry: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if name not in CLOCK}
+
+
+def test_sigterm_saves_and_the_resumed_run_is_the_same(coloured: Dataset, tmp_path: Path, whole: Path) -> None:
+    process = start(coloured.folder, tmp_path)
+    wait_for_steps(tmp_path, 7, process)
+    process.send_signal(signal.SIGTERM)
+    [(code, errors)] = finish([process])
+    assert code == 143, errors
+    stopped = read_metadata(tmp_path / CHECKPOINT)["step"]
+    assert 7 <= stopped < 25
+    assert stopped == read_log(tmp_path / LOG)[-1]["step"]
+    [(code, errors)] = finish([start(coloured.folder, tmp_path)])
+    assert code == 0, errors
+    assert f"resuming {tmp_path} at step {stopped}" in errors
+    assert_the_same_run(tmp_path, whole)
+
+
+def test_kill_9_loses_nothing_but_time(coloured: Dataset, tmp_path: Path, whole: Path) -> None:
+    process = start(coloured.folder, tmp_path)
+    wait_for_steps(tmp_path, 8, process)
+    process.kill()
+    [(code, _)] = finish([process])
+    assert code == -signal.SIGKILL
+    saved = read_metadata(tmp_path / CHECKPOINT)["step"]
+    assert set(range(1, saved + 1)) <= set(curves(tmp_path)["training/loss"]), "a saved step has no point on the curve"
+    [(code, errors)] = finish([start(coloured.folder, tmp_path)])
+    assert code == 0, errors
+    assert_the_same_run(tmp_path, whole)
+    assert curves(tmp_path)["training/loss"] == curves(whole)["training/loss"]
+
+
+def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
+    coloured: Dataset, tmp_path: Path, whole: Path
+) -> None:
+    """The terminal sends SIGINT to every process of its group, torch or none imported yet."""
+    process = start(coloured.folder, tmp_path, "--workers", "1", group=True)
+    while not (tmp_path / LOG).exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    [(code, errors)] = finish([process])
+    assert code == 130, errors
+    assert "stopped by SIGINT; saved. The same command resumes" in errors
+    assert "Traceback" not in errors
+    assert read_metadata(tmp_path / CHECKPOINT)["step"] == 1
+    [(code, errors)] = finish([start(coloured.folder, tmp_path, "--workers", "1")])
+    assert code == 0, errors
+    assert_the_same_run(tmp_path, whole)
+
+
+@contextmanager
+def sigterm_after(steps: int, out: Path) -> Iterator[None]:
+    """Send this process SIGTERM once so many steps are logged; should the run be over by then, it does nothing."""
+    ended = threading.Event()
+
+    def send() -> None:
+        while len(read_log(out / LOG)) < steps and not ended.wait(0.002):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        sender.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimiser__name": "lars", "optimiser__lr": 1.0, "optimiser__weight_decay": 1e-4},
+        {"chunk_size": 5, "resolutions": [[5, 0.3], [8, 0.7]]},
+        {"head__kind": "none", "loss": "dcl", "views__count": 3, "steps": 17},
+    ],
+    ids=["lars", "chunks", "steps"],
+)
+def test_every_kind_of_run_resumes_to_the_bit(
+    coloured: Dataset, tmp_path: Path, tiny: Tiny, changes: dict[str, object]
+) -> None:
+    config, options = tiny(**changes), RunOptions(log_steps=1, monitor_steps=4, tensorboard=False, device="cpu")
+    pretrain(coloured, tmp_path / "whole", config, options)
+    with sigterm_after(6, tmp_path / "parts"), pytest.raises(Interrupted, match="SIGTERM") as stop:
+        pretrain(coloured, tmp_path / "parts", config, options)
+    assert stop.value.exit_code == 143
+    metadata = read_metadata(tmp_path / "parts" / CHECKPOINT)
+    assert 6 <= metadata["step"] < metadata["total_steps"]
+    pretrain(coloured, tmp_path / "parts", config, options)
+    assert_the_same_run(tmp_path / "parts", tmp_path / "whole")
