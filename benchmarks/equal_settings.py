@@ -5,9 +5,11 @@ precision and optimiser, with a head of the same width, two views of the same di
 temperature; in turn, for about as long. What differs is how views are made and the loop itself.
 """
 
+import tempfile
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from benchmarks.pace import WARM_STEPS, each_step, step_seconds, with_steps
 from benchmarks.peer import (
     BLUR_P,
     COLOUR_STRENGTH,
@@ -24,9 +26,13 @@ from training.config import EncoderConfig, HeadConfig, PretrainConfig, ViewsConf
 from training.dataset import Dataset
 from training.device import choose_device
 from training.encoder import build_encoder, place
-from training.run import resolve
+from training.log import read_log
+from training.pace import WARM_STEPS, step_seconds, with_steps
+from training.pretrain import pretrain
+from training.run import LOG, RunOptions, resolve
 
 _CROP_MIN, _GREY_P = 0.08, 0.2  # SimCLRTransform's
+_NEVER = 1 << 30
 
 
 def equal_config(encoder: EncoderConfig, batch_size: int) -> PretrainConfig:
@@ -47,7 +53,8 @@ def compare_speed(
 ) -> dict[str, list[float]]:
     """Images a second of "ours" and "lightly", `repeats` turns each of about `seconds`."""
     config = resolve(config, data, device=choose_device(device))
-    steps = WARM_STEPS + max(2, round(seconds / step_seconds(config, data, data.image_size, device=device)))
+    a_step = step_seconds(config, data, data.image_size, options=RunOptions(device))
+    steps = WARM_STEPS + max(2, round(seconds / a_step))
     return in_turn(
         {
             "ours": lambda: _ours(with_steps(config, data, steps), data, device=device),
@@ -58,8 +65,20 @@ def compare_speed(
 
 
 def _ours(config: PretrainConfig, data: Dataset, *, device: str) -> float:
-    timed = each_step(config, data, device=device)[WARM_STEPS:]
+    timed = _each_step(config, data, device=device)[WARM_STEPS:]
     return config.batch_size * len(timed) / sum(timed)
+
+
+def _each_step(config: PretrainConfig, data: Dataset, *, device: str) -> list[float]:
+    """Run `config` with the loop itself, in a folder that is thrown away; the seconds of each step."""
+    options = RunOptions(device, checkpoint_seconds=_NEVER, log_steps=1, monitor_steps=_NEVER, tensorboard=False)
+    with tempfile.TemporaryDirectory() as folder:
+        pretrain(data, Path(folder), config, options)
+        return _differences([entry["seconds"] for entry in read_log(Path(folder, LOG))])
+
+
+def _differences(ends: Sequence[float]) -> list[float]:
+    return [end - before for before, end in zip([0.0, *ends[:-1]], ends, strict=True)]
 
 
 def _lightly(config: PretrainConfig, data: Dataset, steps: int, *, workers: int, device: str) -> float:

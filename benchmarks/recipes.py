@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.pace import scaled
 from benchmarks.peer import OPTIMISERS, Loading, build_peer, train_peer
 from benchmarks.scores import Rows, score
 from serving.durable import publish_file, publish_text
@@ -26,6 +25,7 @@ from training.dataset import Dataset
 from training.device import choose_device, choose_precision
 from training.encoder import Encoder, build_encoder, place
 from training.log import read_log
+from training.pace import scaled
 from training.pixels import IMAGENET, Normalisation, channel_statistics
 from training.pretrain import RunOptions, pretrain
 from training.run import CHECKPOINT, LOG, training_rows
@@ -81,7 +81,8 @@ def score_untrained(comparison: Comparison, encoder: EncoderConfig) -> dict[str,
 
 def _ours(comparison: Comparison, recipe: PretrainConfig) -> Result:
     data, device, folder = comparison.data, comparison.device, comparison.folder
-    plan = _kept(folder / "plan.json", lambda: to_dict(scaled(recipe, data, comparison.seconds, device=device)))
+    options = RunOptions(device)
+    plan = _kept(folder / "plan.json", lambda: to_dict(scaled(recipe, data, comparison.seconds, options=options)))
     points = RunOptions(device, monitor_steps=max(1, plan["steps"] // _CURVE_POINTS))
     pretrain(data, folder / "ours", from_dict(plan), points)
     loaded = load_encoder(folder / "ours" / CHECKPOINT)
