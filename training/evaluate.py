@@ -6,8 +6,7 @@
 Writes metrics.json, report.html, tsne.png and, with labels, probe.safetensors. What fits is fitted on train, what is
 chosen is chosen on validation, and the test images are looked at once, for the numbers reported. A random encoder
 and raw pixels stand in every table, so that a bad run can't look good. Embeddings and finished tasks are kept in --out:
-the same command goes on where it was stopped. Left out: what is measured and how (`training.measurements`), the page
-(`training.html_report`).
+the same command goes on where it was stopped. Left out: what is measured and how, and the page (`training.evaluation`).
 """
 
 import argparse
@@ -28,14 +27,14 @@ from serving.durable import publish_text, sha256_of
 from training.checkpoint import LoadedEncoder, load_encoder
 from training.dataset import Dataset
 from training.device import choose_device
-from training.evaluation_files import REPORT, write_files
-from training.finished import VERSION
+from training.evaluation.files import REPORT, write_files
+from training.evaluation.finished import VERSION
+from training.evaluation.measurements import Extras, measure
+from training.evaluation.representations import random_encoder, raw_pixels, this_encoder
+from training.evaluation.subject import PROBE, Home, Subject
+from training.evaluation.tables import tables
+from training.evaluation.transfer import load_targets
 from training.interrupts import Interrupted
-from training.measurements import Extras, measure
-from training.representations import random_encoder, raw_pixels, this_encoder
-from training.subject import PROBE, Home, Subject
-from training.tables import tables
-from training.transfer import load_targets
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Pictures of a run as files: its loss curve, a t-SNE map of embeddings, a contact sheet of queries and neighbours.
 
-Written as PNG without a display. The page with everything on it is `training.html_report`'s.
+Written as PNG without a display. The page with everything on it is `training.evaluation.html_report`'s.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
-from training.charts import LIGHT, drawn_in, loss_figure, map_figure
+from training.evaluation.charts import LIGHT, drawn_in, loss_figure, map_figure
 
 Picture = NDArray[np.uint8]
 Row = tuple[Picture, str, Sequence[tuple[Picture, str]]]  # a query, its caption, its neighbours with captions

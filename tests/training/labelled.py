@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import Dataset
-from training.label_splits import LabelSplits
+from training.evaluation.label_splits import LabelSplits
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 

@@ -19,15 +19,15 @@ from PIL import Image
 
 from tests.training.conftest import write_images
 from training import evaluate as command
-from training import fine_tune as fine_tuning
-from training import measurements, subject
 from training.checkpoint import load_encoder
 from training.config import PretrainConfig, override
 from training.dataset import Dataset
 from training.embed import embed
 from training.encoder import build_encoder
 from training.evaluate import evaluate, table
-from training.measurements import Extras
+from training.evaluation import fine_tune as fine_tuning
+from training.evaluation import measurements, subject
+from training.evaluation.measurements import Extras
 from training.pixels import Normalisation
 from training.pretrain import pretrain
 from training.probe import load_probe

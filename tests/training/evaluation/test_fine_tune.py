@@ -11,14 +11,14 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from tests.training.labelled import in_memory
-from training import fine_tune as module
-from training.augmented_probe import crop_and_flip
 from training.batches import Batches, views_generator
 from training.config import EncoderConfig, ViewsConfig
 from training.dataset import Dataset
 from training.encoder import Encoder, build_encoder, freeze
-from training.fine_tune import RATES, Setting, fine_tune
-from training.label_splits import LabelSplits
+from training.evaluation import fine_tune as module
+from training.evaluation.augmented_probe import crop_and_flip
+from training.evaluation.fine_tune import RATES, Setting, fine_tune
+from training.evaluation.label_splits import LabelSplits
 from training.optimise import rate_factor
 from training.pixels import Normalisation, normalise, to_float
 from training.views import apply, draw

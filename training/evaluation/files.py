@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from serving.durable import publish_file, publish_text
 from training.checkpoint import LoadedEncoder
+from training.evaluation.html_report import Evidence, page
+from training.evaluation.label_splits import LabelSplits
+from training.evaluation.measurements import unseen
+from training.evaluation.neighbour_samples import SAMPLES, confused, sample, spaced
+from training.evaluation.subject import PROBE, Subject
 from training.folders import TEST, TRAIN, VALIDATION
-from training.html_report import Evidence, page
-from training.label_splits import LabelSplits
 from training.log import read_log
-from training.measurements import unseen
-from training.neighbour_samples import SAMPLES, confused, sample, spaced
 from training.probe import load_probe
 from training.report import tsne_map, tsne_places
 from training.run import LOG
-from training.subject import PROBE, Subject
 
 TSNE_PICTURE, REPORT = "tsne.png", "report.html"
 

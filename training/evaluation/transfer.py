@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from training.dataset import Dataset
-from training.label_splits import LabelSplits, lacking
-from training.representations import PIXELS, Representation, raw_pixels
-from training.subject import Home, Subject
+from training.evaluation.label_splits import LabelSplits, lacking
+from training.evaluation.representations import PIXELS, Representation, raw_pixels
+from training.evaluation.subject import Home, Subject
 
 
 def load_targets(folders: Sequence[Path], *, image_size: int) -> dict[str, Dataset]:

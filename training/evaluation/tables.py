@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.representations import THIS
+from training.evaluation.representations import THIS
 
 Value = float | None
 _FEW_FIRST = ("1%", "10%", "100%")

@@ -7,7 +7,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.training.labelled import blobs, split
-from training.few_labels import few, few_label_probes, mean_of, shares, stratified
+from training.evaluation.few_labels import few, few_label_probes, mean_of, shares, stratified
 
 
 def test_a_draw_is_stratified_seeded_and_has_every_label() -> None:

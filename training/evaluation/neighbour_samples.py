@@ -1,6 +1,6 @@
 """Some held-out images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
 
-Left out: pictures of them (`training.html_report`); figures (`training.knn`).
+Left out: pictures of them (`training.evaluation.html_report`); figures (`training.knn`).
 """
 
 from typing import Any
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.confusion import Pair, worst_pairs
+from training.evaluation.confusion import Pair, worst_pairs
+from training.evaluation.label_splits import LabelSplits, Rows
 from training.knn import neighbours
-from training.label_splits import LabelSplits, Rows
 from training.probe import Probe
 
 SAMPLES, CONFUSED, NEIGHBOURS = 8, 8, 8

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from tests.training.labelled import in_memory
-from training.cautions import cautions, margin
 from training.checkpoint import LoadedEncoder
 from training.config import EncoderConfig, PretrainConfig
 from training.encoder import build_encoder, freeze
+from training.evaluation.cautions import cautions, margin
 
 HALF = (0.5, 0.5, 0.5)
 HEALTHY = {"alignment": 0.4, "uniformity": -2.0, "spread": 0.8, "rankme": 30.0}

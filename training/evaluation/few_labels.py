@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.label_splits import LabelSplits, Rows
+from training.evaluation.label_splits import LabelSplits, Rows
 from training.probe import accuracy, fit_probe
 
 SHARES = {"1%": 0.01, "10%": 0.1}

@@ -23,10 +23,10 @@ from training.batches import views_generator
 from training.config import ViewsConfig
 from training.dataset import Dataset
 from training.embed import embed_all
-from training.label_splits import LabelSplits, Rows
+from training.evaluation.label_splits import LabelSplits, Rows
+from training.evaluation.subject import Subject
 from training.optimise import build_schedule
 from training.probe import Probe, accuracy
-from training.subject import Subject
 from training.views import Draws, draw
 
 GRID = ((0.001, 0.01), (0.001, 1.0), (0.01, 0.01), (0.01, 1.0))  # rate and weight decay

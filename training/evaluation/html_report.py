@@ -19,15 +19,24 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.cautions import cautions, margin
-from training.charts import DARK, LIGHT, Theme, confusion_figure, drawn_in, loss_figure, map_figure, signals_figure
 from training.checkpoint import LoadedEncoder
 from training.config import flatten
-from training.confusion import worst_pairs
 from training.dataset import Dataset
+from training.evaluation.cautions import cautions, margin
+from training.evaluation.charts import (
+    DARK,
+    LIGHT,
+    Theme,
+    confusion_figure,
+    drawn_in,
+    loss_figure,
+    map_figure,
+    signals_figure,
+)
+from training.evaluation.confusion import worst_pairs
+from training.evaluation.representations import PIXELS, RANDOM
+from training.evaluation.tables import tables
 from training.folders import TEST
-from training.representations import PIXELS, RANDOM
-from training.tables import tables
 
 TEMPLATE = "report.html.jinja"
 _DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show
@@ -47,7 +56,7 @@ class Evidence:
     """What was found, for the page to tell. `log` is the run's, and may be empty.
 
     `places` are the t-SNE map's (M, 2) of `mapped` rows (M,); `samples` and `confused` are as
-    `training.neighbour_samples` gives them.
+    `training.evaluation.neighbour_samples` gives them.
     """
 
     name: str

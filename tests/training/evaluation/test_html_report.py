@@ -15,8 +15,8 @@ from tests.training.labelled import in_memory
 from training.checkpoint import LoadedEncoder
 from training.config import EncoderConfig, PretrainConfig
 from training.encoder import build_encoder, freeze
-from training.html_report import Evidence, page
-from training.tables import tables
+from training.evaluation.html_report import Evidence, page
+from training.evaluation.tables import tables
 
 EVIL = "<script>alert(1)</script>"
 QUOTED = "\"><img src='http://evil' onerror=alert(1)>{{ 7*7 }}"

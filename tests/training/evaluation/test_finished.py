@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from training import finished
-from training.finished import Finished
+from training.evaluation import finished
+from training.evaluation.finished import Finished
 
 
 class Work:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests.training.labelled import in_memory
-from training.label_splits import LabelSplits, lacking
+from training.evaluation.label_splits import LabelSplits, lacking
 
 BLACK = np.zeros((6, 4, 4, 3), dtype=np.uint8)
 

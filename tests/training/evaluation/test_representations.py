@@ -12,8 +12,8 @@ from training.checkpoint import LoadedEncoder
 from training.config import EncoderConfig, PretrainConfig
 from training.embed import embed_all, embed_batch
 from training.encoder import build_encoder, freeze
+from training.evaluation.representations import random_encoder, raw_pixels, this_encoder
 from training.pixels import Normalisation, to_float
-from training.representations import random_encoder, raw_pixels, this_encoder
 
 HALF = (0.5, 0.5, 0.5)
 

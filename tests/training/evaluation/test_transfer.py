@@ -10,12 +10,12 @@ from tests.training.conftest import write_images
 from tests.training.labelled import in_memory
 from training.dataset import Dataset
 from training.embed import embed_all
+from training.evaluation.label_splits import LabelSplits
+from training.evaluation.representations import PIXELS, raw_pixels
+from training.evaluation.transfer import load_targets, transfer
 from training.folders import SourceError
-from training.label_splits import LabelSplits
 from training.probe import fit_pipeline
-from training.representations import PIXELS, raw_pixels
 from training.sources import Request, prepare
-from training.transfer import load_targets, transfer
 
 
 def folder(path: Path, names: Sequence[str], *, size: int = 8, seed: int = 0) -> Path:

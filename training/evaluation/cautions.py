@@ -5,10 +5,10 @@ from typing import Any
 
 from training.checkpoint import LoadedEncoder
 from training.dataset import Dataset
-from training.label_splits import LabelSplits
+from training.evaluation.label_splits import LabelSplits
+from training.evaluation.representations import PIXELS, RANDOM
 from training.monitor import Monitor
 from training.pixels import Normalisation
-from training.representations import PIXELS, RANDOM
 
 _WIDE = 0.02  # a 95% interval of +- 2 points
 _PROBE_NAMES = {"linear_probe": ("accuracy", "linear probe"), "knn": ("k10", "kNN (k=10)")}

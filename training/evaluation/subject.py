@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.confusion import confusion, per_class
 from training.dataset import Dataset
 from training.embed import embed_all
-from training.embeddings_cache import EmbeddingsCache
-from training.few_labels import few_label_probes
-from training.finished import Finished
+from training.evaluation.confusion import confusion, per_class
+from training.evaluation.embeddings_cache import EmbeddingsCache
+from training.evaluation.few_labels import few_label_probes
+from training.evaluation.finished import Finished
+from training.evaluation.label_splits import LabelSplits
+from training.evaluation.representations import Representation
 from training.knn import knn_accuracies
-from training.label_splits import LabelSplits
 from training.probe import accuracy, fit_probe, save_probe
-from training.representations import Representation
 
 EMBEDDINGS, TASKS, PROBE = "embeddings", "tasks", "probe.safetensors"
 
@@ -69,7 +69,7 @@ class Subject:
     def once(
         self, task: str, work: Callable[[], Any], *, request: dict[str, Any] | None = None, files: Sequence[Path] = ()
     ) -> Any:
-        """The result of `work`, made once for this subject and `request` (`training.finished`)."""
+        """The result of `work`, made once for this subject and `request` (`training.evaluation.finished`)."""
         return self.home.finished.once(f"{task}, {self.name}", self.key | (request or {}), work, files=files)
 
     def measure(self, splits: LabelSplits | None) -> dict[str, Any]:

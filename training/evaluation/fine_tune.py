@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.augmented_probe import crop_and_flip
 from training.batches import Batches, views_generator
 from training.config import OptimiserConfig, ViewsConfig
 from training.dataset import Dataset
 from training.encoder import Encoder, place
-from training.few_labels import SEEDS, few, mean_of, shares
-from training.label_splits import LabelSplits, Rows
+from training.evaluation.augmented_probe import crop_and_flip
+from training.evaluation.few_labels import SEEDS, few, mean_of, shares
+from training.evaluation.label_splits import LabelSplits, Rows
+from training.evaluation.subject import Subject
 from training.optimise import build_optimiser, build_schedule
 from training.pixels import Normalisation, normalise, to_float
 from training.small_maps import use_small_maps
-from training.subject import Subject
 from training.views import apply, draw
 
 RATES = (0.03, 0.1)  # for a batch of 256; scaled with it
@@ -184,8 +184,8 @@ def _normalised(images: Tensor, setting: Setting) -> Tensor:
 def fine_tune_all(subject: Subject, encoder: Encoder, splits: LabelSplits, setting: Setting) -> dict[str, Any]:
     """Fine-tuning with all labels and with few: {"100%": ..., "10%": ..., "1%": ...}, each made once.
 
-    The few are drawn as for the probe (`training.few_labels`) and their runs are a mean over its seeds; a share
-    that is no image a label is left out. `encoder` is what is copied: the subject's, or one with random weights.
+    The few are drawn as for the probe (`training.evaluation.few_labels`) and their runs are a mean over its seeds; a
+    share that is no image a label is left out. `encoder` is what is copied: the subject's, or one with random weights.
     """
     request = {"epochs": setting.epochs, "views": asdict(setting.views), "precision": setting.precision}
 

@@ -5,8 +5,8 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from tests.training.labelled import blobs, split
-from training.confusion import confusion, per_class, worst_pairs
-from training.neighbour_samples import confused, sample, spaced
+from training.evaluation.confusion import confusion, per_class, worst_pairs
+from training.evaluation.neighbour_samples import confused, sample, spaced
 from training.probe import fit_probe
 
 

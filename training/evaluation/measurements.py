@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.augmented_probe import augmented_probe
 from training.checkpoint import LoadedEncoder
 from training.dataset import Dataset
 from training.device import choose_precision
 from training.embed import embed_all
-from training.fine_tune import Setting, fine_tune_all
+from training.evaluation.augmented_probe import augmented_probe
+from training.evaluation.fine_tune import Setting, fine_tune_all
+from training.evaluation.label_splits import LabelSplits, lacking
+from training.evaluation.representations import PIXELS, THIS, untrained
+from training.evaluation.subject import Subject
+from training.evaluation.transfer import transfer
 from training.folders import TEST, TRAIN, VALIDATION
-from training.label_splits import LabelSplits, lacking
 from training.pixels import Normalisation
-from training.representations import PIXELS, THIS, untrained
 from training.signals import alignment_by, label_free_signals
-from training.subject import Subject
-from training.transfer import transfer
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.training.labelled import blobs
-from training.embeddings_cache import EmbeddingsCache
+from training.evaluation.embeddings_cache import EmbeddingsCache
 
 KEY = {"representation": {"checkpoint": "abc"}, "dataset": "def", "mean": (0.1, 0.2)}
 
