@@ -170,8 +170,8 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
 def _copy_report(ingredients: Ingredients, folder: Path) -> None:
     folder.mkdir()
     for home in (ingredients.checkpoint.parent, ingredients.evaluation):
-        for picture in sorted(home.glob("*.png")):
-            shutil.copyfile(picture, folder / picture.name)
+        for file in sorted([*home.glob("*.png"), *home.glob("*.html")]):
+            shutil.copyfile(file, folder / file.name)
 
 
 def _lineage(ingredients: Ingredients, data: Dataset, config: dict[str, Any]) -> dict[str, Any]:

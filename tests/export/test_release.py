@@ -68,6 +68,11 @@ def test_the_manifest_says_where_the_release_came_from(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_pictures_and_the_page_of_the_evaluation_go_with_the_release(chain: Chain) -> None:
+    carried = {path.name for path in (chain.release.folder / "report").iterdir()}
+    assert {"loss.png", "tsne.png", "report.html"} <= carried
+
+
 def test_a_file_with_other_weights_fails_loudly(
     graph: ServingGraph, pictures: np.ndarray, tmp_path: Path, form: str
 ) -> None:
