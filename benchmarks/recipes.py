@@ -33,7 +33,7 @@ from training.views import random_views
 
 Result = dict[str, Any]
 _VIEWS_REPEATS = 5
-_CURVE_POINTS = 24
+_CURVE_POINTS = 12
 
 
 @dataclass(frozen=True)
