@@ -17,7 +17,7 @@ def accuracy_over_time(sides: dict[str, Any], untrained: dict[str, Any], path: P
     ours, colours = sides["ours"], {"ours": _BLUE, "lightly": _ORANGE}
     if ours["curve"]:
         minutes, accuracy = zip(*((seconds / 60, 100 * share) for seconds, share in ours["curve"]), strict=True)
-        axes.plot(minutes, accuracy, color=_BLUE, linewidth=1.6, label="ours, kNN while training")
+        axes.plot(minutes, accuracy, color=_BLUE, linewidth=1.6, label="ours, kNN on validation images")
     for name, side in sides.items():
         minute = side["seconds"] / 60
         axes.plot(minute, 100 * side["linear_accuracy"], "o", color=colours[name], label=f"{name}, linear probe")
@@ -26,7 +26,7 @@ def accuracy_over_time(sides: dict[str, Any], untrained: dict[str, Any], path: P
         level, label = 100 * side["linear_accuracy"], f"{name.replace('_', ' ')}, linear probe"
         axes.axhline(level, color=_GREY, linewidth=1, linestyle=style, label=label)
     axes.set_xlabel("minutes of training")
-    axes.set_ylabel("accuracy on test images, %")
+    axes.set_ylabel("accuracy, % (points and levels: test images)")
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -2,7 +2,8 @@
 
 Both train the same encoder (architecture, stem, first weights, channels_last) at the same image size, batch,
 precision and optimiser, with a head of the same width, two views of the same distribution and NT-Xent at the same
-temperature; in turn, for about as long. What differs is how views are made and the loop itself.
+temperature, without torch.compile; in turn, for about as long. What differs is how views are made, the loop itself, and
+on a CPU our convolutions of small maps (`training.small_maps`).
 """
 
 import tempfile
@@ -53,7 +54,7 @@ def compare_speed(
 ) -> dict[str, list[float]]:
     """Images a second of "ours" and "lightly", `repeats` turns each of about `seconds`."""
     config = resolve(config, data, device=choose_device(device))
-    a_step = step_seconds(config, data, data.image_size, options=RunOptions(device))
+    a_step = step_seconds(config, data, data.image_size, options=RunOptions(device, compile="off"))
     steps = WARM_STEPS + max(2, round(seconds / a_step))
     return in_turn(
         {
@@ -71,7 +72,9 @@ def _ours(config: PretrainConfig, data: Dataset, *, device: str) -> float:
 
 def _each_step(config: PretrainConfig, data: Dataset, *, device: str) -> list[float]:
     """Run `config` with the loop itself, in a folder that is thrown away; the seconds of each step."""
-    options = RunOptions(device, checkpoint_seconds=_NEVER, log_steps=1, monitor_steps=_NEVER, tensorboard=False)
+    options = RunOptions(
+        device, checkpoint_seconds=_NEVER, log_steps=1, monitor_steps=_NEVER, compile="off", tensorboard=False
+    )
     with tempfile.TemporaryDirectory() as folder:
         pretrain(data, Path(folder), config, options)
         return _differences([entry["seconds"] for entry in read_log(Path(folder, LOG))])

@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import Dataset
-from training.embed import embed
+from training.embed import embed_all, embedder
 from training.encoder import Encoder, freeze
+from training.evaluation.label_splits import LabelSplits, fit_and_test
 from training.folders import TEST, TRAIN, VALIDATION
 from training.knn import weighted_accuracy
 from training.pixels import Normalisation
-from training.probe import accuracy, fit_probe
-
-Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -46,18 +44,13 @@ def choose_rows(data: Dataset, most: int, *, seed: int = 0) -> Rows:
 
 def score(encoder: Encoder, normalisation: Normalisation, data: Dataset, rows: Rows, *, name: str) -> dict[str, float]:
     """Freeze `encoder` and score it: "linear_accuracy" and "knn_accuracy" (k=200, T=0.1), shares in [0, 1]."""
-    freeze(encoder)
-
-    def embedded(part: NDArray[np.int64], which: str) -> Labelled:
-        h = embed(encoder, data.images[part], normalisation, description=f"embedding {which}, {name}")
-        return h, data.labels_of(part)
-
-    train, validation = embedded(rows.train, "train"), embedded(rows.validation, "validation")
-    test = embedded(rows.test, "test")
+    chosen = np.concatenate([rows.train, rows.validation, rows.test])
+    by = embedder(freeze(encoder), normalisation)
+    h = embed_all(by, data.images, rows=chosen, description=f"embedding, {name}")
     assert data.classes is not None
-    fit = fit_probe(train, validation, data.classes)
-    memory = np.concatenate([train[0], validation[0]]), np.concatenate([train[1], validation[1]])
+    ends = np.cumsum([len(rows.train), len(rows.validation)])
+    splits = LabelSplits(tuple(data.classes), data.labels_of(chosen), *np.split(np.arange(len(chosen)), ends))
     return {
-        "linear_accuracy": accuracy(fit.probe, test[0], [data.classes[code] for code in test[1]]),
-        "knn_accuracy": weighted_accuracy(memory, test),
+        "linear_accuracy": fit_and_test(h, splits)[1],
+        "knn_accuracy": weighted_accuracy(splits.labelled(h, splits.known), splits.labelled(h, splits.test)),
     }

@@ -5,13 +5,14 @@
 
 Both sides train on train and validation images, without labels; making views counts, evaluation does not. Writes
 results as they come to --out (the same command goes on where it stopped), a picture of the accuracy over time, and
-prints a table and a last line of JSON. "random_init" is the untrained encoder, and what training has to beat. On a
-CPU both compute in bf16 where it has the instructions, else in fp32. Left out: tuning the peer.
+prints a table and a last line of JSON. "random_init" is an encoder with random weights, and what training has to
+beat. On a CPU both compute in bf16 where it has the instructions, else in fp32. Left out: tuning the peer.
 """
 
 import argparse
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ REQUEST, RESULTS, PICTURE = "request.json", "results.json", "accuracy.png"
 def compare_recipes(data: Dataset, options: argparse.Namespace) -> dict[str, Any]:
     """Train and score both sides; returns the figures of the last line, also in results.json."""
     recipe = _recipe(data, options)
+    _check(data, options)
     _check_same(options.out, recipe, data, options)
     rows = choose_rows(data, options.probe_images)
     comparison = Comparison(data, 60 * options.minutes, options.out, options.device, rows)
@@ -75,7 +77,20 @@ def compare_equal(data: Dataset, options: argparse.Namespace) -> dict[str, Any]:
 def _recipe(data: Dataset, options: argparse.Namespace) -> PretrainConfig:
     recipe = preset(options.preset, images=len(training_rows(data)), image_size=data.image_size)
     pairs = [change.partition("=") for change in options.set]
+    if malformed := [key for key, equals, _ in pairs if not equals]:
+        raise ValueError(f"--set is {malformed[0]!r}; KEY=VALUE is needed")
     return override(recipe, {key: value for key, _, value in pairs} | {"encoder.image_size": data.image_size})
+
+
+def _check(data: Dataset, options: argparse.Namespace) -> None:
+    """Refuse what would fail only once our side has trained."""
+    count = len(training_rows(data))
+    if not 2 <= options.peer_batch <= count:
+        raise ValueError(f"peer-batch is {options.peer_batch}; accepted: 2 to the {count} training images")
+    if not 0 < options.minutes < math.inf:
+        raise ValueError(f"minutes is {options.minutes:g}; it must be above 0, and finite")
+    if options.probe_images < 0:
+        raise ValueError(f"probe-images is {options.probe_images}; accepted: 0 (all) and more")
 
 
 def _check_same(out: Path, recipe: PretrainConfig, data: Dataset, options: argparse.Namespace) -> None:

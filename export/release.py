@@ -49,6 +49,7 @@ from training.checkpoint import CheckpointError, load_encoder
 from training.config import to_dict
 from training.dataset import Dataset
 from training.probe import load_probe
+from training.row_reader import RowReader
 
 _PARITY_IMAGES = 256
 _LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
@@ -145,7 +146,7 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
     _copy_report(ingredients, folder / "report")
     bar.update()
     bar.set_description("parity on real images")
-    parity = check(graph, files, data.images[data.rows("test")[:_PARITY_IMAGES]])
+    parity = check(graph, files, RowReader(data.images)(data.rows("test")[:_PARITY_IMAGES]))
     bar.update()
     bar.close()
     manifest = Manifest(
@@ -161,10 +162,19 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
             path.relative_to(folder).as_posix(): entry_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
         parity=parity,
-        metrics=metrics,
+        metrics=_without_confusion(metrics),
         lineage=_lineage(ingredients, data, to_dict(config)),
     )
     (folder / FILE_NAME).write_bytes(to_json(manifest))
+
+
+def _without_confusion(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The metrics without confusion matrices, which have as many numbers as labels squared; the report shows them."""
+
+    def less(figures: dict[str, Any]) -> dict[str, Any]:
+        return {key: value for key, value in figures.items() if key != "confusion"}
+
+    return less(metrics) | {"transfer": {name: less(moved) for name, moved in metrics["transfer"].items()}}
 
 
 def _copy_report(ingredients: Ingredients, folder: Path) -> None:

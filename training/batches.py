@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from training.device import sent
 from training.row_reader import RowReader
 
 _ORDER, _VIEWS = 0, 1  # distinct streams of one seed
+_PLACED_AT_ONCE = 4096  # images
 _DEVICE_SHARE = 0.4  # of the free memory, that the images may take on a device
 
 
@@ -93,8 +95,8 @@ class Batches:
         """The images of a step: uint8 (n, S, S, 3) on the device. Raises OSError if they can't be read."""
         if self._on_device is not None:
             chosen = self.positions(step)[self._order.part]
-            return self._on_device[torch.from_numpy(chosen).to(self._device)]
-        return self._order[step].to(self._device)
+            return self._on_device[sent(torch.from_numpy(chosen), self._device)]
+        return sent(self._order[step], self._device)
 
     def between(self, first: int, last: int, *, workers: int = 0) -> Generator[Tensor]:
         """The images of the steps from `first` up to, not including, `last`.
@@ -120,6 +122,10 @@ class Batches:
         try:
             for images in ahead:
                 yield images.to(self._device, non_blocking=True)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise OSError(f"a process that reads images died: {str(error).splitlines()[0]}") from error
         except OSError as error:  # a worker's, with its whole traceback for a message
             raise OSError(str(error).rstrip().split("OSError: ")[-1]) from error
         finally:
@@ -140,7 +146,11 @@ def _placed(reader: RowReader, rows: NDArray[np.int64], device: torch.device) ->
     free, _ = torch.cuda.mem_get_info(device)
     if reader(rows[:1]).nbytes * len(rows) > _DEVICE_SHARE * free:
         return None
-    return torch.from_numpy(reader(rows)).to(device)
+    placed = torch.empty((len(rows), *reader(rows[:1]).shape[1:]), dtype=torch.uint8, device=device)
+    for start in range(0, len(rows), _PLACED_AT_ONCE):  # never all of them in the host's memory
+        some = slice(start, start + _PLACED_AT_ONCE)
+        placed[some] = torch.from_numpy(reader(rows[some])).to(device)
+    return placed
 
 
 @contextmanager

@@ -187,11 +187,14 @@ class PretrainConfig:
 
     def view_size(self, step: int, *, total: int) -> int:
         """The side of the views of step `step` (0 to total - 1), in pixels."""
-        ends = itertools.accumulate(stage.share for stage in self.resolutions)
-        for stage, end in zip(self.resolutions, ends, strict=True):
-            if step < round(end * total):
-                return stage.size
-        return self.view_sizes[-1]
+        return next((size for size, steps in self.stages(total) if step in steps), self.view_sizes[-1])
+
+    def stages(self, total: int) -> list[tuple[int, range]]:
+        """The sides of the views in order, in pixels, each with the steps, of `total`, that it is for."""
+        ends = [round(end * total) for end in itertools.accumulate(stage.share for stage in self.resolutions)]
+        ends = [*ends[:-1], total]
+        starts = [0, *ends[:-1]]
+        return [(size, range(*steps)) for size, *steps in zip(self.view_sizes, starts, ends, strict=True)]
 
     @property
     def view_sizes(self) -> tuple[int, ...]:

@@ -3,6 +3,7 @@
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from training.config import EncoderConfig, Precision
 
@@ -20,6 +21,8 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(f"device is {name!r}; accepted: auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device is {name!r}; accepted: auto, cpu, cuda, cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device is {name!r}, but this machine has {torch.cuda.device_count()} CUDA devices")
     return device
@@ -49,9 +52,15 @@ def choose_precision(precision: Precision, device: torch.device, encoder: Encode
     return "bf16" if native and not unsafe else "fp32"
 
 
-def should_compile(choice: Compile, device: torch.device) -> bool:
-    """Whether to compile the network: "on", "off", or "auto", which is on for CUDA.
+def should_compile(choice: Compile, device: torch.device, *, processes: int = 1) -> bool:
+    """Whether to compile the network: "on", "off", or "auto", which is on for one process on CUDA.
 
-    On a CPU compiling takes minutes and gains little over oneDNN.
+    On a CPU compiling takes a minute and makes it slower. With several processes SyncBatchNorm breaks the graph at
+    every layer (torch 2.14).
     """
-    return choice == "on" or (choice == "auto" and device.type == "cuda")
+    return choice == "on" or (choice == "auto" and device.type == "cuda" and processes == 1)
+
+
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """A CPU tensor on the device; a GPU is not waited for, which a copy from pageable memory would do."""
+    return values.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else values.to(device)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from training.device import choose_device
 
+_GLOO_LOST = ("by peer", "Broken pipe", "Socket closed")  # gloo has no error of its own for a lost process
+
 
 class PeerError(RuntimeError):
     """Another process failed; it says itself why, if it can."""
@@ -41,7 +43,7 @@ def process_group(device: str = "auto") -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, dist.DistBackendError) or "by peer" in str(error):  # gloo has no error of its own
+        if isinstance(error, dist.DistBackendError) or any(sign in str(error) for sign in _GLOO_LOST):
             raise PeerError(f"stopped, because another process is gone: {str(error).split('. ')[0]}") from error
         raise
     finally:

@@ -1,10 +1,11 @@
 """Embeddings of many images: L2-normalised, float32, just as they are served.
 
-No autocast here: an embedding is stored and compared, and must not depend on the machine that made it. Convolutions
-stay as they are on the CPU too: without a backward pass `training.small_maps` was the slower (docs/decisions.md).
+No autocast and no TF32 here: an embedding is stored and compared, and must not depend on the machine that made it.
+On the CPU convolutions stay as they are: without a backward pass `training.small_maps` was slower (docs/decisions.md).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from training.encoder import Encoder
 from training.pixels import Normalisation, normalise, to_float
+from training.row_reader import RowReader
 from training.views import Draws, apply
 
 _CPU_PIXELS = 32 * 32 * 32  # a batch: its maps then stay in the caches (32 px: 1.5 times as fast as 512 at a time)
@@ -42,7 +44,7 @@ def embed(
     """uint8 (N, S, S, 3) to unit-norm float32 (N, D), on the encoder's device; rows in order.
 
     `images` may be a memory map; `quiet` shows no progress bar. Raises ValueError if the encoder is not frozen: in
-    train mode its BatchNorm would mix the images of a batch, and learn from them.
+    train mode its BatchNorm would mix the images of a batch, and learn from them. OSError: an image can't be read.
     """
     return embed_all(embedder(encoder, normalisation), images, description=None if quiet else description)
 
@@ -67,15 +69,16 @@ def embed_all(
     """Unit-norm float32 (M, D) of `images[rows]`, uint8 (N, S, S, 3), M = N without `rows`; in order.
 
     With `draws`, one for each of the M, their views are embedded instead. Without `description` there is no
-    progress bar.
+    progress bar. Raises OSError if an image can't be read.
     """
-    rows = np.arange(len(images)) if rows is None else rows
+    read, rows = RowReader(images), np.arange(len(images)) if rows is None else rows
     batch = _batch_size(images.shape[1], by.device)
     found = np.empty((len(rows), by.dim), dtype=np.float32)
-    with tqdm(total=len(rows), desc=description, unit=" images", disable=description is None) as bar:
+    bar = tqdm(total=len(rows), desc=description, unit=" images", disable=description is None)
+    with bar, full_precision(by.device):
         for start in range(0, len(rows), batch):
             part = slice(start, start + batch)
-            pixels = to_float(torch.from_numpy(np.array(images[rows[part]])).to(by.device))
+            pixels = to_float(torch.from_numpy(read(rows[part])).to(by.device))
             h = by.function(pixels if draws is None else apply(pixels, draws.rows(part)))
             found[part] = h.cpu().numpy()
             bar.update(len(h))
@@ -87,6 +90,21 @@ def embed_batch(encoder: nn.Module, images: Tensor, normalisation: Normalisation
     inputs = normalise(images, normalisation).contiguous(memory_format=torch.channels_last)
     h: Tensor = F.normalize(encoder(inputs), dim=1)
     return h
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Convolutions in real fp32 within the block: on CUDA they are TF32 by default. On the CPU it does nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = convolutions.fp32_precision
+    convolutions.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        convolutions.fp32_precision = before
 
 
 def _batch_size(size: int, device: torch.device) -> int:

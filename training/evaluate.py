@@ -5,8 +5,9 @@
 
 Writes metrics.json, report.html, tsne.png and, with labels, probe.safetensors. What fits is fitted on train, what is
 chosen is chosen on validation, and the test images are looked at once, for the numbers reported. A random encoder
-and raw pixels stand in every table, so that a bad run can't look good. Embeddings and finished tasks are kept in --out:
-the same command goes on where it was stopped. Left out: what is measured and how, and the page (`training.evaluation`).
+and raw pixels (and the ImageNet weights that a run began from) stand in every table, so that a bad run can't look good.
+Embeddings and finished tasks are kept in --out, and the same command goes on with the task it was stopped in. Left
+out: what is measured and how, and the page (`training.evaluation`).
 """
 
 import argparse
@@ -21,17 +22,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-import torch
-
 from serving.durable import publish_text, sha256_of
 from training.checkpoint import LoadedEncoder, load_encoder
 from training.dataset import Dataset
 from training.device import choose_device
-from training.evaluation.files import REPORT, write_files
+from training.evaluation.files import REPORT, intact, write_files
 from training.evaluation.finished import VERSION
 from training.evaluation.measurements import Extras, measure
-from training.evaluation.representations import random_encoder, raw_pixels, this_encoder
-from training.evaluation.subject import PROBE, Home, Subject
+from training.evaluation.representations import build_baselines, this_encoder
+from training.evaluation.subject import Home, Subject
 from training.evaluation.tables import tables
 from training.evaluation.transfer import load_targets
 from training.interrupts import Interrupted
@@ -56,13 +55,16 @@ def evaluate(
 
     The metrics (also metrics.json): "linear_probe" {"accuracy", "C", "validation_accuracy"}, "knn" {"k10", "k200"},
     "few_labels" and "fine_tuning" by share of the labels, "augmented_probe", "per_class", "confusion" (None without
-    labels or unless asked for), "signals", "baselines" by name with the same, "transfer" by data set, "checkpoint" and
-    "dataset" (digests), "counts". Accuracies are shares in [0, 1], on test. Where all this is in `out` already for the
-    same checkpoint, data and wishes, it is returned without work; what of it is there is reused.
+    labels or unless asked for), "signals", "baselines" by name with the same, "transfer" by data set, "checkpoint",
+    "dataset" and "probe_sha256" (digests), "counts", "files". Accuracies are shares in [0, 1], on test. Where all this
+    is in `out` already for the same checkpoint, data and wishes, it is returned without work; what of it is there is
+    reused.
 
-    Raises ValueError if the image sizes of checkpoint and data differ, or another evaluation is at work in `out`;
-    `CheckpointError` for a bad checkpoint; `SourceError` for a bad folder to transfer to.
+    Raises ValueError for a device that is not there, if the image sizes of checkpoint and data differ, or another
+    evaluation is at work in `out`; `CheckpointError` for a bad checkpoint; `SourceError` for a bad folder to transfer
+    to; OSError if an image can't be read.
     """
+    where = choose_device(device)
     loaded = load_encoder(path)
     _check_size(loaded, dataset)
     targets = load_targets(extras.transfer_to, image_size=dataset.image_size)
@@ -77,10 +79,11 @@ def evaluate(
             return done
         for name in (METRICS, REPORT):
             (out / name).unlink(missing_ok=True)
-        subjects = _subjects(dataset, loaded, request["checkpoint"], out, where=choose_device(device))
-        subjects = subjects if baselines else subjects[:1]
+        compared = build_baselines(dataset, loaded, where) if baselines else []
+        own = this_encoder(loaded, request["checkpoint"], where)
+        subjects = [Subject(one, dataset, Home(out)) for one in (own, *compared)]
         metrics = request | {"counts": dataset.facts["counts"]} | measure(subjects, loaded, extras, targets)
-        write_files(path, out, metrics, subjects[0], loaded)
+        metrics |= write_files(path, out, metrics, subjects[0], loaded)
         text = json.dumps(metrics, indent=1)
         publish_text(out / METRICS, text)  # last: with it, everything is there
     result: dict[str, Any] = json.loads(text)
@@ -110,8 +113,8 @@ def _done(out: Path, request: dict[str, Any]) -> dict[str, Any] | None:
         metrics: dict[str, Any] = json.loads((out / METRICS).read_text())
     except (OSError, ValueError):
         return None
-    whole = (out / REPORT).exists() and (metrics.get("linear_probe") is None or (out / PROBE).exists())
-    return metrics if whole and all(metrics.get(key) == value for key, value in request.items()) else None
+    asked = all(metrics.get(key) == value for key, value in request.items())
+    return metrics if asked and intact(out, metrics) else None
 
 
 def _check_size(loaded: LoadedEncoder, dataset: Dataset) -> None:
@@ -121,12 +124,6 @@ def _check_size(loaded: LoadedEncoder, dataset: Dataset) -> None:
             f"the data has images of {dataset.image_size} px, the checkpoint learnt at {size} px; prepare the data "
             f"with --image-size {size}"
         )
-
-
-def _subjects(dataset: Dataset, loaded: LoadedEncoder, digest: str, out: Path, *, where: torch.device) -> list[Subject]:
-    """This encoder, and the baselines."""
-    found = [this_encoder(loaded, digest, where), random_encoder(loaded, where), raw_pixels(dataset)]
-    return [Subject(one, dataset, Home(out)) for one in found]
 
 
 @contextmanager
@@ -147,7 +144,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:N")
     parser.add_argument(
-        "--baselines", action=argparse.BooleanOptionalAction, default=True, help="a random encoder and raw pixels"
+        "--baselines",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a random encoder, raw pixels, first weights",
     )
     parser.add_argument(
         "--augmented-probe",

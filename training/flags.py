@@ -4,6 +4,7 @@ Left out: what they mean; that is documented where it is used, in `training.conf
 """
 
 import argparse
+import logging
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from training.pace import scaled
 from training.presets import PRESETS, preset
 from training.run import CHECKPOINT, DEFAULTS, RunOptions, stored_config, training_rows
 from training.values import parse
+
+logger = logging.getLogger(__name__)
 
 _KEYS: dict[str, str] = {
     "epochs": "epochs",
@@ -62,18 +65,20 @@ def configuration(flags: argparse.Namespace, dataset: Dataset) -> PretrainConfig
     epochs = parse(changes.get("epochs"))
     known = epochs if type(epochs) is int else None  # what is no number, `override` refuses
     recipe = preset(flags.preset, images=len(training_rows(dataset)), image_size=dataset.image_size, epochs=known)
+    if flags.minutes is None:
+        return override(recipe, changes)
+    if length := {"epochs", "steps"} & changes.keys():
+        raise ValueError(f"{length.pop()} and minutes ({flags.minutes:g}) both give the length; take one of them")
     return _in_time(override(recipe, changes), flags, dataset)
 
 
 def _in_time(recipe: PretrainConfig, flags: argparse.Namespace, dataset: Dataset) -> PretrainConfig:
     """The recipe scaled to --minutes; a run that has begun keeps its number of steps, whatever the pace is now."""
-    if flags.minutes is None:
-        return recipe
-    if flags.epochs is not None:
-        raise ValueError(f"epochs is {flags.epochs} and minutes is {flags.minutes:g}; only one can decide the length")
     if flags.fresh or not (flags.out / CHECKPOINT).exists():
         return scaled(recipe, dataset, 60 * flags.minutes, options=run_options(flags))
     begun = stored_config(flags.out)
+    length = f"{begun.steps} steps" if begun.steps else f"{begun.epochs} epochs"
+    logger.warning("%s has begun as a run of %s, and stays one; --fresh starts over", flags.out, length)
     optimiser = replace(recipe.optimiser, warmup_epochs=begun.optimiser.warmup_epochs)
     return replace(recipe, steps=begun.steps, epochs=begun.epochs, optimiser=optimiser)
 

@@ -19,22 +19,19 @@ Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 _Vote = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
-def majority_accuracy(memory: Labelled, queries: Labelled, *, k: int = MAJORITY_K) -> float:
-    """The share of queries whose k nearest of memory mostly bear their label.
-
-    Both are unit-norm embeddings (N, D) with label indices (N,). Of labels with equal counts the one with the
-    larger sum of similarities wins.
-    """
-    return _share_right(memory, queries, [(k, _majority)])[0]
-
-
 def weighted_accuracy(memory: Labelled, queries: Labelled, *, k: int = WEIGHTED_K) -> float:
-    """The same with each neighbour's vote weighted by exp(cosine / 0.1)."""
+    """The share of queries that bear the label for which their k nearest of memory vote, by exp(cosine / 0.1).
+
+    Both are unit-norm embeddings (N, D) with label indices (N,).
+    """
     return _share_right(memory, queries, [(k, _weighted)])[0]
 
 
 def knn_accuracies(memory: Labelled, queries: Labelled, *, description: str | None = None) -> dict[str, float]:
-    """Both customary readings, "k10" and "k200", from one search; with a progress bar where it has a description."""
+    """Both customary readings, "k10" and "k200", from one search; with a progress bar where it has a description.
+
+    Of labels with equal counts among the 10 the one with the larger sum of similarities wins.
+    """
     votes = [(MAJORITY_K, _majority), (WEIGHTED_K, _weighted)]
     k10, k200 = _share_right(memory, queries, votes, description=description)
     return {"k10": k10, "k200": k200}

@@ -1,8 +1,9 @@
-"""Signals while a run trains: some held-out images, embedded now and then, and a warning in plain words.
+"""Signals while a run trains: some images, embedded now and then, and a warning in plain words.
 
 Alignment, uniformity, spread and RankMe need no labels; online kNN is measured where there are some. Nothing here
-changes the run: the encoder is in eval mode meanwhile, no random number of the run is drawn, and the images are
-held out where there are enough of them. Left out: what decides anything; a run is chosen by `training.evaluate`.
+changes the run: the encoder is in eval mode meanwhile, and no random number of the run is drawn. The images looked at
+are validation's, which pretraining sees without labels; test images are left alone where there are enough others.
+Left out: what decides anything; an encoder is judged by `training.evaluate`.
 """
 
 from collections.abc import Iterator
@@ -22,10 +23,10 @@ from training.pixels import Normalisation
 from training.row_reader import RowReader
 from training.signals import alignment, label_free_signals
 
-HELD_OUT_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
+QUERIES_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
 _ENOUGH = 20
 SPREAD_LEAST, RANKME_LEAST = 0.1, 3.0
-ALIGNMENT_BY_CHANCE = 1.8  # of 2: two views of an image are then as far apart as any two images
+ALIGNMENT_BY_CHANCE = 1.8  # 2 is expected of any two images, evenly spread; the most there can be is 4
 
 
 class Monitor:
@@ -35,18 +36,19 @@ class Monitor:
         self._dataset, self._normalisation, self._views = dataset, normalisation, views
         self._read = RowReader(dataset.images)
         rng = np.random.default_rng(0)
-        held_out = _validation_or_test(dataset)
-        most = min(HELD_OUT_MOST, max(2, len(dataset) // 2))  # of few images, too, leave some to be neighbours
-        self._queries = np.sort(rng.permutation(held_out)[:most])
+        candidates = _validation_or_more(dataset)
+        most = min(QUERIES_MOST, max(2, len(dataset) // 2))  # of few images, too, leave some to be neighbours
+        self._queries = np.sort(rng.permutation(candidates)[:most])
         others = np.setdiff1d(dataset.rows(TRAIN), self._queries)
         self._memory = np.sort(rng.permutation(others)[:MEMORY_MOST])
+        self._aligned = np.sort(rng.permutation(self._queries)[:ALIGNED_MOST])
 
     def measure(self, encoder: Encoder) -> dict[str, float]:
         """ "alignment", "uniformity", "spread", "rankme"; with labels also "knn", a share (k=200, T=0.1)."""
         with _evaluating(encoder):
             h = self._embed(encoder, self._queries)
             signals = label_free_signals(h)
-            few = self._read(self._queries[:ALIGNED_MOST])
+            few = self._read(self._aligned)
             signals["alignment"] = alignment(encoder, few, self._normalisation, views=self._views)
             if self._dataset.labels is not None and len(self._memory):
                 known = self._embed(encoder, self._memory)
@@ -55,31 +57,36 @@ class Monitor:
         return {name: round(value, 5) for name, value in signals.items()}
 
     def warnings(self, signals: dict[str, float]) -> list[str]:
-        """What signals say that a user should know, in plain words; usually nothing."""
-        found = []
-        if signals["spread"] < SPREAD_LEAST:
-            found.append(
-                f"the embeddings have collapsed: all images get nearly the same one (spread {signals['spread']:.3f}, "
-                f"healthy is above {SPREAD_LEAST}). Try a lower --lr, a larger --batch-size or a higher --temperature"
-            )
-        elif signals["rankme"] < min(RANKME_LEAST, len(self._queries) / 4):
-            found.append(
-                f"the embeddings use {signals['rankme']:.1f} dimensions only (RankMe; healthy is tens and more): "
-                "dimensional collapse. Try --head mlp, stronger views or a lower --lr"
-            )
-        if signals["alignment"] > ALIGNMENT_BY_CHANCE:
-            found.append(
-                f"two views of an image are as far apart as two images (alignment {signals['alignment']:.2f} of 2): "
-                "nothing is learnt. Try gentler views (--set views.crop_min=0.5) or another --lr"
-            )
-        return found
+        """What signals that were measured here say; see the function."""
+        return warnings(signals, len(self._queries))
 
     def _embed(self, encoder: Encoder, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         return embed(encoder, self._read(rows), self._normalisation, quiet=True)
 
 
-def _validation_or_test(dataset: Dataset) -> NDArray[np.int64]:
-    """Rows that are not trained on, or hardly: validation; with test, if that is too small; else all."""
+def warnings(signals: dict[str, float], count: int) -> list[str]:
+    """What signals of `count` images say that a user should know, in plain words; usually nothing."""
+    found = []
+    if signals["spread"] < SPREAD_LEAST:
+        found.append(
+            f"the embeddings have collapsed: all images get nearly the same one (spread {signals['spread']:.3f}, "
+            f"healthy is above {SPREAD_LEAST}). Try a lower --lr, a larger --batch-size or a higher --temperature"
+        )
+    elif signals["rankme"] < min(RANKME_LEAST, count / 4):
+        found.append(
+            f"the embeddings use {signals['rankme']:.1f} dimensions only (RankMe; healthy is tens and more): "
+            "dimensional collapse. Try --head mlp, stronger views or a lower --lr"
+        )
+    if signals["alignment"] > ALIGNMENT_BY_CHANCE:
+        found.append(
+            f"two views of an image are as far apart as two images (alignment {signals['alignment']:.2f}, by chance "
+            "2): nothing is learnt. Try gentler views (--set views.crop_min=0.5) or another --lr"
+        )
+    return found
+
+
+def _validation_or_more(dataset: Dataset) -> NDArray[np.int64]:
+    """Rows of validation; with test, if these are too few; else of all."""
     for splits in ((VALIDATION,), (VALIDATION, TEST)):
         rows = dataset.rows(*splits)
         if len(rows) >= _ENOUGH:

@@ -1,7 +1,7 @@
 """A recipe scaled to a time: how long its steps take on this machine, and how many fit.
 
 A few real steps are taken at each resolution that the recipe has, on weights that are thrown away. Left out: what a
-long run loses to a hot or busy machine, and the time that signals and checkpoints take.
+long run loses to a hot or busy machine, what `--workers` gain, and the time that signals and checkpoints take.
 """
 
 import logging
@@ -12,13 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from training.batches import Batches
 from training.config import PretrainConfig, Resolution
 from training.dataset import Dataset
 from training.device import should_compile
-from training.distributed import own_device, shared
+from training.distributed import own_device, shared, world_size
 from training.run import RunOptions, open_run, training_rows
-from training.step import build_network, own_part, prepare, train_step
+from training.step import build_network, own_batches, prepare, train_step
 
 logger = logging.getLogger(__name__)
 
@@ -28,10 +27,10 @@ WARM_STEPS, TIMED_STEPS = 2, 5
 def scaled(recipe: PretrainConfig, data: Dataset, seconds: float, *, options: RunOptions) -> PretrainConfig:
     """`recipe` with as many steps as take `seconds` on this machine, its warm-up the same share of the whole.
 
-    Raises ValueError unless `seconds` is above 0.
+    Raises ValueError unless `seconds` is above 0 and finite.
     """
-    if not seconds > 0:
-        raise ValueError(f"minutes is {seconds / 60:g}; it must be above 0")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"minutes is {seconds / 60:g}; it must be above 0, and finite")
     stages = recipe.resolutions or (Resolution(data.image_size, 1.0),)
     mean = sum(stage.share * step_seconds(recipe, data, stage.size, options=options) for stage in stages)
     steps = max(2, round(seconds / mean))
@@ -55,17 +54,10 @@ def step_seconds(recipe: PretrainConfig, data: Dataset, size: int, *, options: R
     device = own_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         state = open_run(data, Path(folder), config, device=device)
-    network = build_network(state, compiled=should_compile(options.compile, device))
+    network = build_network(state, compiled=should_compile(options.compile, device, processes=world_size()))
     state.encoder.train()
     config, taken = state.config, []
-    batches = Batches(
-        data.images,
-        training_rows(data),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        part=own_part(config.batch_size),
-    )
+    batches = own_batches(state, data)
     for step in range(WARM_STEPS + TIMED_STEPS):
         start = time.perf_counter()
         images = batches(step % batches.steps_per_epoch)

@@ -37,8 +37,9 @@ def to_float(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor, normalisation: Normalisation) -> Tensor:
     """(N, 3, H, W) float in [0, 1] to (x - mean) / std by channel, the same shape and type."""
+    # Filled in where the images are: a tensor copied to a GPU would wait for it.
     mean, std = (
-        torch.tensor(values, dtype=images.dtype, device=images.device).view(1, 3, 1, 1) for values in normalisation
+        torch.cat([images.new_full((1, 1, 1, 1), value) for value in values], dim=1) for values in normalisation
     )
     return (images - mean) / std
 

@@ -24,15 +24,24 @@ from training.checkpoint import TrainingState
 from training.config import PretrainConfig
 from training.dataset import Dataset
 from training.device import should_compile
-from training.distributed import PeerError, on_first_rank, own_device, process_group, rank, shared, stop_together
+from training.distributed import (
+    PeerError,
+    on_first_rank,
+    own_device,
+    process_group,
+    rank,
+    shared,
+    stop_together,
+    world_size,
+)
 from training.flags import configuration, parse_flags, run_options
 from training.interrupts import Interrupted, Interrupts
 from training.log import read_log
 from training.optimise import build_schedule
 from training.recorder import recorder
 from training.report import loss_curve
-from training.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run, training_rows
-from training.step import Inputs, build_network, own_part, prepare, train_step
+from training.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run
+from training.step import Inputs, build_network, own_batches, prepare, train_step
 
 __all__ = ["NonFiniteLoss", "RunOptions", "main", "pretrain"]
 
@@ -57,7 +66,7 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
         logger.info("already finished: %s (%d steps)", out / CHECKPOINT, state.step)
     else:
         train(state, dataset, out, options)
-    if rank() == 0 and (not (out / LOSS_PICTURE).exists() or state.step == state.total_steps):
+    if rank() == 0:
         loss_curve(read_log(out / LOG), out / LOSS_PICTURE)
     return out / CHECKPOINT
 
@@ -65,10 +74,10 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
 def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions) -> None:
     """Take every step from `state.step` on, logging and saving as `options` say."""
     device = next(state.encoder.parameters()).device
-    batches = _batches(state, dataset, device)
+    batches = own_batches(state, dataset)
     warmup = min(round(state.config.optimiser.warmup_epochs * batches.steps_per_epoch), state.total_steps - 1)
     schedule = build_schedule(state.optimiser, total=state.total_steps, warmup=warmup, done=state.step)
-    network = build_network(state, compiled=should_compile(options.compile, device))
+    network = build_network(state, compiled=should_compile(options.compile, device, processes=world_size()))
     state.encoder.train()
     state.head.train()
     with (
@@ -76,7 +85,7 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
         closing(_stream(state, batches, options.workers)) as stream,
         recorder(state, dataset, out, options, batches.steps_per_epoch) as record,
     ):
-        inputs: Inputs | None = next(stream)
+        inputs = _first(stream, device)
         while inputs is not None:
             rate = float(schedule.get_last_lr()[0])
             own_loss = train_step(state, network, inputs)
@@ -98,24 +107,19 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
                 raise Interrupted(signal.Signals(int(max(signals))))
 
 
-def _batches(state: TrainingState, dataset: Dataset, device: torch.device) -> Batches:
-    config = state.config
-    return Batches(
-        dataset.images,
-        training_rows(dataset),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        device=device,
-        part=own_part(config.batch_size),
-    )
-
-
 def _stream(state: TrainingState, batches: Batches, workers: int) -> Generator[Inputs]:
     """The inputs of every step that is left."""
     first, total = state.step, state.total_steps
     with closing(batches.between(first, total, workers=workers)) as read:
         for step, images in enumerate(read, first):
             yield prepare(state.config, images, step, total=total)
+
+
+def _first(stream: Iterator[Inputs], device: torch.device) -> Inputs | None:
+    """The first inputs of every process, or the error of all."""
+    inputs, error = _next(stream)
+    stop_together(error, [failed for (failed,) in shared([float(error is not None)], device)])
+    return inputs
 
 
 def _next(stream: Iterator[Inputs]) -> tuple[Inputs | None, OSError | None]:

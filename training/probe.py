@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from serving.durable import publish_file
 
 FORMAT = "simclr-probe/1"
-INVERSE_REGULARISATION = (1e-4, 1e-3, 1e-2, 1e-1)
+INVERSE_REGULARISATION = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _ITERATIONS = 300
 _THREADS_FROM = 20_000_000  # numbers in the embeddings
 
@@ -107,10 +108,18 @@ def fold(pipeline: Pipeline, classes: tuple[str, ...]) -> Probe:
     scikit-learn keeps one row for two labels; half of it with each sign gives the same probabilities.
     """
     scaler, regression = pipeline[0], pipeline[1]
-    weight = regression.coef_ / scaler.scale_
-    bias = regression.intercept_ - weight @ scaler.mean_
+    weight, bias = regression.coef_, regression.intercept_
     if len(classes) == 2:
         weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    return fold_in(weight, bias, mean=scaler.mean_, scale=scaler.scale_, classes=classes)
+
+
+def fold_in(
+    weight: NDArray[Any], bias: NDArray[Any], *, mean: NDArray[Any], scale: NDArray[Any], classes: tuple[str, ...]
+) -> Probe:
+    """The probe whose logits of h are those of weight (C, D) and bias (C,) on (h - mean) / scale."""
+    weight = weight / scale
+    bias = bias - weight @ mean
     return Probe(weight.astype(np.float32), bias.astype(np.float32), classes)
 
 

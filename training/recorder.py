@@ -6,7 +6,7 @@ Only rank 0 has a `Recorder`; the other processes have a `SilentRecorder`, which
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +26,7 @@ from training.run import CHECKPOINT, LOG, RunOptions
 logger = logging.getLogger(__name__)
 
 _MONITORED_MOST = 20  # times a run, if not asked otherwise
+_FEW_EPOCHS = 4
 
 
 class SilentRecorder:
@@ -62,13 +63,12 @@ class Recorder(SilentRecorder):
             config.batch_size, config.views.count, config.temperature, decoupled=config.loss == "dcl"
         )
         self.monitor = Monitor(dataset, state.normalisation, config.views)
-        self.monitor_steps = options.monitor_steps or per_epoch * math.ceil(
-            state.total_steps / per_epoch / _MONITORED_MOST
-        )
+        self.monitor_steps = options.monitor_steps or _monitor_steps(state.total_steps, per_epoch)
         self.log = Log(out / LOG, done=state.step)
         self.curves = Curves(out, done=state.step) if options.tensorboard else None
         self.bar = tqdm(total=state.total_steps, initial=state.step, desc="pretraining", unit=" steps")
         self.losses: list[float] = []
+        self.rate = 0.0
         self.told = state.seconds
         self.last = self.saved = time.monotonic()
 
@@ -87,13 +87,15 @@ class Recorder(SilentRecorder):
         return since >= self.options.checkpoint_seconds * (1 if step % self.per_epoch == 0 else 10)
 
     def save(self) -> None:
-        """Write the checkpoint, and all curves up to it; the time it takes is none of the training's."""
+        """Write log, curves and checkpoint; the time it takes is none of the training's.
+
+        Where the log or a signal has failed, the checkpoint is written all the same, and then the error raised.
+        """
+        if self.error is None:
+            self._attempt(self._flush)
+        save(self.out / CHECKPOINT, self.state)
         if self.error is not None:
             raise self.error
-        if self.curves is not None:
-            with self._writing():
-                self.curves.flush()
-        save(self.out / CHECKPOINT, self.state)
         self.last = self.saved = time.monotonic()
 
     def record(self, loss: float, rate: float) -> None:
@@ -101,14 +103,29 @@ class Recorder(SilentRecorder):
         state = self.state
         state.seconds += time.monotonic() - self.last
         self.losses.append(loss)
+        self.rate = rate
         self.bar.update()
+        self._attempt(self._tell)
+        self.last = time.monotonic()
+
+    def _attempt(self, action: Callable[[], None]) -> None:
         try:
-            signals = self._signals()
-            if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
-                self._write(rate, signals)
+            action()
         except OSError as error:
             self.error = error
-        self.last = time.monotonic()
+
+    def _tell(self) -> None:
+        state, signals = self.state, self._signals()
+        if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
+            self._write(signals)
+
+    def _flush(self) -> None:
+        """A resumed run goes on from the checkpoint: what the log has not yet told by then would be lost."""
+        if self.losses:
+            self._write({})
+        if self.curves is not None:
+            with self._writing():
+                self.curves.flush()
 
     def _signals(self) -> dict[str, float]:
         state = self.state
@@ -119,7 +136,7 @@ class Recorder(SilentRecorder):
             logger.warning("step %d: %s", state.step, warning)
         return signals
 
-    def _write(self, rate: float, signals: dict[str, float]) -> None:
+    def _write(self, signals: dict[str, float]) -> None:
         state, steps = self.state, len(self.losses)
         state.loss = sum(self.losses) / steps
         a_step = max(state.seconds - self.told, 1e-9) / steps
@@ -128,20 +145,28 @@ class Recorder(SilentRecorder):
             "epoch": round(state.step / self.per_epoch, 4),
             "loss": state.loss,
             "floor": self.floor,
-            "lr": rate,
+            "lr": self.rate,
             "view_size": state.config.view_size(state.step - 1, total=state.total_steps),
             "images_per_s": round(state.config.batch_size / a_step, 2),
             "seconds": round(state.seconds, 3),
-            "eta_seconds": round(a_step * (state.total_steps - state.step), 1),
+            "eta_seconds": round(a_step * self._steps_left(), 1),
         } | signals
         with self._writing():
             self.log.write(entry)
             if self.curves is not None:
                 self.curves.write(entry)
         self.bar.set_postfix_str(
-            f"loss {state.loss:.3f} (floor {self.floor:.2f}), lr {rate:.3g}, {entry['images_per_s']:.0f} images/s"
+            f"loss {state.loss:.3f} (floor {self.floor:.2f}), lr {self.rate:.3g}, {entry['images_per_s']:.0f} images/s"
         )
         self.losses, self.told = [], state.seconds
+
+    def _steps_left(self) -> float:
+        """The steps that are left, each counted by the area of its views beside that of the present ones."""
+        config, done, total = self.state.config, self.state.step, self.state.total_steps
+        now = config.view_size(done - 1, total=total)
+        return sum(
+            (size / now) ** 2 * len(range(max(done, steps.start), steps.stop)) for size, steps in config.stages(total)
+        )
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -149,6 +174,13 @@ class Recorder(SilentRecorder):
             yield
         except OSError as error:
             raise OSError(f"can't write the log {self.out / LOG}: {error}; the last checkpoint is untouched") from error
+
+
+def _monitor_steps(total: int, per_epoch: int) -> int:
+    """Whole epochs, at most 20 times a run; of a run of few epochs parts, for a collapse to be told in time."""
+    if total < _FEW_EPOCHS * per_epoch:
+        return math.ceil(total / _MONITORED_MOST)
+    return per_epoch * math.ceil(total / per_epoch / _MONITORED_MOST)
 
 
 def recorder(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions, per_epoch: int) -> SilentRecorder:

@@ -46,9 +46,9 @@ class RowReader:
 
     def _fill(self, target: NDArray[np.uint8], row: int) -> None:
         assert self._path is not None
-        if self._file is None:
-            self._file = os.open(self._path, os.O_RDONLY)
         try:
+            if self._file is None:
+                self._file = os.open(self._path, os.O_RDONLY)
             read = os.preadv(self._file, [target.data], self._offset + row * target.nbytes)
         except OSError as error:
             raise OSError(f"can't read image {row} of {self._path}: {error.strerror}") from error

@@ -38,7 +38,8 @@ CHECKPOINT, LOG, LOSS_PICTURE = "checkpoint.safetensors", "log.jsonl", "loss.png
 class RunOptions:
     """How a run is carried out, without effect on what it learns. Times in seconds.
 
-    `monitor_steps`: how often signals are measured; 0 is at the ends of epochs, at most 20 times in all. `workers`:
+    `monitor_steps`: how often signals are measured; 0 is at the ends of epochs, in a run of fewer than four epochs
+    within them, at most 20 times in all. `workers`:
     processes that read ahead images which do not lie on the device. `compile` "auto" is on for CUDA.
     """
 
@@ -52,6 +53,7 @@ class RunOptions:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
+        between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e12)
         between("log_steps", self.log_steps, 1, 1 << 40)
         between("monitor_steps", self.monitor_steps, 0, 1 << 40)
         between("workers", self.workers, 0, 256)
@@ -88,15 +90,15 @@ def open_run(
     checkpoint can't be read.
     """
     path = out / CHECKPOINT
-    if fresh:
-        path.unlink(missing_ok=True)
-    resuming = path.exists()
+    resuming = path.exists() and not fresh
     if resuming and config.precision == "auto":
         config = replace(config, precision=stored_config(out).precision)
     config = resolve(config, dataset, device=device)
     if resuming:
         _check_same(path, config, dataset)
     state = _new_state(config, dataset, device)
+    if fresh:
+        path.unlink(missing_ok=True)  # only now: the new run is possible
     if resuming:
         restore(path, state)
         logger.info("resuming %s at step %d of %d", out, state.step, state.total_steps)

@@ -5,15 +5,18 @@ All are of unit-norm embeddings h. A collapsed encoder, which gives every image 
 uniformity and a spread near 0; one that uses a few dimensions only, as a RankMe of that few.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from training.batches import views_generator
 from training.config import ViewsConfig
-from training.embed import Embedder, embed_batch
+from training.embed import Embedder, embed_batch, full_precision
 from training.encoder import Encoder
 from training.pixels import Normalisation
+from training.row_reader import RowReader
 from training.views import random_views
 
 _BATCH = 128
@@ -49,7 +52,7 @@ def rankme(h: NDArray[np.float32]) -> float:
 def alignment(
     encoder: Encoder, images: NDArray[np.uint8], normalisation: Normalisation, *, views: ViewsConfig
 ) -> float:
-    """The mean of |h(view) - h(other view)|^2 over images (N, S, S, 3); 0 is perfect invariance."""
+    """The mean of |h(view) - h(other view)|^2 over images (N, S, S, 3), of 0 to 4; 0 is perfect invariance."""
     device = next(encoder.parameters()).device
     by = Embedder(lambda view: embed_batch(encoder, view, normalisation), encoder.embedding_dim, device)
     return alignment_by(by, images, views=views)
@@ -58,9 +61,11 @@ def alignment(
 @torch.inference_mode()
 def alignment_by(by: Embedder, images: NDArray[np.uint8], *, views: ViewsConfig) -> float:
     """The same for anything that embeds."""
-    distances = []
-    for number, start in enumerate(range(0, len(images), _BATCH)):
-        pixels = torch.from_numpy(np.array(images[start : start + _BATCH])).to(by.device)
-        first, second, *_ = map(by.function, random_views(pixels, views, views_generator(0, number)))
-        distances.append((first - second).square().sum(dim=1).cpu())
+    read, rows, distances = RowReader(images), np.arange(len(images)), []
+    pair = replace(views, count=2)  # of more views the first two would be the same
+    with full_precision(by.device):
+        for number, start in enumerate(range(0, len(images), _BATCH)):
+            pixels = torch.from_numpy(read(rows[start : start + _BATCH])).to(by.device)
+            first, second = map(by.function, random_views(pixels, pair, views_generator(0, number)))
+            distances.append((first - second).square().sum(dim=1).cpu())
     return float(torch.cat(distances).mean())

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batches import views_generator
+from training.batches import Batches, views_generator
 from training.checkpoint import TrainingState
 from training.config import PretrainConfig
+from training.dataset import Dataset
 from training.distributed import rank, world_size
 from training.encoder import Encoder
 from training.nt_xent import nt_xent
 from training.pixels import Normalisation, normalise
+from training.run import training_rows
 from training.views import Draws, apply_all, draw_all
 
 
@@ -81,6 +83,19 @@ def own_part(batch_size: int) -> slice:
     return slice(rank() * count, (rank() + 1) * count)
 
 
+def own_batches(state: TrainingState, dataset: Dataset) -> Batches:
+    """The run's batches, of which this process gets its part."""
+    config = state.config
+    return Batches(
+        dataset.images,
+        training_rows(dataset),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        device=next(state.encoder.parameters()).device,
+        part=own_part(config.batch_size),
+    )
+
+
 def prepare(config: PretrainConfig, images: Tensor, step: int, *, total: int) -> Inputs:
     """The inputs of step `step` of `total` from this process's images, uint8 (n, S, S, 3).
 
@@ -100,7 +115,8 @@ def train_step(state: TrainingState, network: nn.Module, inputs: Inputs) -> Tens
     """
     state.optimiser.zero_grad(set_to_none=True)
     count = len(inputs.images)
-    size = state.config.chunk_size or count
+    size = min(state.config.chunk_size or count, count)
+    size = -(-count // -(-count // size))  # as even as may be: BatchNorm over one image would know two rows only
     chunks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
     if len(chunks) > 1:
         return _chunked(state, network, inputs, chunks)

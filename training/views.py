@@ -19,6 +19,7 @@ from torch import Tensor
 
 from training.colour import OPERATIONS, grey
 from training.config import ViewsConfig
+from training.device import sent
 from training.pixels import to_float
 
 CROP_RATIO = (3 / 4, 4 / 3)
@@ -104,19 +105,19 @@ def apply(images: Tensor, draws: Draws, *, size: int | None = None) -> Tensor:
     """The views that `draws` describes: float (N, 3, H, W) in [0, 1] to (N, 3, T, T), or (N, 3, H, W) without size."""
     device, dtype = images.device, images.dtype
     height, width = images.shape[2:]
-    top, left, crop_height, crop_width = draws.crop.to(device).unbind(1)
+    top, left, crop_height, crop_width = sent(draws.crop, device).unbind(1)
     rows = resize_matrix(top, crop_height, source=height, target=size or height)
     columns = resize_matrix(left, crop_width, source=width, target=size or width)
-    columns = torch.where(draws.flip.to(device)[:, None, None], columns.flip(1), columns)
+    columns = torch.where(sent(draws.flip, device)[:, None, None], columns.flip(1), columns)
     views = _map_axes(images, rows.to(dtype), columns.to(dtype))
     for place in range(4):
         for number, operation in enumerate(OPERATIONS):
             chosen = (draws.coloured & (draws.order[:, place] == number)).nonzero()[:, 0]
             if len(chosen):
-                factor = draws.factors[chosen, number].to(device, dtype).view(-1, 1, 1, 1)
-                chosen = chosen.to(device)
+                factor = sent(draws.factors[chosen, number].to(dtype), device).view(-1, 1, 1, 1)
+                chosen = sent(chosen, device)
                 views[chosen] = operation(views[chosen], factor)
-    greyed = draws.greyed.nonzero()[:, 0].to(device)
+    greyed = sent(draws.greyed.nonzero()[:, 0], device)
     views[greyed] = grey(views[greyed]).expand(-1, 3, -1, -1)
     return _blur(views, draws)
 
@@ -140,13 +141,14 @@ def resize_matrix(start: Tensor, length: Tensor, *, source: int, target: int) ->
 def blur_matrix(sigma: Tensor, *, size: int, radius: int) -> Tensor:
     """The matrices of a Gaussian blur along an axis of `size` pixels, reflecting at its ends.
 
-    `sigma` is float32 (N,), in pixels; the kernel has 2 radius + 1 taps. Returns float32 (N, size, size).
+    `sigma` is float32 (N,), in pixels; the kernel has 2 radius + 1 taps. Returns float32 (N, size, size) beside it.
     """
-    taps = torch.arange(-radius, radius + 1)
+    device = sigma.device
+    taps = torch.arange(-radius, radius + 1, device=device)
     kernel = torch.softmax(-0.5 * (taps[None] / sigma[:, None]) ** 2, dim=1)
-    index = (torch.arange(size)[:, None] + taps[None]).abs()  # reflect below 0 ...
+    index = (torch.arange(size, device=device)[:, None] + taps[None]).abs()  # reflect below 0 ...
     index = (size - 1) - ((size - 1) - index).abs()  # ... and above size - 1
-    matrix = torch.zeros(len(sigma), size, size)
+    matrix = torch.zeros(len(sigma), size, size, device=device)
     return matrix.scatter_add_(2, index.expand(len(sigma), -1, -1), kernel[:, None, :].expand(-1, size, -1))
 
 
@@ -156,8 +158,10 @@ def _blur(views: Tensor, draws: Draws) -> Tensor:
         return views
     height, width = views.shape[2:]
     radius = max(1, int(BLUR_SHARE * min(height, width)) // 2)
-    rows, columns = (blur_matrix(draws.sigma[blurred], size=size, radius=radius).to(views) for size in (height, width))
-    blurred = blurred.to(views.device)
+    sigma = sent(draws.sigma[blurred], views.device)
+    rows = blur_matrix(sigma, size=height, radius=radius).to(views.dtype)
+    columns = rows if width == height else blur_matrix(sigma, size=width, radius=radius).to(views.dtype)
+    blurred = sent(blurred, views.device)
     views[blurred] = _map_axes(views[blurred], rows, columns)
     return views
 

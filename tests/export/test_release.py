@@ -13,7 +13,7 @@ import torch
 from export.graph import ServingGraph
 from export.onnx import write_onnx
 from export.parity import LARGEST_DIFFERENCE, LEAST_COSINE, ParityError, check, eager, measure
-from export.release import Ingredients, main, publish, versions
+from export.release import Ingredients, _without_confusion, main, publish, versions
 from export.torchscript import write_torchscript
 from serving.manifest import FORMATS, Release
 from serving.runtime import Outputs, open_runtime, run_in_passes
@@ -67,12 +67,21 @@ def test_the_manifest_says_where_the_release_came_from(chain: Chain) -> None:
     assert lineage["libraries"]["torch"].startswith(torch.__version__.split("+")[0])
 
 
-@pytest.mark.parametrize("form", ["onnx", "torchscript"])
+def test_the_manifest_has_no_confusion_matrices(chain: Chain) -> None:
+    whole = json.loads((chain.ingredients.evaluation / "metrics.json").read_text())
+    assert "confusion" in whole
+    assert chain.release.manifest.metrics == {key: value for key, value in whole.items() if key != "confusion"}
+    moved = {"linear_probe": {"accuracy": 0.5}, "confusion": [[1]], "baselines": {"raw pixels": {}}}
+    slim = _without_confusion({"confusion": [[2]], "transfer": {"animals": moved}, "counts": {}})
+    assert slim == {"transfer": {"animals": {k: moved[k] for k in ("linear_probe", "baselines")}}, "counts": {}}
+
+
 def test_pictures_and_the_page_of_the_evaluation_go_with_the_release(chain: Chain) -> None:
     carried = {path.name for path in (chain.release.folder / "report").iterdir()}
     assert {"loss.png", "tsne.png", "report.html"} <= carried
 
 
+@pytest.mark.parametrize("form", ["onnx", "torchscript"])
 def test_a_file_with_other_weights_fails_loudly(
     graph: ServingGraph, pictures: np.ndarray, tmp_path: Path, form: str
 ) -> None:

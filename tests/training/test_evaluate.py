@@ -3,18 +3,22 @@
 import fcntl
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 from tests.training.conftest import write_images
@@ -27,7 +31,10 @@ from training.encoder import build_encoder
 from training.evaluate import evaluate, table
 from training.evaluation import fine_tune as fine_tuning
 from training.evaluation import measurements, subject
+from training.evaluation.finished import VERSION, Finished
 from training.evaluation.measurements import Extras
+from training.evaluation.representations import raw_pixels
+from training.evaluation.subject import Home, Subject
 from training.pixels import Normalisation
 from training.pretrain import pretrain
 from training.probe import load_probe
@@ -36,6 +43,21 @@ from training.sources import Request, prepare
 
 ROOT = Path(__file__).parents[2]
 EVERYTHING = Extras(augmented_passes=1, fine_tune_epochs=1)
+CUT_SHORT = """
+import os, sys
+from training import evaluate
+from training.dataset import Dataset
+
+load = Dataset.load
+
+def cut_short(folder):
+    data = load(folder)
+    os.truncate(folder / "images.npy", 4096)
+    return data
+
+Dataset.load = cut_short
+evaluate.main(sys.argv[1:])
+"""
 BASELINES = {"random encoder", "raw pixels"}
 
 
@@ -73,9 +95,17 @@ def read(out: Path) -> dict[str, Any]:
     return metrics
 
 
-def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module, name in ((subject, "embed_all"), (measurements, "embed_all"), (subject, "fit_probe")):
-        monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("worked again"))
+def forbid_work(monkeypatch: pytest.MonkeyPatch, *, but: tuple[str, ...] = ()) -> None:
+    """No image is embedded and no task is done, but for those whose names begin as in `but`."""
+    real = Finished.once
+
+    def once(self: Finished, task: str, request: dict[str, Any], work: Callable[[], Any], **named: Any) -> Any:
+        allowed = task.startswith(but)
+        return real(self, task, request, work if allowed else lambda: pytest.fail(f"{task}: done again"), **named)
+
+    monkeypatch.setattr(Finished, "once", once)
+    for module in (subject, measurements):
+        monkeypatch.setattr(module, "embed_all", lambda *_, **__: pytest.fail("embedded again"))
 
 
 def test_embeddings_are_unit_norm_independent_of_the_batch_and_need_a_frozen_encoder(
@@ -116,6 +146,36 @@ def test_every_figure_has_its_baselines_and_every_file_is_there(
     assert metrics["baselines"]["raw pixels"]["linear_probe"]["accuracy"] > 0.9
 
 
+def test_a_run_from_imagenet_weights_has_them_in_every_table(
+    checkpoint: Path, coloured: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file where torchvision would put its download stands in for it; without it there is a caution."""
+    loaded = load_encoder(checkpoint)
+    config = replace(loaded.config, encoder=replace(loaded.config.encoder, weights="imagenet"))
+    monkeypatch.setattr(command, "load_encoder", lambda path: loaded._replace(config=config))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub/checkpoints" / Path(torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url).name
+    file.parent.mkdir(parents=True)
+    torch.save(torchvision.models.resnet18().state_dict(), file)
+    metrics = evaluate(coloured, checkpoint, tmp_path / "out", device="cpu", extras=EVERYTHING)
+    assert list(metrics["baselines"]) == ["before training", "random encoder", "raw pixels"]
+    before = metrics["baselines"]["before training"]
+    assert before["augmented_probe"]["accuracy"] > 0.5
+    assert before["fine_tuning"]["100%"] != metrics["baselines"]["random encoder"]["fine_tuning"]["100%"]
+    assert all("before training" in part for part in table(metrics).split("\n\n")[:-1])
+    assert "before training" in (tmp_path / "out/report.html").read_text()
+
+    file.unlink()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", no_connection)
+    metrics = evaluate(coloured, checkpoint, tmp_path / "offline", device="cpu")
+    assert set(metrics["baselines"]) == BASELINES
+    assert "can&#39;t be fetched here" in (tmp_path / "offline/report.html").read_text()
+
+
+def no_connection(*_: Any, **__: Any) -> NoReturn:
+    raise urllib.error.URLError("no route to host")
+
+
 def test_the_labels_of_test_choose_nothing(
     evaluated: Path, checkpoint: Path, coloured: Dataset, tmp_path: Path
 ) -> None:
@@ -132,7 +192,7 @@ def test_the_labels_of_test_choose_nothing(
     def choices(figures: Any) -> Any:
         if not isinstance(figures, dict):
             return figures
-        reported = ("accuracy", "accuracies", "deviation", "knn", "per_class", "confusion")
+        reported = ("accuracy", "accuracies", "deviation", "knn", "per_class", "confusion", "probe_sha256")
         return {key: choices(value) for key, value in figures.items() if key not in reported}
 
     assert choices(true) == choices(moved)
@@ -153,6 +213,52 @@ def test_what_is_there_is_not_done_again(
     load_probe(evaluated / "probe.safetensors")
 
 
+def test_a_promised_file_that_is_gone_or_changed_is_made_anew(
+    evaluated: Path, checkpoint: Path, coloured: Dataset, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(evaluated, out)
+    metrics, probe = read(out), (out / "probe.safetensors").read_bytes()
+    assert sorted(metrics["files"]) == ["probe.safetensors", "report.html", "tsne.png"]
+    for name in metrics["files"]:
+        (out / name).unlink()
+        assert evaluate(coloured, checkpoint, out, device="cpu", extras=EVERYTHING) == metrics
+        assert (out / name).is_file()
+    (out / "probe.safetensors").write_bytes(probe[:-4] + b"else")
+    assert evaluate(coloured, checkpoint, out, device="cpu", extras=EVERYTHING) == metrics
+    assert (out / "probe.safetensors").read_bytes() == probe
+
+
+def test_a_device_that_is_not_there_leaves_everything_as_it_was(
+    evaluated: Path, checkpoint: Path, coloured: Dataset
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in evaluated.iterdir()}
+    with pytest.raises(ValueError, match=r"this machine has \d+ CUDA devices"):
+        evaluate(coloured, checkpoint, evaluated, device="cuda:99")
+    assert {path: path.stat().st_mtime_ns for path in evaluated.iterdir()} == before
+
+
+def test_another_version_embeds_again(coloured: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = raw_pixels(coloured)
+    first = Subject(one, coloured, Home(tmp_path)).h
+    monkeypatch.setattr(subject, "VERSION", VERSION + 1)
+    monkeypatch.setattr(subject, "embed_all", lambda *_, **__: np.array(first) + 1)
+    np.testing.assert_array_equal(Subject(one, coloured, Home(tmp_path)).h, first + 1)
+
+
+def test_images_that_are_gone_meanwhile_are_one_line_of_error(
+    checkpoint: Path, coloured: Dataset, tmp_path: Path
+) -> None:
+    shutil.copytree(coloured.folder, tmp_path / "data")
+    given = ["--data", str(tmp_path / "data"), "--checkpoint", str(checkpoint), "--out", str(tmp_path / "out")]
+    words = [sys.executable, "-W", "ignore", "-c", CUT_SHORT, *given, "--device", "cpu"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert re.match(r"error: can't read image \d+ of .*images\.npy: ", done.stderr.splitlines()[-1])
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 def test_a_damaged_cache_is_made_anew(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
     metrics = evaluate(coloured, checkpoint, tmp_path, device="cpu", baselines=False)
     cached = tmp_path / "embeddings" / "this-encoder.npy"
@@ -160,7 +266,9 @@ def test_a_damaged_cache_is_made_anew(checkpoint: Path, coloured: Dataset, tmp_p
     cached.write_bytes(whole[: len(whole) // 2])
     for path in [tmp_path / "metrics.json", *(tmp_path / "tasks").glob("*.json")]:
         path.unlink()
-    assert evaluate(coloured, checkpoint, tmp_path, device="cpu", baselines=False) == metrics
+    again = evaluate(coloured, checkpoint, tmp_path, device="cpu", baselines=False)
+    del metrics["probe_sha256"], again["probe_sha256"]  # safetensors writes its header in any order
+    assert again == metrics
     assert cached.read_bytes() == whole
 
 
@@ -182,7 +290,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished_and_goes_on(
     assert stop.value.code == 130
     assert not (tmp_path / "metrics.json").exists()
     assert (tmp_path / "tasks" / "fine-tuning-100%-this-encoder.json").exists()
-    forbid_work(monkeypatch)  # embeddings and probes are there
+    forbid_work(monkeypatch, but=("fine-tuning", "t-SNE", "neighbours", "worst confusions"))
     command.main([*arguments, "--fine-tune", "1", "--device", "cpu"])
     assert calls[1:3] == ["this encoder, 10% seed 0"] * 2
     assert len(calls) == 1 + 1 + 7
@@ -236,7 +344,13 @@ def test_without_labels_there_are_signals_and_no_probe(
 def test_a_tiny_folder_is_evaluated_too(checkpoint: Path, tmp_path: Path, count: int) -> None:
     write_images(tmp_path / "flat", [f"{number}.png" for number in range(count)])
     dataset = prepare(tmp_path / "flat", tmp_path / "data", request=Request(image_size=8))
+    (tmp_path / "out").mkdir()
+    for stale in ("tsne.png", "probe.safetensors"):
+        (tmp_path / "out" / stale).write_text("of other data")
     metrics = evaluate(dataset, checkpoint, tmp_path / "out", device="cpu")
+    assert metrics["files"] == ["report.html"]
+    assert not (tmp_path / "out" / "tsne.png").exists()
+    assert not (tmp_path / "out" / "probe.safetensors").exists()
     assert all(np.isfinite(value) for value in metrics["signals"].values())
     assert "<h2>Neighbours" in (tmp_path / "out" / "report.html").read_text()
 
@@ -276,7 +390,11 @@ def test_real_images(cifar: Dataset, tmp_path: Path, tiny: Callable[..., Pretrai
     assert metrics["baselines"]["raw pixels"]["knn"]["k10"] > 0.25
     moved = metrics["transfer"][animals.facts["name"]]
     assert moved["baselines"].keys() == BASELINES
-    assert 0 <= moved["linear_probe"]["accuracy"] <= 1
+    loaded, test = load_encoder(path), animals.rows("test")
+    h = embed(loaded.encoder, animals.images[test], Normalisation(loaded.mean, loaded.std))
+    [fitted] = (tmp_path / "out").glob("transfer-*/tasks/this-encoder-probe.safetensors")
+    said = load_probe(fitted).logits(h).argmax(axis=1)
+    assert moved["linear_probe"]["accuracy"] == pytest.approx(np.mean(said == animals.labels_of(test)))
     assert sum(moved["counts"].values()) == 40
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count("taken for") >= 3

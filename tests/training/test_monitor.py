@@ -11,14 +11,16 @@ import torch
 from numpy.typing import NDArray
 
 from tests.training.conftest import write_images
+from tests.training.labelled import in_memory
 from tests.training.processes import learnt
 from tests.training.test_curves import curves
 from training.checkpoint import TrainingState
-from training.config import PretrainConfig
+from training.config import PretrainConfig, ViewsConfig
 from training.dataset import Dataset
 from training.log import read_log
-from training.monitor import Monitor
+from training.monitor import Monitor, warnings
 from training.nt_xent import loss_floor
+from training.pixels import Normalisation
 from training.pretrain import RunOptions, pretrain
 from training.run import open_run
 from training.signals import rankme, spread, uniformity
@@ -96,7 +98,7 @@ def check_the_logs_other_numbers(log: list[dict[str, float]]) -> None:
         assert entry["epoch"] == pytest.approx(step / 5)
         assert entry["view_size"] == 8
         assert a_step > 0
-        assert entry["images_per_s"] == pytest.approx(16 / a_step, rel=0.05)
+        assert 16 / entry["images_per_s"] == pytest.approx(a_step, abs=0.002)  # seconds are rounded to 1 ms
         assert entry["eta_seconds"] == pytest.approx(a_step * (10 - step), abs=0.06 + 0.001 * (10 - step))
         assert entry["loss"] > entry["floor"] == loss_floor(16, 2, 0.5)
 
@@ -105,6 +107,12 @@ def test_by_default_signals_are_measured_at_the_ends_of_epochs(coloured: Dataset
     pretrain(coloured, tmp_path, tiny(), RunOptions(device="cpu", tensorboard=False))
     measured = [entry["step"] for entry in read_log(tmp_path / "log.jsonl") if "rankme" in entry]
     assert measured == [5, 10, 15, 20]
+
+
+def test_a_short_run_is_measured_within_its_epochs(coloured: Dataset, tmp_path: Path, tiny: Tiny) -> None:
+    pretrain(coloured, tmp_path, tiny(epochs=2), RunOptions(device="cpu", tensorboard=False))
+    measured = [entry["step"] for entry in read_log(tmp_path / "log.jsonl") if "rankme" in entry]
+    assert measured == list(range(1, 11))
 
 
 def test_without_labels_there_is_no_knn(tmp_path: Path, tiny: Tiny) -> None:
@@ -153,7 +161,24 @@ def test_alignment_by_chance_is_told_and_health_is_not(state: TrainingState, mon
     healthy = {"spread": 0.8, "rankme": 40.0, "alignment": 0.4, "uniformity": -2.5}
     assert monitor.warnings(healthy) == []
     [warning] = monitor.warnings(healthy | {"alignment": 1.95})
-    assert "two views of an image are as far apart as two images (alignment 1.95 of 2): nothing is learnt" in warning
+    assert (
+        "two views of an image are as far apart as two images (alignment 1.95, by chance 2): nothing is learnt"
+        in warning
+    )
+
+
+def test_of_few_images_few_dimensions_are_no_warning() -> None:
+    signals = {"spread": 0.8, "rankme": 2.5, "alignment": 0.4, "uniformity": -2.5}
+    assert warnings(signals, 8) == []
+    assert "2.5 dimensions only" in warnings(signals, 500)[0]
+
+
+def test_of_images_sorted_by_label_alignment_is_measured_on_every_label() -> None:
+    labels = np.repeat(["a", "b", "c", "d"], 300).tolist()
+    data = in_memory(np.zeros((1200, 4, 4, 3), dtype=np.uint8), ["validation"] * 1200, labels)
+    monitor = Monitor(data, Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)), ViewsConfig())
+    assert len(monitor._aligned) == 250
+    assert set(data.labels_of(monitor._aligned)) == {0, 1, 2, 3}
 
 
 def test_a_short_run_on_real_images_is_healthy(

@@ -50,3 +50,7 @@ def test_the_command_keeps_the_number_of_steps_when_it_goes_on(coloured: Dataset
     assert again.returncode == 0, again.stderr
     assert "already finished" in again.stderr
     assert f"({log[-1]['step']} steps)" in again.stderr
+    longer = subprocess.run([*command, "--minutes", "9"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert f"has begun as a run of {log[-1]['step']} steps, and stays one; --fresh" in longer.stderr
+    both = subprocess.run([*command, "--set", "steps=3"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert both.stderr.startswith("error: steps and minutes (0.02) both give the length")

@@ -166,6 +166,7 @@ def test_only_what_is_compiled_is_wrapped(coloured: Dataset, tmp_path: Path) -> 
 )
 def test_compiling_is_for_cuda_unless_asked(choice: str, device: str, compiles: bool) -> None:
     assert should_compile(choice, torch.device(device)) == compiles  # type: ignore[arg-type]
+    assert should_compile(choice, torch.device(device), processes=2) == (choice == "on")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,7 @@ def test_every_recipe_documents_itself_and_survives_json(name: str, images: int,
     assert config.preset == name
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
     documentation = PRESETS[name].__doc__ or ""
+    assert "@@" not in documentation
     for line in ("Command:", "Hardware", "Measured:"):
         assert line in documentation
     assert 0 < config.optimiser.warmup_epochs < config.epochs

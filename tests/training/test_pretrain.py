@@ -38,6 +38,10 @@ def test_a_finished_run_returns_at_once_and_another_is_refused(
         pretrain(coloured, tmp_path, tiny(epochs=3, optimiser__lr=0.1))
     pretrain(coloured, tmp_path, tiny(epochs=3, optimiser__lr=0.1), RunOptions(fresh=True))
     assert read_metadata(path)["step"] == 3 * 5
+    impossible = tiny(epochs=3, precision="bf16")  # views of 1x1 before the last strided convolution
+    with pytest.raises(ValueError, match="precision is 'bf16'"):
+        pretrain(coloured, tmp_path, impossible, RunOptions(device="cpu", fresh=True))
+    assert path.exists()
 
 
 def test_other_images_in_the_same_run_are_refused(coloured: Dataset, tmp_path: Path, tiny: Tiny) -> None:

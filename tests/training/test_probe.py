@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.training.labelled import blobs
-from training.probe import accuracy, fit_pipeline, fit_probe, fold, load_probe, save_probe
+from training.probe import INVERSE_REGULARISATION, accuracy, fit_pipeline, fit_probe, fold, load_probe, save_probe
 
 
 @pytest.mark.parametrize("labels", [2, 4])
@@ -20,17 +20,26 @@ def test_the_folded_probe_is_the_pipeline(labels: int) -> None:
     np.testing.assert_allclose(logits, decision, atol=1e-4)
 
 
+def test_accuracy_is_by_name_and_an_unknown_label_is_wrong() -> None:
+    h, codes = blobs(120, 3, seed=1)
+    probe = fit_probe((h, codes), (h, codes), ["z", "y", "x"], grid=[0.1]).probe
+    said = [probe.classes[code] for code in probe.logits(h[:4]).argmax(axis=1)]
+    other = {"x": "y", "y": "z", "z": "x"}
+    assert accuracy(probe, h[:4], said) == 1
+    assert accuracy(probe, h[:4], [said[0], other[said[1]], said[2], "never"]) == 0.5
+
+
 def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(tmp_path: Path) -> None:
     train, validation = blobs(120, 3, seed=1), blobs(30, 3, seed=2)
     fit = fit_probe(train, validation, ["a", "b", "c", "never"])
     assert fit.probe.classes == ("a", "b", "c")
     scores = {
-        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1]) for c in (1e-4, 1e-3, 1e-2, 1e-1)
+        c: np.mean(fit_pipeline(*train, c=c).predict(validation[0]) == validation[1]) for c in INVERSE_REGULARISATION
     }
     assert fit.validation_accuracy == max(scores.values())
     assert fit.c == min(c for c, score in scores.items() if score == max(scores.values()))
-    assert fit_probe(train, (validation[0][:0], validation[1][:0]), "abc").validation_accuracy is None
-    assert accuracy(fit.probe, validation[0][:3], ["a", "b", "never"]) <= 2 / 3
+    unchosen = fit_probe(train, (validation[0][:0], validation[1][:0]), "abc")
+    assert (unchosen.c, unchosen.validation_accuracy) == (1e-3, None)
     save_probe(tmp_path / "probe.safetensors", fit.probe)
     loaded = load_probe(tmp_path / "probe.safetensors")
     assert np.array_equal(loaded.weight, fit.probe.weight)

@@ -78,8 +78,10 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
 ) -> None:
     """The terminal sends SIGINT to every process of its group, torch or none imported yet."""
     process = start(coloured.folder, tmp_path, "--workers", "1", group=True)
+    deadline = time.monotonic() + 120
     while not (tmp_path / LOG).exists():
         assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, "the run did not get going"
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)
     [(code, errors)] = finish([process])

@@ -47,3 +47,16 @@ def test_alignment_is_the_distance_between_two_views() -> None:
         float((by.function(a[None]) - by.function(b[None])).square().sum()) for a, b in zip(first, second, strict=True)
     ]
     assert alignment_by(by, images, views=ViewsConfig()) == pytest.approx(np.mean(naive), rel=1e-5)
+
+
+def test_of_many_views_alignment_embeds_two() -> None:
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    calls: list[torch.Tensor] = []
+
+    def function(views: torch.Tensor) -> torch.Tensor:
+        calls.append(views)
+        return F.normalize(views.flatten(1), dim=1)
+
+    by = Embedder(function, 192, torch.device("cpu"))
+    assert alignment_by(by, images, views=ViewsConfig(count=5)) == alignment_by(by, images, views=ViewsConfig())
+    assert len(calls) == 4

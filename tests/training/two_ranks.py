@@ -63,7 +63,7 @@ class Case:
 
 
 CASES = [Case(loss, views, double) for loss in ("nt_xent", "dcl") for views in (2, 3) for double in (True, False)]
-CHUNKED = [Case(chunk=2), Case(chunk=4), Case(chunk=2, frozen=True), Case("dcl", 3, chunk=2, double=False)]
+CHUNKED = [Case(chunk=2), Case(chunk=3), Case(chunk=2, frozen=True), Case("dcl", 3, chunk=2, double=False)]
 
 
 @dataclass(frozen=True)

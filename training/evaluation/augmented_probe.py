@@ -3,8 +3,8 @@
 Some passes over the train images, each of other random views (the run's crop and flip, no colour), are embedded by
 the frozen encoder; epoch by epoch the classifier sees the next of them (SimCLR, Appendix B.6, trains its linear
 evaluation on such crops). AdamW and a cosine to 0. All pairs of a rate and a weight decay are trained side by side;
-the pair and the epoch are the best on validation, whose images, like those of test, are not augmented. Left out:
-anything that changes the encoder.
+the pair and the epoch are the best on validation (of equals the last epoch), whose images, like those of test, are
+not augmented. Left out: anything that changes the encoder.
 """
 
 import math
@@ -26,7 +26,7 @@ from training.embed import embed_all
 from training.evaluation.label_splits import LabelSplits, Rows
 from training.evaluation.subject import Subject
 from training.optimise import build_schedule
-from training.probe import Probe, accuracy
+from training.probe import Probe, accuracy, fold_in
 from training.views import Draws, draw
 
 GRID = ((0.001, 0.01), (0.001, 1.0), (0.01, 0.01), (0.01, 1.0))  # rate and weight decay
@@ -55,10 +55,11 @@ def crop_and_flip(views: ViewsConfig) -> ViewsConfig:
 def augmented_probe(subject: Subject, splits: LabelSplits, views: ViewsConfig, *, passes: int) -> dict[str, Any]:
     """{"accuracy" (test), "validation_accuracy", "lr", "weight_decay", "epoch", "passes"}; made once, see `Subject`.
 
-    The embeddings of each pass are kept until the result is there. Raises ValueError for passes below 1.
+    The embeddings of each pass are kept until the result is there. Raises ValueError for `passes` that are
+    not 1 to `EPOCHS`: an epoch sees one of them, so more would never be seen.
     """
-    if passes < 1:
-        raise ValueError(f"passes is {passes}; at least 1 is needed")
+    if not 1 <= passes <= EPOCHS:
+        raise ValueError(f"passes is {passes}; accepted: 1 to {EPOCHS}, one an epoch")
     prefix = f"{subject.name.replace(' ', '-')}-views-"
 
     def work() -> dict[str, Any]:
@@ -87,8 +88,9 @@ def fit(passes: Sequence[Embeddings], h: Embeddings, splits: LabelSplits, *, dev
     the first of `GRID` and the last epoch are taken.
     """
     targets = torch.from_numpy(splits.targets(splits.train)).to(device)
-    mean, std = (torch.from_numpy(values).to(device) for values in _statistics(passes[0]))
-    held_out = (torch.from_numpy(h[splits.validation]).to(device) - mean) / std
+    scale = _statistics(passes[0])
+    mean, std = (torch.from_numpy(values).to(device) for values in scale)
+    validation = (torch.from_numpy(h[splits.validation]).to(device) - mean) / std
     wanted = torch.from_numpy(splits.targets(splits.validation)).to(device)
     classifiers = _classifiers(passes[0].shape[1], len(splits.seen)).to(device)
     best: tuple[float, int, int] | None = None
@@ -96,14 +98,15 @@ def fit(passes: Sequence[Embeddings], h: Embeddings, splits: LabelSplits, *, dev
     with tqdm(total=EPOCHS, desc="augmented probe", unit=" epochs") as bar:
         for epoch in _epochs(classifiers, passes, targets, (mean, std)):
             bar.update()
-            for number, share in enumerate(_shares_right(classifiers, held_out, wanted)):
-                if best is None or share > best[0]:
+            for number, share in enumerate(_shares_right(classifiers, validation, wanted)):
+                if best is None or (share, epoch) > best[:2]:
                     best = (share, epoch, number)
                     weight, bias = _copied(classifiers[number])
     if best is None:
         best = (math.nan, EPOCHS, 0)
         weight, bias = _copied(classifiers[0])
-    probe = _folded(weight, bias, mean=mean, std=std, classes=tuple(splits.classes[code] for code in splits.seen))
+    classes = tuple(splits.classes[code] for code in splits.seen)
+    probe = fold_in(weight.cpu().numpy(), bias.cpu().numpy(), mean=scale[0], scale=scale[1], classes=classes)
     return Choice(probe, *GRID[best[2]], best[1], None if math.isnan(best[0]) else best[0])
 
 
@@ -179,10 +182,3 @@ def _shares_right(classifiers: nn.ModuleList, h: Tensor, wanted: Tensor) -> list
 def _copied(classifier: nn.Module) -> tuple[Tensor, Tensor]:
     assert isinstance(classifier, nn.Linear)
     return classifier.weight.detach().clone(), classifier.bias.detach().clone()
-
-
-def _folded(weight: Tensor, bias: Tensor, *, mean: Tensor, std: Tensor, classes: tuple[str, ...]) -> Probe:
-    """The standardisation inside weight and bias, as in `training.probe`."""
-    weight = weight / std
-    bias = bias - weight @ mean
-    return Probe(weight.cpu().numpy(), bias.cpu().numpy(), classes)

@@ -1,7 +1,8 @@
 """What an encoder is worth where few labels are known: 1% and 10% of them, drawn anew three times.
 
-The share is of all that may be looked at: of train, to fit on, and of validation, to choose the regularisation by,
-so that "1%" does not lean on ten times as many labels for its choice. Left out: semi-supervised training.
+The share, right on average where it is no whole number of images, is of all that may be looked at: of train, to fit
+on, and of validation, to choose the regularisation by, so that "1%" does not lean on ten times as many labels for its
+choice. Left out: semi-supervised training.
 """
 
 from dataclasses import replace
@@ -11,21 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from training.evaluation.label_splits import LabelSplits, Rows
-from training.probe import accuracy, fit_probe
+from training.evaluation.label_splits import LabelSplits, Rows, fit_and_test
 
 SHARES = {"1%": 0.01, "10%": 0.1}
 SEEDS = (0, 1, 2)
 
 
 def shares(splits: LabelSplits) -> dict[str, float]:
-    """The shares that make sense, by name: those that come to an image a label or more, without any rounding up."""
+    """The shares that make sense, by name: those that come to an image a label or more, on average over the labels."""
     least = len(splits.seen)
     return {name: share for name, share in SHARES.items() if share * len(splits.train) >= least}
 
 
 def few(splits: LabelSplits, share: float, *, seed: int) -> LabelSplits:
-    """The same splits with a `share` of train and of validation: so much of every label, at least one image of it.
+    """The same splits with a `share` of train and of validation: so much of every label, at least an image.
 
     Raises ValueError for a share that is not above 0, up to 1.
     """
@@ -37,18 +37,22 @@ def few(splits: LabelSplits, share: float, *, seed: int) -> LabelSplits:
 
 
 def stratified(rows: Rows, labels: NDArray[np.int64], share: float, *, rng: np.random.Generator) -> Rows:
-    """About a `share` of the rows of every label, at least one of each, ascending; `labels` (N,) is of all rows."""
-    chosen = [
-        rng.permutation(members)[: max(1, round(share * len(members)))]
-        for members in (rows[labels[rows] == code] for code in np.unique(labels[rows]))
-    ]
+    """A `share` of the rows of every label, at least one of each, ascending; `labels` (N,) is of all rows.
+
+    What is no whole number of images is rounded up or down at random, so that each label has its share on average,
+    and their sum is the share of all to within one image, but for labels that come to less than one.
+    """
+    members = [rows[labels[rows] == code] for code in np.unique(labels[rows])]
+    ends = np.cumsum([0, *map(len, members)]) * share
+    counts = np.maximum(1, np.diff(np.floor(ends + rng.random()).astype(np.int64)))
+    chosen = [rng.permutation(some)[:count] for some, count in zip(members, counts, strict=True)]
     return np.sort(np.concatenate(chosen)) if chosen else rows
 
 
 def few_label_probes(h: NDArray[np.float32], splits: LabelSplits, *, name: str) -> dict[str, Any]:
     """By share the linear probe's test accuracy, mean over seeds; h (N, D) is of all images of the data set.
 
-    {"1%": {"accuracy", "deviation" (standard, over seeds), "images" (labels fitted on), "accuracies", "C"}, ...};
+    {"1%": {"accuracy", "deviation" (standard, over seeds), "images" (fitted on, a mean too), "accuracies", "C"}, ...};
     a share that is no image a label is left out. `name` is for the progress bar.
     """
     wanted = shares(splits)
@@ -64,15 +68,14 @@ def few_label_probes(h: NDArray[np.float32], splits: LabelSplits, *, name: str) 
 
 
 def mean_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Runs that differ in their seed as one: mean and standard deviation of "accuracy", the other values listed."""
+    """Runs that differ in their seed as one: mean "accuracy" and "images", "deviation" of accuracies, else lists."""
     accuracies = [run["accuracy"] for run in runs]
     lists = {key: [run[key] for run in runs] for key in runs[0] if key not in ("accuracy", "images")}
     mean, deviation = float(np.mean(accuracies)), float(np.std(accuracies))
-    return {"accuracy": mean, "deviation": deviation, "images": runs[0]["images"], "accuracies": accuracies} | lists
+    images = round(float(np.mean([run["images"] for run in runs])))
+    return {"accuracy": mean, "deviation": deviation, "images": images, "accuracies": accuracies} | lists
 
 
 def _probe(h: NDArray[np.float32], splits: LabelSplits) -> dict[str, Any]:
-    train, validation = ((h[rows], splits.labels[rows]) for rows in (splits.train, splits.validation))
-    fit = fit_probe(train, validation, splits.classes, quiet=True)
-    found = accuracy(fit.probe, h[splits.test], splits.names(splits.test))
-    return {"accuracy": found, "images": len(splits.train), "C": fit.c}
+    fit, share = fit_and_test(h, splits, quiet=True)
+    return {"accuracy": share, "images": len(splits.train), "C": fit.c}

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.durable import publish_file, publish_text
+from serving.durable import publish_file, publish_text, sha256_of
 from training.checkpoint import LoadedEncoder
 from training.evaluation.html_report import Evidence, page
 from training.evaluation.label_splits import LabelSplits
@@ -26,10 +26,16 @@ from training.run import LOG
 TSNE_PICTURE, REPORT = "tsne.png", "report.html"
 
 
-def write_files(path: Path, out: Path, metrics: dict[str, Any], subject: Subject, loaded: LoadedEncoder) -> None:
-    """Write them to `out`; `path` is the checkpoint's, whose run's log is beside it or not."""
+def write_files(
+    path: Path, out: Path, metrics: dict[str, Any], subject: Subject, loaded: LoadedEncoder
+) -> dict[str, Any]:
+    """Write them to `out`; `path` is the checkpoint's, whose run's log is beside it or not.
+
+    Returns what `intact` asks for, to go with the metrics: "files" (their names) and "probe_sha256" (None without).
+    """
     dataset, splits = subject.dataset, LabelSplits.of(subject.dataset)
-    (out / PROBE).unlink(missing_ok=True)
+    for name in (PROBE, TSNE_PICTURE):  # of an evaluation of other data
+        (out / name).unlink(missing_ok=True)
     if splits is not None:
         publish_file(out / PROBE, lambda partial: shutil.copyfile(subject.probe_path, partial))
     mapped, places = _map(subject)
@@ -48,6 +54,15 @@ def write_files(path: Path, out: Path, metrics: dict[str, Any], subject: Subject
         confused=subject.once("worst confusions", lambda: _confused(subject, splits, metrics)),
     )
     publish_text(out / REPORT, page(evidence))
+    written = [name for name in (REPORT, TSNE_PICTURE, PROBE) if (out / name).is_file()]
+    return {"files": written, "probe_sha256": sha256_of(out / PROBE) if PROBE in written else None}
+
+
+def intact(out: Path, metrics: dict[str, Any]) -> bool:
+    """Whether the files that go with the metrics are there, and the probe is still the one that was written."""
+    if not all((out / name).is_file() for name in metrics["files"]):
+        return False
+    return metrics["probe_sha256"] is None or metrics["probe_sha256"] == sha256_of(out / PROBE)
 
 
 def _map(subject: Subject) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -59,8 +74,8 @@ def _map(subject: Subject) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
 
 def _samples(subject: Subject) -> list[dict[str, Any]]:
     dataset = subject.dataset
-    held_out, known = dataset.rows(TEST), dataset.rows(TRAIN, VALIDATION)
-    return sample(subject.h, spaced(held_out if len(held_out) else known, SAMPLES), known)
+    test, known = dataset.rows(TEST), dataset.rows(TRAIN, VALIDATION)
+    return sample(subject.h, spaced(test if len(test) else known, SAMPLES), known)
 
 
 def _confused(subject: Subject, splits: LabelSplits | None, metrics: dict[str, Any]) -> list[dict[str, Any]]:

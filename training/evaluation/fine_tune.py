@@ -1,9 +1,11 @@
 """Fine-tuning: a copy of the encoder and a classifier on it, trained whole with labels (SimCLR, Appendix B.5).
 
 SGD with momentum 0.9 and a cosine, over the run's crop and flip. The rate is the better of a small grid and the
-epoch the best of its run, both on validation; test is looked at once, by the network so chosen. From random
-weights the same code is the "from scratch" that says whether pretraining gained anything. The encoder that is
-given is not touched: its copy is trained. Left out: weights to keep; what is served is the frozen encoder.
+epoch the best of its run, both on validation (of equal epochs the last, of equal rates the first); test is looked at
+once, by the network so chosen. From random weights the same code is the "from scratch" that says whether pretraining
+gained anything. The encoder that is given is not touched: its copy is trained. Left out: weights to keep, for what is
+served is the frozen encoder. So a fine-tuning that is stopped starts again from its first rate and epoch; what is kept
+is whole ones, of a share of the labels and a seed.
 """
 
 import copy
@@ -19,8 +21,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from training.batches import Batches, views_generator
-from training.config import OptimiserConfig, ViewsConfig
+from training.config import EncoderConfig, OptimiserConfig, ViewsConfig
 from training.dataset import Dataset
+from training.embed import full_precision
 from training.encoder import Encoder, place
 from training.evaluation.augmented_probe import crop_and_flip
 from training.evaluation.few_labels import SEEDS, few, mean_of, shares
@@ -28,6 +31,7 @@ from training.evaluation.label_splits import LabelSplits, Rows
 from training.evaluation.subject import Subject
 from training.optimise import build_optimiser, build_schedule
 from training.pixels import Normalisation, normalise, to_float
+from training.row_reader import RowReader
 from training.small_maps import use_small_maps
 from training.views import apply, draw
 
@@ -77,8 +81,9 @@ class _Best:
     state: dict[str, Tensor] | None = None
 
     def offer(self, network: nn.Module, validation: float, rate: float, epoch: int) -> None:
-        """Keep `network` if it is better."""
-        if self.state is None or validation > self.validation:
+        """Keep `network` if it is better, or as good and trained longer at the same rate."""
+        equal = validation == self.validation and rate == self.rate
+        if self.state is None or validation > self.validation or equal:
             self.validation, self.rate, self.epoch = validation, rate, epoch
             self.state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
@@ -119,12 +124,16 @@ def fine_tune(
 
 @torch.no_grad()
 def right(network: nn.Module, dataset: Dataset, splits: LabelSplits, rows: Rows, setting: Setting) -> float:
-    """The share of `rows` that the network, in eval mode meanwhile, gives their label; fp32."""
+    """The share of `rows` that the network, in eval mode meanwhile, gives their label; fp32.
+
+    Raises OSError if an image can't be read.
+    """
     network.eval()
-    found = []
-    for start in range(0, len(rows), _TEST_BATCH):
-        pixels = torch.from_numpy(np.array(dataset.images[rows[start : start + _TEST_BATCH]])).to(setting.device)
-        found.append(network(_normalised(to_float(pixels), setting)).argmax(dim=1).cpu().numpy())
+    read, found = RowReader(dataset.images), []
+    with full_precision(setting.device):
+        for start in range(0, len(rows), _TEST_BATCH):
+            pixels = torch.from_numpy(read(rows[start : start + _TEST_BATCH])).to(setting.device)
+            found.append(network(_normalised(to_float(pixels), setting)).argmax(dim=1).cpu().numpy())
     network.train()
     return float(np.mean(np.concatenate(found) == splits.targets(rows)))
 
@@ -181,13 +190,16 @@ def _normalised(images: Tensor, setting: Setting) -> Tensor:
     return normalise(images, setting.normalisation).contiguous(memory_format=torch.channels_last)
 
 
-def fine_tune_all(subject: Subject, encoder: Encoder, splits: LabelSplits, setting: Setting) -> dict[str, Any]:
+def fine_tune_all(
+    subject: Subject, encoder: Encoder, splits: LabelSplits, setting: Setting, *, start: EncoderConfig
+) -> dict[str, Any]:
     """Fine-tuning with all labels and with few: {"100%": ..., "10%": ..., "1%": ...}, each made once.
 
     The few are drawn as for the probe (`training.evaluation.few_labels`) and their runs are a mean over its seeds; a
-    share that is no image a label is left out. `encoder` is what is copied: the subject's, or one with random weights.
+    share that is no image a label is left out. `encoder` is what is copied: the subject's, or one fresh from `start`.
     """
-    request = {"epochs": setting.epochs, "views": asdict(setting.views), "precision": setting.precision}
+    trained = {"views": asdict(setting.views), "precision": setting.precision, "seed": setting.seed}
+    request = {"epochs": setting.epochs, "start": asdict(start), **trained}
 
     def run(title: str, chosen: LabelSplits) -> dict[str, Any]:
         name = f"{subject.name}, {title}"

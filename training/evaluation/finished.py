@@ -15,7 +15,7 @@ from serving.durable import publish_text, sha256_of
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1  # of what tasks compute: raise it when the same request would give another result
+VERSION = 2  # of what tasks compute: raise it when the same request would give another result
 
 
 @dataclass(frozen=True)

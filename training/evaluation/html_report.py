@@ -34,9 +34,10 @@ from training.evaluation.charts import (
     signals_figure,
 )
 from training.evaluation.confusion import worst_pairs
-from training.evaluation.representations import PIXELS, RANDOM
+from training.evaluation.representations import BASELINES, RANDOM
 from training.evaluation.tables import tables
 from training.folders import TEST
+from training.row_reader import RowReader
 
 TEMPLATE = "report.html.jinja"
 _DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show
@@ -71,7 +72,7 @@ class Evidence:
 
 
 def page(found: Evidence) -> str:
-    """The page, as HTML."""
+    """The page, as HTML. Raises OSError if an image on it can't be read."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -89,7 +90,10 @@ def page(found: Evidence) -> str:
         cautions=cautions(metrics, dataset, found.loaded),
         tables=tables(metrics),
         charts=_charts(found),
+        metrics=metrics,
         bars=_bars(metrics),
+        tested=sum(value is not None for value in (metrics["per_class"] or {}).values()),
+        chosen=_chosen(metrics),
         pairs=_pairs(metrics),
         samples=[_shown(one, dataset) for one in found.samples],
         confused=[_shown(one, dataset) for one in found.confused],
@@ -119,12 +123,18 @@ def _headlines(metrics: dict[str, Any], dataset: Dataset) -> list[dict[str, str]
         value = metrics[measure][key]
         beside = [
             f"{name} {metrics['baselines'][name][measure][key]:.1%}"
-            for name in (RANDOM, PIXELS)
+            for name in BASELINES
             if name in metrics["baselines"]
         ]
         error = f"± {100 * margin(value, count):.1f} points"
         found.append({"title": title, "value": f"{value:.1%}", "error": error, "beside": ", ".join(beside)})
     return found
+
+
+def _chosen(metrics: dict[str, Any]) -> bool:
+    """Whether everything that is chosen was chosen on validation images: no, where a data set has none."""
+    probes = [one["linear_probe"] for one in (metrics, *metrics["transfer"].values())]
+    return all(probe is not None and probe["validation_accuracy"] is not None for probe in probes)
 
 
 def _charts(found: Evidence) -> dict[str, Chart]:
@@ -191,7 +201,7 @@ def _shown(one: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
 
 
 def _thumb(dataset: Dataset, row: int) -> dict[str, Any]:
-    image = Image.fromarray(np.array(dataset.images[row]))
+    image = Image.fromarray(RowReader(dataset.images)(np.array([row]))[0])
     image.thumbnail((_THUMB, _THUMB))
     form = "png" if max(image.size) <= _PNG_MOST else "jpeg"
     buffer = io.BytesIO()

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from training.dataset import Dataset
 from training.folders import TEST, TRAIN, VALIDATION
+from training.probe import Fit, accuracy, fit_probe
 
 Rows = NDArray[np.int64]
+Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,11 @@ class LabelSplits:
         """The label indices that occur in train, ascending: the ones that can be learnt."""
         return np.unique(self.labels[self.train])
 
+    @property
+    def known(self) -> Rows:
+        """Train, then validation: the rows whose labels nearest neighbours vote with."""
+        return np.concatenate([self.train, self.validation])
+
     def targets(self, rows: Rows) -> NDArray[np.int64]:
         """Labels of rows as positions in `seen`, int64; -1 for a label that train does not have."""
         places = np.full(len(self.classes), -1, dtype=np.int64)
@@ -48,6 +55,17 @@ class LabelSplits:
     def names(self, rows: Rows) -> list[str]:
         """The labels' names of rows."""
         return [self.classes[code] for code in self.labels[rows]]
+
+    def labelled(self, h: NDArray[np.float32], rows: Rows) -> Labelled:
+        """Embeddings and label indices of rows; h (N, D) is of all of them."""
+        return h[rows], self.labels[rows]
+
+
+def fit_and_test(h: NDArray[np.float32], splits: LabelSplits, *, quiet: bool = False) -> tuple[Fit, float]:
+    """A linear probe fitted on train and chosen on validation, and its accuracy on test; h (N, D) is of all rows."""
+    train, validation = (splits.labelled(h, rows) for rows in (splits.train, splits.validation))
+    fit = fit_probe(train, validation, splits.classes, quiet=quiet)
+    return fit, accuracy(fit.probe, h[splits.test], splits.names(splits.test))
 
 
 def lacking(dataset: Dataset) -> str | None:

@@ -4,7 +4,7 @@ Left out: reading and checking what is evaluated, and writing what is found (`tr
 """
 
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,17 @@ from training.checkpoint import LoadedEncoder
 from training.dataset import Dataset
 from training.device import choose_precision
 from training.embed import embed_all
-from training.evaluation.augmented_probe import augmented_probe
+from training.encoder import build_encoder
+from training.evaluation.augmented_probe import EPOCHS, augmented_probe
 from training.evaluation.fine_tune import Setting, fine_tune_all
 from training.evaluation.label_splits import LabelSplits, lacking
-from training.evaluation.representations import PIXELS, THIS, untrained
+from training.evaluation.neighbour_samples import spaced
+from training.evaluation.representations import PIXELS, RANDOM, THIS
 from training.evaluation.subject import Subject
 from training.evaluation.transfer import transfer
 from training.folders import TEST, TRAIN, VALIDATION
 from training.pixels import Normalisation
+from training.row_reader import RowReader
 from training.signals import alignment_by, label_free_signals
 
 logger = logging.getLogger(__name__)
@@ -33,22 +36,33 @@ _ENOUGH = 20
 
 @dataclass(frozen=True)
 class Extras:
-    """What is measured on request only: 0 and () are none. Passes over augmented views; epochs of fine-tuning."""
+    """What is measured on request only: 0 and () are none. Passes over augmented views; epochs of fine-tuning.
+
+    An epoch of the augmented probe sees one pass, so there are at most as many as epochs.
+    """
 
     augmented_passes: int = 0
     fine_tune_epochs: int = 0
     transfer_to: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, most in (("augmented_passes", 1000), ("fine_tune_epochs", 10_000)):
+        for name, most in (("augmented_passes", EPOCHS), ("fine_tune_epochs", 10_000)):
             if not 0 <= getattr(self, name) <= most:
                 raise ValueError(f"{name} is {getattr(self, name)}; accepted: 0 to {most}")
 
 
 def unseen(dataset: Dataset) -> NDArray[np.int64]:
-    """Test rows, then validation rows: no probe was fitted on them. All rows if these are too few."""
+    """Test rows, then validation rows: no probe was fitted on these. All rows if they are too few.
+
+    Pretraining saw validation images, without their labels.
+    """
     rows = np.concatenate([dataset.rows(TEST), dataset.rows(VALIDATION)])
     return rows if len(rows) >= _ENOUGH else dataset.rows(TEST, VALIDATION, TRAIN)
+
+
+def signal_rows(dataset: Dataset) -> NDArray[np.int64]:
+    """At most 500 of the unseen rows, evenly taken: images lie in the order of their names, so label by label."""
+    return spaced(unseen(dataset), SIGNAL_IMAGES)
 
 
 def measure(
@@ -75,8 +89,8 @@ def measure(
 
 
 def _signals(subject: Subject, loaded: LoadedEncoder, splits: LabelSplits | None) -> dict[str, float]:
-    """Alignment, uniformity, spread and RankMe of at most 500 images, those that were held out first."""
-    rows = unseen(subject.dataset)[:SIGNAL_IMAGES]
+    """Alignment, uniformity, spread and RankMe, of `signal_rows`."""
+    rows = signal_rows(subject.dataset)
     views = loaded.config.views
 
     def work() -> dict[str, float]:
@@ -84,7 +98,7 @@ def _signals(subject: Subject, loaded: LoadedEncoder, splits: LabelSplits | None
         # without labels nothing else needs a baseline's embeddings: these few are then all that is made
         whole = splits is not None or subject.name == THIS
         h = subject.h[rows] if whole else embed_all(by, images, rows=rows, description=None)
-        return {"alignment": alignment_by(by, np.array(images[rows]), views=views), **label_free_signals(h)}
+        return {"alignment": alignment_by(by, RowReader(images)(rows), views=views), **label_free_signals(h)}
 
     found: dict[str, float] = subject.once("signals", work, request={"views": asdict(views), "images": len(rows)})
     return found
@@ -101,7 +115,10 @@ def _augmented(
 def _fine_tuning(
     subject: Subject, loaded: LoadedEncoder, splits: LabelSplits | None, extras: Extras
 ) -> dict[str, Any] | None:
-    """Of the encoder, or "from scratch" of random weights; pixels have nothing to tune."""
+    """Of the encoder, and of what it could have begun from: "before training" and, from scratch, random weights.
+
+    Pixels have nothing to tune.
+    """
     if splits is None or not extras.fine_tune_epochs or subject.name == PIXELS:
         return None
     device, config = subject.representation.by.device, loaded.config
@@ -112,6 +129,6 @@ def _fine_tuning(
         device=device,
         precision=choose_precision("auto", device, config.encoder),
     )
-    zero_init = config.encoder.zero_init_residual
-    encoder = loaded.encoder if subject.name == THIS else untrained(loaded, zero_init_residual=zero_init)
-    return fine_tune_all(subject, encoder, splits, setting)
+    start = replace(config.encoder, weights="random") if subject.name == RANDOM else config.encoder
+    encoder = loaded.encoder if subject.name == THIS else build_encoder(start, seed=config.seed)
+    return fine_tune_all(subject, encoder, splits, setting, start=start)

@@ -1,4 +1,4 @@
-"""Some held-out images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
+"""Some images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
 
 Left out: pictures of them (`training.evaluation.html_report`); figures (`training.knn`).
 """
@@ -53,8 +53,7 @@ def confused(h: Embeddings, splits: LabelSplits, probe: Probe, counts: NDArray[n
     for pair in pairs:
         places = np.flatnonzero((splits.labels[splits.test] == pair.true) & (predicted == pair.predicted))
         queries.append(splits.test[places[sureness[places].argmax()]])
-    memory = np.concatenate([splits.train, splits.validation])
-    found = sample(h, np.array(queries, dtype=np.int64), memory)
+    found = sample(h, np.array(queries, dtype=np.int64), splits.known)
     return [one | _words(pair, splits) for one, pair in zip(found, pairs, strict=True)]
 
 

@@ -1,25 +1,33 @@
 """What is evaluated and what it is compared with: this encoder, one that learnt nothing, and the pixels themselves.
 
-All are ways from an image to a unit-norm vector, so every measurement is the same code for all of them: a bad run
-can't look good beside its baselines. Left out: what is measured.
+An encoder that began from ImageNet weights is compared with these too: what the run added is the difference. All
+are ways from an image to a unit-norm vector, so every measurement is the same code for all of them: a bad run can't
+look good beside its baselines. Left out: what is measured.
 """
 
+import logging
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
 from training.checkpoint import LoadedEncoder
+from training.config import EncoderConfig
 from training.dataset import Dataset
 from training.embed import Embedder, embedder
 from training.encoder import Encoder, build_encoder, freeze, place
+from training.folders import TRAIN
 from training.pixels import Normalisation, to_float
+from training.row_reader import RowReader
 
-THIS, RANDOM, PIXELS = "this encoder", "random encoder", "raw pixels"
+logger = logging.getLogger(__name__)
+
+THIS, BEFORE, RANDOM, PIXELS = "this encoder", "before training", "random encoder", "raw pixels"
+BASELINES = (BEFORE, RANDOM, PIXELS)
 _PIXELS_SIDE = 32  # px; larger images are averaged down
 _CHUNK = 1024
 
@@ -39,31 +47,55 @@ def this_encoder(loaded: LoadedEncoder, digest: str, device: torch.device) -> Re
     return Representation(THIS, {"checkpoint": digest}, embedder(encoder, normalisation))
 
 
+def build_baselines(dataset: Dataset, loaded: LoadedEncoder, device: torch.device) -> list[Representation]:
+    """Every baseline there is, in the order of `BASELINES`; without weights that can't be had, which is logged."""
+    found = [random_encoder(loaded, device), raw_pixels(dataset)]
+    if loaded.config.encoder.weights == "imagenet":
+        try:
+            found.insert(0, before_training(loaded, device))
+        except OSError as error:
+            logger.warning("%s: the encoder before training is left out of the comparison", error)
+    return found
+
+
+def before_training(loaded: LoadedEncoder, device: torch.device) -> Representation:
+    """The encoder as the run began, with ImageNet weights. Raises OSError if they can't be fetched."""
+    config = loaded.config.encoder
+    try:
+        encoder = build_encoder(config, seed=loaded.config.seed)
+    except (OSError, RuntimeError) as error:  # no connection, or other bytes than promised
+        raise OSError(f"can't fetch the ImageNet weights of {config.architecture}: {error}") from error
+    return _untrained(BEFORE, encoder, config, loaded, device)
+
+
 def random_encoder(loaded: LoadedEncoder, device: torch.device) -> Representation:
     """An untrained encoder of the same architecture, its weights drawn from the run's seed."""
     # A zero-initialised residual would make every block the identity: no fair baseline while frozen.
-    encoder = untrained(loaded, zero_init_residual=False)
-    normalisation = Normalisation(loaded.mean, loaded.std)
     config = replace(loaded.config.encoder, weights="random", zero_init_residual=False)
-    key = {"random": asdict(config), "seed": loaded.config.seed, "normalisation": [loaded.mean, loaded.std]}
-    return Representation(RANDOM, key, embedder(place(freeze(encoder), device), normalisation))
-
-
-def untrained(loaded: LoadedEncoder, *, zero_init_residual: bool) -> Encoder:
-    """An encoder like the checkpoint's with random weights, on the CPU, not frozen."""
-    config = replace(loaded.config.encoder, weights="random", zero_init_residual=zero_init_residual)
-    return build_encoder(config, seed=loaded.config.seed)
+    return _untrained(RANDOM, build_encoder(config, seed=loaded.config.seed), config, loaded, device)
 
 
 def raw_pixels(dataset: Dataset) -> Representation:
-    """Unit-norm pixels, centred at the mean image of `dataset`; images above 32 px are averaged down to 32 px first."""
-    mean = torch.from_numpy(_mean_image(dataset.images))
+    """Unit-norm pixels, centred at the mean train image; images above 32 px are averaged down to 32 px first.
+
+    The train images are read when something is first embedded, which raises OSError if one can't be read.
+    """
+    mean = cache(lambda: _mean_image(dataset))
 
     def function(images: Tensor) -> Tensor:
-        return F.normalize(_flat(images) - mean, dim=1)
+        return F.normalize(_flat(images) - mean(), dim=1)
 
-    key = {"pixels": min(_PIXELS_SIDE, dataset.image_size), "centre": dataset.digest}
-    return Representation(PIXELS, key, Embedder(function, len(mean), torch.device("cpu")))
+    side = min(_PIXELS_SIDE, dataset.image_size)
+    key = {"pixels": side, "centre": dataset.digest}
+    return Representation(PIXELS, key, Embedder(function, 3 * side * side, torch.device("cpu")))
+
+
+def _untrained(
+    name: str, encoder: Encoder, config: EncoderConfig, loaded: LoadedEncoder, device: torch.device
+) -> Representation:
+    """`encoder`, built of `config`, frozen and with the run's normalisation."""
+    key = {"encoder": asdict(config), "seed": loaded.config.seed, "normalisation": [loaded.mean, loaded.std]}
+    return Representation(name, key, embedder(place(freeze(encoder), device), Normalisation(loaded.mean, loaded.std)))
 
 
 def _flat(images: Tensor) -> Tensor:
@@ -72,10 +104,10 @@ def _flat(images: Tensor) -> Tensor:
     return images.flatten(1)
 
 
-def _mean_image(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    total: NDArray[np.float64] | float = 0.0
-    for start in range(0, len(images), _CHUNK):
-        flat = _flat(to_float(torch.from_numpy(np.array(images[start : start + _CHUNK]))))
-        total = total + flat.double().sum(dim=0).numpy()
-    mean: NDArray[np.float32] = np.asarray(total / len(images), dtype=np.float32)
-    return mean
+def _mean_image(dataset: Dataset) -> Tensor:
+    """The mean of the train images as (D,); of all, where there is none in train."""
+    read, rows = RowReader(dataset.images), dataset.rows(TRAIN)
+    rows = rows if len(rows) else np.arange(len(dataset))
+    parts = (rows[start : start + _CHUNK] for start in range(0, len(rows), _CHUNK))
+    total = sum(_flat(to_float(torch.from_numpy(read(part)))).double().sum(dim=0) for part in parts)
+    return torch.as_tensor(total / len(rows), dtype=torch.float32)

@@ -1,6 +1,6 @@
 """One representation of one data set: its embeddings, and the measurements of them, each made once.
 
-Left out: which measurements are made (`training.evaluate`), and what they are.
+Left out: which measurements are made (`training.evaluation.measurements`), and what they are.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from training.embed import embed_all
 from training.evaluation.confusion import confusion, per_class
 from training.evaluation.embeddings_cache import EmbeddingsCache
 from training.evaluation.few_labels import few_label_probes
-from training.evaluation.finished import Finished
-from training.evaluation.label_splits import LabelSplits
+from training.evaluation.finished import VERSION, Finished
+from training.evaluation.label_splits import LabelSplits, fit_and_test
 from training.evaluation.representations import Representation
 from training.knn import knn_accuracies
-from training.probe import accuracy, fit_probe, save_probe
+from training.probe import save_probe
 
 EMBEDDINGS, TASKS, PROBE = "embeddings", "tasks", "probe.safetensors"
 
@@ -59,7 +59,7 @@ class Subject:
     @property
     def key(self) -> dict[str, Any]:
         """What decides the embeddings: JSON."""
-        return {"representation": self.representation.key, "dataset": self.dataset.digest}
+        return {"representation": self.representation.key, "dataset": self.dataset.digest, "evaluation": VERSION}
 
     @cached_property
     def h(self) -> NDArray[np.float32]:
@@ -98,23 +98,15 @@ class Subject:
         return embed_all(self.representation.by, self.dataset.images, description=f"embedding, {self.name}")
 
     def _probe(self, splits: LabelSplits) -> dict[str, Any]:
-        train, validation = ((self.h[rows], splits.labels[rows]) for rows in (splits.train, splits.validation))
-        fit = fit_probe(train, validation, splits.classes)
+        fit, share = fit_and_test(self.h, splits)
         self.probe_path.parent.mkdir(parents=True, exist_ok=True)
         save_probe(self.probe_path, fit.probe)
-        h = self.h[splits.test]
         codes = np.array([splits.classes.index(name) for name in fit.probe.classes])
-        counts = confusion(
-            splits.labels[splits.test], codes[fit.probe.logits(h).argmax(axis=1)], classes=len(splits.classes)
-        )
-        found = {
-            "accuracy": accuracy(fit.probe, h, splits.names(splits.test)),
-            "C": fit.c,
-            "validation_accuracy": fit.validation_accuracy,
-        }
+        predicted = codes[fit.probe.logits(self.h[splits.test]).argmax(axis=1)]
+        counts = confusion(splits.labels[splits.test], predicted, classes=len(splits.classes))
+        found = {"accuracy": share, "C": fit.c, "validation_accuracy": fit.validation_accuracy}
         return {"linear_probe": found, "confusion": counts.tolist()}
 
     def _knn(self, splits: LabelSplits) -> dict[str, float]:
-        known = np.concatenate([splits.train, splits.validation])
-        memory, queries = ((self.h[rows], splits.labels[rows]) for rows in (known, splits.test))
+        memory, queries = (splits.labelled(self.h, rows) for rows in (splits.known, splits.test))
         return knn_accuracies(memory, queries, description=f"kNN, {self.name}")

@@ -51,7 +51,7 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
     if metrics["knn"] is not None:
         found = [_accuracies(subjects), _few(subjects), _fine_tuning(subjects)]
         found += [_accuracies({THIS: to, **to["baselines"]}, title=f"on {name}") for name, to in _moved(metrics)]
-        found += [_few({THIS: to, **to["baselines"]}, title=f"on {name}") for name, to in _moved(metrics)]
+        found += [_few({THIS: to, **to["baselines"]}, title=f"few labels on {name}") for name, to in _moved(metrics)]
     found.append(_signals(subjects))
     return [table for table in found if table.columns]
 
@@ -77,23 +77,27 @@ def _accuracies(subjects: dict[str, Any], title: str = "test accuracy") -> Table
 
 
 def _few(subjects: dict[str, Any], title: str = "few labels") -> Table:
-    shares = [share for share in _FEW_FIRST if share in (subjects[THIS]["few_labels"] or {})]
+    own = subjects[THIS]["few_labels"] or {}
     about = (
-        "A linear probe that may see only so many of the training and validation labels; the mean over three draws "
-        "of them."
+        "A linear probe that may see only so many of the training and validation labels (in brackets: the training "
+        "images fitted on); the mean over three draws of them."
     )
-    readings = {f"{share} of labels": lambda one, share=share: _of(one["few_labels"].get(share)) for share in shares}
+    readings = {
+        _of_labels(share, own): lambda one, share=share: _of(one["few_labels"].get(share))
+        for share in _FEW_FIRST
+        if share in own
+    }
     return _table(title, about, readings, subjects)
 
 
 def _fine_tuning(subjects: dict[str, Any]) -> Table:
     tuned = subjects[THIS].get("fine_tuning") or {}
     about = (
-        "The whole encoder trained further with labels. The random encoder is then trained from scratch, by the same "
-        "code for as many epochs; pixels alone have nothing to train."
+        "The whole encoder trained further with labels, on so many images. The baselines' encoders are trained by the "
+        "same code for as many epochs, the random one so from scratch; pixels alone have nothing to train."
     )
     readings = {
-        f"{share} of labels": lambda one, share=share: _of((one.get("fine_tuning") or {}).get(share))
+        _of_labels(share, tuned): lambda one, share=share: _of((one.get("fine_tuning") or {}).get(share))
         for share in _FEW_FIRST
         if share in tuned
     }
@@ -102,14 +106,19 @@ def _fine_tuning(subjects: dict[str, Any]) -> Table:
 
 def _signals(subjects: dict[str, Any]) -> Table:
     about = (
-        "Measured without labels, on held-out images. Alignment: how far apart two views of an image are (0 to 2, low "
-        "is good). Uniformity: how evenly the embeddings fill the sphere (low is good, 0 is collapse). Spread: 1 is "
+        "Measured without labels, on test and validation images (the latter were seen in pretraining), or on all where "
+        "these are few. Alignment: the squared distance between two views of an image (0 to 4, low is good; 2 is "
+        "chance). Uniformity: how evenly the embeddings fill the sphere (low is good, 0 is collapse). Spread: 1 is "
         "even, 0 is collapse. RankMe: how many dimensions are in use. No single one is good by itself: a random "
         "encoder may align well by seeing little."
     )
     names = {"alignment": "alignment", "uniformity": "uniformity", "spread": "spread", "rankme": "RankMe"}
     readings = {title: lambda one, key=key: float(one["signals"][key]) for key, title in names.items()}
     return _table("signals", about, readings, subjects, kind="number")
+
+
+def _of_labels(share: str, found: dict[str, Any]) -> str:
+    return f"{share} of labels ({found[share]['images']:,})"
 
 
 def _table(title: str, about: str, readings: dict[str, Any], subjects: dict[str, Any], *, kind: str = "share") -> Table:

@@ -33,14 +33,18 @@ def transfer(dataset: Dataset, representations: Sequence[Representation], out: P
     """Probe, kNN and few labels of `dataset` by each representation, on its own train, validation and test.
 
     The first representation's figures with "dataset" (digest), "counts" and "baselines" (the other ones' by name).
-    Raw pixels are centred anew, at these images' mean. What is measured is kept below `out`.
+    "confusion" is the first one's only. Raw pixels are centred anew, at the mean of these train images. What is
+    measured is kept below `out`.
     """
     home = Home(out / f"transfer-{dataset.digest[:12]}")
     splits = LabelSplits.of(dataset)
-    own = [raw_pixels(dataset) if one.name == PIXELS else one for one in representations]
-    first, *others = [Subject(one, dataset, home) for one in own]
+    moved = [raw_pixels(dataset) if one.name == PIXELS else one for one in representations]
+    first, *others = [Subject(one, dataset, home) for one in moved]
     facts = {"dataset": dataset.digest, "counts": dataset.facts["counts"]}
-    return facts | first.measure(splits) | {"baselines": {one.name: one.measure(splits) for one in others}}
+    own, baselines = first.measure(splits), {one.name: one.measure(splits) for one in others}
+    for figures in baselines.values():
+        del figures["confusion"]
+    return facts | own | {"baselines": baselines}
 
 
 def _check(dataset: Dataset, image_size: int) -> None:

@@ -50,6 +50,13 @@ def test_of_the_plain_embeddings_only_validation_is_read() -> None:
     assert (first.epoch, first.weight_decay) == (second.epoch, second.weight_decay)
 
 
+def test_of_equally_good_epochs_the_last_is_taken() -> None:
+    h, labels = blobs(60, 2, noise=0.1)  # every epoch gets all of validation right
+    found = fit([h[:40]], h, split(labels, train=40, validation=10), device=CPU)
+    assert (found.validation_accuracy, found.epoch) == (1, EPOCHS)
+    assert (found.lr, found.weight_decay) == GRID[0]
+
+
 def test_without_validation_nothing_is_chosen_and_unknown_labels_are_left_out() -> None:
     h, labels = blobs(200, 4)
     splits = split(labels, train=100, validation=0)
@@ -90,5 +97,6 @@ def test_the_views_are_crops_and_flips_of_train(tmp_path: Path, monkeypatch: pyt
     assert len(seen) == 2
     augmented_probe(subject, splits, ViewsConfig(crop_min=0.4), passes=2)
     assert len(seen) == 4
-    with pytest.raises(ValueError, match="passes is 0"):
-        augmented_probe(subject, splits, views, passes=0)
+    for passes in (0, EPOCHS + 1):
+        with pytest.raises(ValueError, match=f"passes is {passes}; accepted: 1 to 40"):
+            augmented_probe(subject, splits, views, passes=passes)

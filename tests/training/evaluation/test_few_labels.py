@@ -21,6 +21,16 @@ def test_a_draw_is_stratified_seeded_and_has_every_label() -> None:
     assert not len(stratified(rows[:0], labels, 0.1, rng=np.random.default_rng(0)))
 
 
+def test_sizes_that_do_not_divide_are_rounded_right_on_average() -> None:
+    labels = np.repeat(np.arange(11), [450] * 10 + [3])
+    draws = [stratified(np.arange(4503), labels, 0.01, rng=np.random.default_rng(seed)) for seed in range(200)]
+    counts = np.array([np.bincount(labels[drawn], minlength=11) for drawn in draws])
+    assert set(counts[:, :10].sum(axis=1)) == {45}
+    assert set(counts[:, :10].flat) == {4, 5}
+    assert set(counts[:, 10]) == {1}
+    np.testing.assert_allclose(counts[:, :10].mean(axis=0), 4.5, atol=0.15)
+
+
 def test_few_take_their_share_of_validation_too_and_leave_test() -> None:
     splits = split(blobs(1300, 5)[1], train=1000, validation=200)
     chosen = few(splits, 0.1, seed=0)
@@ -62,11 +72,11 @@ def test_the_probe_is_fitted_on_the_few_and_nothing_else() -> None:
 
 
 def test_runs_become_their_mean() -> None:
-    runs = [{"accuracy": 0.5, "images": 9, "lr": 0.1}, {"accuracy": 0.7, "images": 9, "lr": 0.03}]
+    runs = [{"accuracy": 0.5, "images": 9, "lr": 0.1}, {"accuracy": 0.7, "images": 11, "lr": 0.03}]
     assert mean_of(runs) == {
         "accuracy": pytest.approx(0.6),
         "deviation": pytest.approx(0.1),
-        "images": 9,
+        "images": 10,
         "accuracies": [0.5, 0.7],
         "lr": [0.1, 0.03],
     }

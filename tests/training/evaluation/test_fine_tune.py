@@ -1,8 +1,9 @@
 """Fine-tuning: the plain loop's weights, chosen on validation alone, and an encoder that stays as it was."""
 
 import copy
-import math
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from training.dataset import Dataset
 from training.encoder import Encoder, build_encoder, freeze
 from training.evaluation import fine_tune as module
 from training.evaluation.augmented_probe import crop_and_flip
-from training.evaluation.fine_tune import RATES, Setting, fine_tune
+from training.evaluation.fine_tune import RATES, Setting, fine_tune, fine_tune_all
 from training.evaluation.label_splits import LabelSplits
+from training.evaluation.representations import raw_pixels
+from training.evaluation.subject import Home, Subject
 from training.optimise import rate_factor
 from training.pixels import Normalisation, normalise, to_float
 from training.views import apply, draw
@@ -120,7 +123,40 @@ def test_the_share_right_is_counted_image_by_image(encoder: Encoder, data: Datas
         ]
     wanted = float(np.mean(np.array(guesses) == splits.labels[splits.test]))
     assert module.right(network, data, splits, splits.test, setting(1)) == pytest.approx(wanted)
-    assert math.isfinite(wanted)
+    assert 0 < wanted < 1  # so that neither all nor none would do
+
+
+def test_of_equally_good_epochs_the_last_of_the_first_rate_is_taken(
+    encoder: Encoder, data: Dataset, splits: LabelSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.5, 0.75, 0.75, 0.25, 0.75, 0.5, 0.125])  # three epochs of each rate, then test
+    monkeypatch.setattr(module, "right", lambda *_: next(shares))
+    found = fine_tune(encoder, data, splits, setting(3), name="this")
+    assert (found["lr"], found["epoch"]) == (RATES[0], 3)
+    assert (found["validation_accuracy"], found["accuracy"]) == (0.75, 0.125)
+
+
+def test_another_start_or_seed_is_another_task(
+    encoder: Encoder, data: Dataset, splits: LabelSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def instead(*_: Any, name: str) -> dict[str, Any]:
+        done.append(name)
+        return {"accuracy": 0.5, "images": 4}
+
+    monkeypatch.setattr(module, "fine_tune", instead)
+    subject, start = Subject(raw_pixels(data), data, Home(tmp_path)), EncoderConfig("resnet18", image_size=8)
+
+    def times(setting: Setting, start: EncoderConfig) -> int:
+        done.clear()
+        fine_tune_all(subject, encoder, splits, setting, start=start)
+        return len(done)
+
+    assert times(setting(2), start) == 4  # 100% and three draws of 10%
+    assert times(setting(2), start) == 0
+    assert times(setting(2), replace(start, zero_init_residual=False)) == 4
+    assert times(replace(setting(2), seed=1), start) == 4
 
 
 def test_epochs_out_of_range_are_refused() -> None:

@@ -52,7 +52,7 @@ def figures(classes: list[str] | None) -> dict[str, Any]:
     labelled = {
         "linear_probe": {"accuracy": 0.667, "C": 0.1, "validation_accuracy": 0.7},
         "knn": {"k10": 0.6, "k200": 0.62},
-        "few_labels": {"10%": {"accuracy": 0.4}},
+        "few_labels": {"10%": {"accuracy": 0.4, "images": 12}},
         "per_class": dict(zip(classes or [], [0.7, 0.9, 0.4], strict=False)),
         "confusion": counts.tolist(),
     }
@@ -135,8 +135,56 @@ def test_right_and_wrong_neighbours_are_marked() -> None:
 def test_every_table_has_every_baseline() -> None:
     metrics = evidence(["a", "b", "c"]).metrics
     for table in tables(metrics):
-        if not table.title.startswith("on "):
+        if "on " not in table.title:
             assert [name for name, _ in table.rows] == ["this encoder", "random encoder", "raw pixels"]
     first = tables(metrics)[0]
     assert first.best(0) == 0.667
+    assert "10% of labels (12)" in tables(metrics)[1].columns
     assert "66.7%" in first.plain()
+
+
+def headings(text: str) -> list[str]:
+    return re.findall("<h2>(.*?)</h2>", text)
+
+
+def test_headings_differ_and_keep_the_capitals_of_names() -> None:
+    found = evidence(["a", "b", "c"])
+    found.metrics["transfer"] = {"CIFAR-10": found.metrics["transfer"][EVIL]}
+    shown = headings(page(found))
+    assert {"Test accuracy", "On CIFAR-10", "Few labels on CIFAR-10"} <= set(shown)
+    assert len(set(shown)) == len(shown)
+
+
+@pytest.mark.parametrize("count", [60, 61])
+def test_of_very_many_labels_those_at_both_ends_are_shown_and_it_says_so(count: int) -> None:
+    found = evidence(["a", "b", "c"])
+    found.metrics["per_class"] = {f"label {number}": number / 100 for number in range(count)} | {"untested": None}
+    found.metrics["confusion"] = np.zeros((3, 3), dtype=int).tolist()
+    words = " ".join(Page(page(found)).words.split())
+    said = "lowest first: the 30 lowest and the 30 highest of 61 labels."
+    assert (said in words) == (count == 61)
+    assert ("label 30" in words) == (count == 60)
+    assert "label 29" in words
+    assert "label 31" in words
+
+
+def test_what_validation_chose_is_said_only_where_it_chose() -> None:
+    said = "regularisation, rates and epochs were chosen on validation images"
+    found = evidence(["a", "b", "c"])
+    assert said in " ".join(page(found).split())
+    found.metrics["transfer"][EVIL]["linear_probe"]["validation_accuracy"] = None
+    text = " ".join(page(found).split())
+    assert "which chose nothing." in text
+    assert said not in text
+    assert "which chose nothing" not in page(evidence(None))
+
+
+def test_the_encoder_before_training_is_beside_the_headlines_and_in_every_table() -> None:
+    found = evidence(["a", "b", "c"])
+    found.metrics["baselines"] = {"before training": figures(["a", "b", "c"]), **found.metrics["baselines"]}
+    words = Page(page(found)).words
+    assert "before training 66.7%, random encoder 66.7%, raw pixels 66.7%" in words
+    assert "before training the encoder had its ImageNet weights" in words
+    for table in tables(found.metrics):
+        if "on " not in table.title:
+            assert [name for name, _ in table.rows][:2] == ["this encoder", "before training"]

@@ -1,6 +1,7 @@
 """Transfer: which data sets are taken, and what is measured of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,5 +55,11 @@ def test_the_target_is_measured_on_its_own_splits_and_kept_apart(tmp_path: Path)
     assert found["linear_probe"]["accuracy"] == pytest.approx(probe.score(h[splits.test], splits.labels[splits.test]))
     assert found["dataset"] == data.digest
     assert found["baselines"] == {}
+    counts = found["confusion"]
+    twice = [raw_pixels(elsewhere), replace(raw_pixels(elsewhere), name="another")]
+    compared = transfer(data, twice, tmp_path / "out")
+    assert compared["confusion"] == counts
+    assert "per_class" in compared["baselines"]["another"]
+    assert "confusion" not in compared["baselines"]["another"]
     kept = tmp_path / "out" / f"transfer-{data.digest[:12]}"
     assert (kept / "embeddings" / f"{PIXELS.replace(' ', '-')}.npy").exists()
