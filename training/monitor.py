@@ -44,9 +44,14 @@ class Monitor:
         self._aligned = np.sort(rng.permutation(self._queries)[:ALIGNED_MOST])
 
     def measure(self, encoder: Encoder) -> dict[str, float]:
-        """ "alignment", "uniformity", "spread", "rankme"; with labels also "knn", a share (k=200, T=0.1)."""
+        """ "alignment", "uniformity", "spread", "rankme"; with labels also "knn", a share (k=200, T=0.1).
+
+        Nothing if an embedding is not finite.
+        """
         with _evaluating(encoder):
             h = self._embed(encoder, self._queries)
+            if not np.isfinite(h).all():
+                return {}  # the next loss, or the checkpoint, says what is wrong with the run
             signals = label_free_signals(h)
             few = self._read(self._aligned)
             signals["alignment"] = alignment(encoder, few, self._normalisation, views=self._views)
@@ -86,8 +91,8 @@ def warnings(signals: dict[str, float], count: int) -> list[str]:
 
 
 def _validation_or_more(dataset: Dataset) -> NDArray[np.int64]:
-    """Rows of validation; with test, if these are too few; else of all."""
-    for splits in ((VALIDATION,), (VALIDATION, TEST)):
+    """Rows of validation; with train, if these are too few; else of all."""
+    for splits in ((VALIDATION,), (VALIDATION, TRAIN)):
         rows = dataset.rows(*splits)
         if len(rows) >= _ENOUGH:
             return rows

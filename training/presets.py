@@ -125,8 +125,8 @@ def cifar10_cpu(images: int, image_size: int, epochs: int | None = None) -> Pret
 
     Command: `python -m training.pretrain --data DIR --out DIR --preset cifar10_cpu --minutes 120`
     Hardware: two CPU cores with bf16 instructions.
-    Measured: 60.8% linear probe, 49.9% kNN (k=200) on CIFAR-10's test images after 15 minutes on two cores of an AMD EPYC
-    (AVX512-bf16): 126,464 images, four views each; random weights: 35.0%, 28.2% (`benchmarks.training --minutes 15`).
+    Measured: 60.8% linear probe, 49.9% kNN (k=200) on CIFAR-10's test images after 15 minutes on two cores of an AMD
+    EPYC (AVX512-bf16): 126,464 images, four views each; random weights: 35.0%, 28.2% (`benchmarks.training`).
     Expected: more with more time; nobody has run it for two hours yet. Without --minutes the length is 40 epochs.
 
     A stem of stride 2 without max-pool has a quarter of the work of the customary one; views of half the side have a

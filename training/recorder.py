@@ -132,7 +132,7 @@ class Recorder(SilentRecorder):
         if state.step % self.monitor_steps and state.step != state.total_steps:
             return {}
         signals = self.monitor.measure(state.encoder)
-        for warning in self.monitor.warnings(signals):
+        for warning in self.monitor.warnings(signals) if signals else ():
             logger.warning("step %d: %s", state.step, warning)
         return signals
 

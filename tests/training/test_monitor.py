@@ -60,6 +60,14 @@ def test_measuring_leaves_everything_as_it_was(state: TrainingState, monitor: Mo
     assert np.array_equal(np.random.get_state()[1], generators[1])  # type: ignore[index]
 
 
+def test_embeddings_that_are_not_finite_are_left_to_the_checks_that_stop_a_run(
+    state: TrainingState, monitor: Monitor
+) -> None:
+    with torch.no_grad():
+        state.encoder.conv1.weight[0, 0, 0, 0] = float("nan")
+    assert monitor.measure(state.encoder) == {}
+
+
 def test_an_error_while_measuring_leaves_it_so_too(
     state: TrainingState, monitor: Monitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
