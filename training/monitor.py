@@ -37,7 +37,8 @@ class Monitor:
         self._read = RowReader(dataset.images)
         rng = np.random.default_rng(0)
         candidates = _validation_or_more(dataset)
-        most = min(QUERIES_MOST, max(2, len(dataset) // 2))  # of few images, too, leave some to be neighbours
+        few = min(_ENOUGH, len(dataset) // 2)
+        most = min(QUERIES_MOST, max(2, few, len(dataset) // 4))  # of few images, too, leave some to be neighbours
         self._queries = np.sort(rng.permutation(candidates)[:most])
         others = np.setdiff1d(dataset.rows(TRAIN), self._queries)
         self._memory = np.sort(rng.permutation(others)[:MEMORY_MOST])
