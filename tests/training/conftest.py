@@ -16,7 +16,11 @@ from training.sources import Request, prepare
 CIFAR10 = Path(__file__).parents[2].parent / "shared/data/cifar10-images.zip"
 LABELS = ("airplane", "automobile", "bird", "cat")
 
-torch.set_num_threads(1)  # for models this small, threads only wait for each other on a busy machine
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> None:
+    """For models this small, threads only wait for each other on a busy machine; and another number has other bits."""
+    torch.set_num_threads(1)  # by module: the tests of serving set what they need
 
 
 def write_images(folder: Path, names: list[str], *, size: int = 10, seed: int = 0) -> Path:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.training.processes import ARGUMENTS, finish, learnt, start, wait_for_steps
+from tests.training.processes import finish, learnt, start, wait_for_steps
 from tests.training.test_curves import curves
 from training.checkpoint import read_metadata
 from training.config import PretrainConfig
 from training.dataset import Dataset
 from training.interrupts import Interrupted
 from training.log import read_log
-from training.pretrain import RunOptions, main, pretrain
+from training.pretrain import RunOptions, pretrain
 
 Tiny = Callable[..., PretrainConfig]
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
@@ -26,9 +26,10 @@ CLOCK = {"images_per_s", "seconds", "eta_seconds"}
 
 @pytest.fixture(scope="module")
 def whole(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that nothing stopped: 3 views, DCL, two resolutions."""
+    """The folder of a run that nothing stopped, in a process of its own: 3 views, DCL, two resolutions."""
     out = tmp_path_factory.mktemp("whole")
-    main(["--data", str(coloured.folder), "--out", str(out), *ARGUMENTS])
+    [(code, errors)] = finish([start(coloured.folder, out)])
+    assert code == 0, errors
     return out
 
 

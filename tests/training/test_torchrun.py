@@ -24,7 +24,6 @@ from training.config import from_dict
 from training.dataset import Dataset
 from training.encoder import build_encoder
 from training.log import read_log
-from training.pretrain import main
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 GENTLE = ("--lr", "0.01", "--no-tensorboard")  # rounding grows with every step, and with its length
@@ -52,8 +51,9 @@ def runs(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     root = tmp_path_factory.mktemp("torchrun")
     names = ("alone", "stopped", "by_two", "by_one")
     alone, stopped, by_two, by_one = (root / name for name in names)
-    command = ["--data", str(coloured.folder), *ARGUMENTS, *GENTLE, "--out"]
-    main([*command, str(alone)])
+    first = start(coloured.folder, alone, *GENTLE)
+    [(code, error)] = finish([first])
+    assert code == 0, error
     first = torchrun(coloured.folder, stopped)
     wait_for_steps(stopped, 4, first)
     first.send_signal(signal.SIGTERM)
@@ -61,8 +61,9 @@ def runs(coloured: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     for copy in (by_two, by_one):
         shutil.copytree(stopped, copy)
     resumed = torchrun(coloured.folder, by_two)
-    main([*command, str(by_one)])
     ended += finish([resumed])
+    [(code, error)] = finish([start(coloured.folder, by_one, *GENTLE)])
+    assert code == 0, error
     assert ended[0][0] != 0
     assert ended[1][0] == 0, ended[1][1]
     return Runs(alone, stopped, by_two, by_one, [error for _, error in ended])
