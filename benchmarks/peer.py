@@ -100,6 +100,13 @@ def build_peer(encoder: Encoder, *, optimiser: OptimiserConfig, precision: str, 
     return Peer(encoder, head, sgd, precision, channels_last)
 
 
+def check_batch(data: Dataset, batch_size: int) -> None:
+    """ValueError unless the training images are enough for a batch."""
+    count = len(training_rows(data))
+    if not 2 <= batch_size <= count:
+        raise ValueError(f"peer-batch is {batch_size}; accepted: 2 to the {count} training images")
+
+
 def train_peer(peer: Peer, data: Dataset, loading: Loading, *, done: Done) -> PeerRun:
     """Train until `done(steps, seconds)`; the clock starts when the workers have their first batch ready."""
     criterion = NTXentLoss(TEMPERATURE)
@@ -139,11 +146,9 @@ def _step(peer: Peer, criterion: nn.Module, pair: list[Tensor]) -> None:
 
 
 def _loader(data: Dataset, loading: Loading, device: torch.device) -> DataLoader[list[Tensor]]:
-    rows = training_rows(data)
-    if loading.batch_size > len(rows):
-        raise ValueError(f"peer-batch is {loading.batch_size}; accepted: 2 to the {len(rows)} training images")
+    check_batch(data, loading.batch_size)  # of too few images the loader would make no batch, for ever
     return DataLoader(
-        TwoViews(data, rows, loading.image_size),
+        TwoViews(data, training_rows(data), loading.image_size),
         batch_size=loading.batch_size,
         shuffle=True,
         drop_last=True,

@@ -23,7 +23,7 @@ from typing import Any
 from benchmarks.accuracy_picture import accuracy_over_time
 from benchmarks.equal_settings import compare_speed, equal_config
 from benchmarks.images import add_image_arguments, open_images
-from benchmarks.peer import OPTIMISERS
+from benchmarks.peer import OPTIMISERS, check_batch
 from benchmarks.recipes import Comparison, PeerRecipe, Result, score_untrained, train_lightly, train_ours
 from benchmarks.scores import choose_rows
 from benchmarks.turns import medians
@@ -84,9 +84,7 @@ def _recipe(data: Dataset, options: argparse.Namespace) -> PretrainConfig:
 
 def _check(data: Dataset, options: argparse.Namespace) -> None:
     """Refuse what would fail only once our side has trained."""
-    count = len(training_rows(data))
-    if not 2 <= options.peer_batch <= count:
-        raise ValueError(f"peer-batch is {options.peer_batch}; accepted: 2 to the {count} training images")
+    check_batch(data, options.peer_batch)
     if not 0 < options.minutes < math.inf:
         raise ValueError(f"minutes is {options.minutes:g}; it must be above 0, and finite")
     if options.probe_images < 0:
