@@ -1,4 +1,4 @@
-"""Where and in which precision to compute, decided by what the machine has."""
+"""Where and in which precision to compute, decided by what the machine has; and how values get there."""
 
 from typing import Literal
 
