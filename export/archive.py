@@ -1,6 +1,6 @@
 """The model archive (.mar) of a release, for TorchServe: made from the release, and holding its manifest.
 
-The archive carries the serving code and the files that one format needs, so any TorchServe whose Python has
+The archive carries the serving code and its graphs, so any TorchServe whose Python has
 the packages can run it; its handler verifies the digests when it loads. Built with TorchServe's own archiver.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import serving
 from serving.durable import publish_file
-from serving.manifest import FILE_NAME, FORMATS, Release
+from serving.manifest import FILE_NAME, FORMATS, MEDIANS, Release
 
 _CODE = Path(serving.__file__).parent
 
@@ -22,24 +22,27 @@ class ArchiveError(RuntimeError):
     """TorchServe's archiver failed."""
 
 
-def build_archive(release: Release, store: Path, *, form: str = "onnx") -> Path:
-    """Write `store/<name>-<version>.mar` with the release's graph in `form`; returns its path."""
+def build_archive(release: Release, store: Path, *, torchscript: bool = False) -> Path:
+    """Write `store/<name>-<version>.mar` with every ONNX file of the release, or its TorchScript; returns its path.
+
+    Which of the ONNX files runs is chosen where the archive is served (`serving.choice`).
+    """
     manifest = release.manifest
     path = store / f"{manifest.name}-{manifest.version}.mar"
-    graph = release.file(FORMATS[form])
+    graphs = [release.file(FORMATS[form]) for form in release.forms if (form == "torchscript") == torchscript]
 
     def write(partial: Path) -> None:
         with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
-            shutil.move(_archive(release, graph, Path(folder)), partial)
+            shutil.move(_archive(release, graphs, Path(folder)), partial)
 
     publish_file(path, write)
     return path
 
 
-def _archive(release: Release, graph: Path, folder: Path) -> Path:
+def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
     content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
     shutil.copytree(_CODE, content / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (release.folder / FILE_NAME, graph):
+    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *graphs):
         shutil.copy(file, content)
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging"),

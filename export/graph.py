@@ -5,6 +5,9 @@ wrong but decoding. The projection head stays behind (SimCLR section 4.2: h repr
 Left out: writing the graph in any format.
 """
 
+import copy
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -25,6 +28,7 @@ class ServingGraph(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.embedding_dim = int(encoder.embedding_dim)
+        self.precision = torch.float32
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, 3, 1, 1))
         self.probe = _linear(probe) if probe is not None else None
@@ -34,8 +38,19 @@ class ServingGraph(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """uint8 images (N, S, S, 3) to (embedding (N, D),) or (embedding, logits (N, C)), float32."""
         pixels = images.permute(0, 3, 1, 2).to(torch.float32) / 255.0
-        embedding = functional.normalize(self.encoder((pixels - self.mean) / self.std), dim=1)
+        h = self.encoder(((pixels - self.mean) / self.std).to(self.precision)).to(torch.float32)
+        embedding = functional.normalize(h, dim=1)
         return (embedding,) if self.probe is None else (embedding, self.probe(embedding))
+
+    def in_half_precision(self) -> Self:
+        """A copy whose encoder computes in float16; what stands before and after it stays float32.
+
+        A sum of squares, which the norm needs, may be above float16's largest number.
+        """
+        half = copy.deepcopy(self)
+        half.encoder.half()
+        half.precision = torch.float16
+        return half
 
     @property
     def output_names(self) -> list[str]:

@@ -5,7 +5,7 @@
 
 Everything is written to a temporary folder, measured there, synced and renamed: a release exists whole or not
 at all, and is never changed. Publishing the same checkpoint and probe again returns the release there is.
-Left out: which release serves (promotion), and formats other than ONNX and TorchScript.
+Left out: which release serves (promotion), and the formats themselves (`export.formats`).
 """
 
 import argparse
@@ -17,7 +17,7 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,17 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-from tqdm import tqdm
 
 from export.archive import ArchiveError, build_archive
+from export.formats import write_formats
 from export.graph import ServingGraph
-from export.onnx import write_onnx
-from export.parity import ParityError, check
-from export.torchscript import write_torchscript
+from export.parity import ParityError
+from export.real_images import choose_images
 from serving.durable import publish_folder, sha256_of
 from serving.manifest import (
     FILE_NAME,
-    FORMATS,
     SCHEMA,
     InputContract,
     Manifest,
@@ -49,9 +47,7 @@ from training.checkpoint import CheckpointError, load_encoder
 from training.config import to_dict
 from training.dataset import Dataset
 from training.probe import load_probe
-from training.row_reader import RowReader
 
-_PARITY_IMAGES = 256
 _LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
 _LOG = logging.getLogger(__name__)
 
@@ -78,10 +74,11 @@ class Ingredients:
         }
 
 
-def publish(ingredients: Ingredients, name: str, store: Path) -> Release:
+def publish(ingredients: Ingredients, name: str, store: Path, *, int8: bool = True) -> Release:
     """Export, measure and publish; returns the new release, or the one already made of these ingredients.
 
-    Raises `ParityError` if an exported file answers otherwise than the checkpoint; nothing is published then.
+    `int8` false leaves that format out, which takes longest to make and to judge.
+    Raises `ParityError` if an exact format answers otherwise than the checkpoint; nothing is published then.
     """
     check_name(name)
     home = store / name
@@ -89,14 +86,14 @@ def publish(ingredients: Ingredients, name: str, store: Path) -> Release:
     with _only_one(home):
         digests = ingredients.digests()
         existing = find(home, digests)
-        if existing is not None:
+        if existing is not None and (not int8 or "int8" in existing.manifest.gates):
             return existing
         version = 1 + max(versions(home), default=0)
         partial = home / f".partial-{version}"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir()
         try:
-            _fill(partial, ingredients, name, version)
+            _fill(partial, ingredients, name, version, int8=int8)
             publish_folder(partial, home / str(version))
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
@@ -122,7 +119,7 @@ def find(home: Path, digests: dict[str, str | None]) -> Release | None:
     return None
 
 
-def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> None:
+def _fill(folder: Path, ingredients: Ingredients, name: str, version: int, *, int8: bool) -> None:
     """Write every file of the release into `folder`, the manifest last."""
     encoder, config, mean, std, _ = load_encoder(ingredients.checkpoint)
     probe = load_probe(ingredients.probe) if ingredients.probe is not None else None
@@ -134,21 +131,11 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
     if metrics["checkpoint"] != sha256_of(ingredients.checkpoint):
         raise ValueError(f"{ingredients.evaluation} evaluates another checkpoint than {ingredients.checkpoint}")
     graph = ServingGraph(encoder, mean=mean, std=std, probe=probe)
-    files = {form: folder / file for form, file in FORMATS.items()}
-    bar = tqdm(total=4, desc="export", unit=" files")
-    write_torchscript(graph, files["torchscript"], image_size=size)
-    bar.update()
-    write_onnx(graph, files["onnx"], image_size=size)
-    bar.update()
+    measured = write_formats(graph, folder, choose_images(data), int8=int8)
     safetensors.torch.save_file(
         {key: value.contiguous() for key, value in graph.state_dict().items()}, folder / "weights.safetensors"
     )
     _copy_report(ingredients, folder / "report")
-    bar.update()
-    bar.set_description("parity on real images")
-    parity = check(graph, files, RowReader(data.images)(data.rows("test")[:_PARITY_IMAGES]))
-    bar.update()
-    bar.close()
     manifest = Manifest(
         schema=SCHEMA,
         name=name,
@@ -161,7 +148,8 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int) -> No
         files={
             path.relative_to(folder).as_posix(): entry_of(path) for path in sorted(folder.rglob("*")) if path.is_file()
         },
-        parity=parity,
+        parity=measured.parity,
+        gates=measured.gates,
         metrics=_without_confusion(metrics),
         lineage=_lineage(ingredients, data, to_dict(config)),
     )
@@ -228,7 +216,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
     parser.add_argument("--summary", type=Path, help="file for a JSON with the paths of release and archive")
-    parser.add_argument("--format", choices=sorted(FORMATS), default="onnx", help="what the .mar runs (onnx)")
+    parser.add_argument("--no-int8", action="store_true", help="leave out int8, which takes longest")
+    parser.add_argument(
+        "--torchscript", action="store_true", help="a .mar that runs TorchScript; without it, ONNX as fits the machine"
+    )
     return parser.parse_args(arguments)
 
 
@@ -237,12 +228,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
     try:
-        release = publish(Ingredients(given.checkpoint, given.evaluation, given.data), given.name, given.store)
+        release = publish(
+            Ingredients(given.checkpoint, given.evaluation, given.data), given.name, given.store, int8=not given.no_int8
+        )
     except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
         print(f"error: nothing was published: {error}", file=sys.stderr)
         return 1
     try:
-        archive = build_archive(release, given.store, form=given.format)
+        archive = build_archive(release, given.store, torchscript=given.torchscript)
     except (ArchiveError, ManifestError, OSError) as error:
         print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
         return 1
@@ -253,9 +246,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"{form}: least cosine {figures['cosine_least']:.7f}, largest difference "
             f"{figures['embedding_difference']:.1e} against the eager graph on {figures['images']} images"
         )
+    for form, gate in release.manifest.gates.items():
+        print(f"{form}: {_in_words(gate)}")
     print(f"release {release.manifest.title}, digest {release.digest[:16]}: {release.folder}")
     print(f"archive for TorchServe: {archive}")
     return 0
+
+
+def _in_words(gate: Mapping[str, Any]) -> str:
+    """One line on an approximate format: what it reached, or why it was left out."""
+    if not gate["passed"]:
+        return f"left out: {'; '.join(gate['failed'])}"
+    figures = gate["figures"]
+    parts = [f"mean cosine {figures['cosine_mean']:.5f}", f"least {figures['cosine_least']:.5f}"]
+    if "neighbours_same" in figures:
+        parts.append(f"{figures['neighbours_same']:.1%} of the ten nearest the same")
+    parts += [
+        f"{name} {100 * figures[f'{name}_before']:.1f}% before, {100 * figures[f'{name}_after']:.1f}% after"
+        for name in ("knn", "probe")
+        if f"{name}_after" in figures
+    ]
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

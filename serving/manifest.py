@@ -12,12 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from serving.durable import sha256_of
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, 2)  # 1 had no gates, and no formats but onnx and torchscript
 FILE_NAME = "manifest.json"
-FORMATS = {"onnx": "encoder.onnx", "torchscript": "encoder.pt"}
+MEDIANS = "medians.npy"
+FORMATS = {
+    "onnx": "encoder.onnx",
+    "int8": "encoder.int8.onnx",
+    "fp16": "encoder.fp16.onnx",
+    "torchscript": "encoder.pt",
+}
 
 
 class ManifestError(ValueError):
@@ -44,7 +53,8 @@ class InputContract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a release is, where it came from, and what was measured on it.
 
-    `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted.
+    `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted. `gates` says
+    of each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
     `lineage` and `metrics` are records for people and tools: nothing in serving depends on their content.
     """
 
@@ -60,6 +70,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     parity: dict[str, Any]
     metrics: dict[str, Any]
     lineage: dict[str, Any]
+    gates: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -97,6 +108,19 @@ class Release:
             )
         return path
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The formats of `FORMATS` that lie here: an archive carries fewer than its manifest lists."""
+        listed = {form: file for form, file in FORMATS.items() if file in self.manifest.files}
+        return tuple(form for form, file in listed.items() if (self.folder / file).is_file())
+
+    def medians(self) -> NDArray[np.float32] | None:
+        """The median of each number of the embedding on training images, float32 (D,); None in an older release."""
+        if MEDIANS not in self.manifest.files:
+            return None
+        found: NDArray[np.float32] = np.load(self.file(MEDIANS), allow_pickle=False)
+        return found
+
     def verify(self) -> None:
         """Check every file of the release; raise `ManifestError` at the first that differs."""
         for name in self.manifest.files:
@@ -114,9 +138,10 @@ def parse(raw: bytes, where: Path) -> Manifest:
     """Read a manifest's bytes strictly; `where` is named in the error."""
     try:
         schema = msgspec.json.decode(raw, type=dict[str, Any]).get("schema")
-        if schema != SCHEMA:
+        if schema not in READABLE:
+            readable = " and ".join(map(str, READABLE))
             raise ManifestError(
-                f"{where} has a manifest of schema {schema!r}; this version reads schema {SCHEMA}: "
+                f"{where} has a manifest of schema {schema!r}; this version reads schemas {readable}: "
                 "serve it with the version that wrote it"
             )
         return msgspec.json.decode(raw, type=Manifest)

@@ -12,7 +12,7 @@ import torch
 
 from export.graph import ServingGraph
 from export.onnx import write_onnx
-from export.parity import LARGEST_DIFFERENCE, LEAST_COSINE, ParityError, check, eager, measure
+from export.parity import EXACT, ParityError, check, eager, measure
 from export.release import Ingredients, _without_confusion, main, publish, versions
 from export.torchscript import write_torchscript
 from serving.manifest import FORMATS, Release
@@ -44,8 +44,8 @@ def test_every_format_equals_the_eager_graph_at_any_batch_size(
     reference = eager(graph, pictures[:count])
     found = run_in_passes(open_runtime(chain.release.file(FORMATS[form])), pictures[:count])
     figures = measure(reference, found)
-    assert figures["cosine_least"] >= LEAST_COSINE
-    assert figures["embedding_difference"] <= LARGEST_DIFFERENCE
+    assert figures["cosine_least"] >= EXACT.least_cosine
+    assert figures["embedding_difference"] <= EXACT.largest_difference
     assert found.logits is not None
     assert reference.logits is not None
     np.testing.assert_allclose(found.logits, reference.logits, atol=1e-3, rtol=1e-4)
@@ -56,8 +56,8 @@ def test_the_manifest_has_the_measured_parity(chain: Chain) -> None:
     assert set(parity) == {"onnx", "torchscript"}
     for figures in parity.values():
         assert figures["images"] == len(chain.data.rows("test"))
-        assert LEAST_COSINE <= figures["cosine_least"] <= 1 + 1e-6
-        assert 0 < figures["embedding_difference"] <= LARGEST_DIFFERENCE
+        assert EXACT.least_cosine <= figures["cosine_least"] <= 1 + 1e-6
+        assert 0 < figures["embedding_difference"] <= EXACT.largest_difference
 
 
 def test_the_manifest_says_where_the_release_came_from(chain: Chain) -> None:
@@ -120,11 +120,20 @@ def test_the_same_ingredients_are_the_same_release(chain: Chain) -> None:
     assert versions(chain.store / "chain") == [1]
 
 
+def test_a_release_without_int8_is_not_reused_where_int8_is_wanted(chain: Chain, tmp_path: Path) -> None:
+    plain = publish(chain.ingredients, "plain", tmp_path, int8=False)
+    assert publish(chain.ingredients, "plain", tmp_path, int8=False).digest == plain.digest
+    with_int8 = publish(chain.ingredients, "plain", tmp_path)
+    assert with_int8.manifest.version == 2
+    assert "int8" in with_int8.manifest.gates
+    assert publish(chain.ingredients, "plain", tmp_path).digest == with_int8.digest
+
+
 def test_an_altered_release_is_not_reused(chain: Chain, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(chain.store / "chain", store / "chain")
     (store / "chain/1/encoder.onnx").write_bytes(b"")
-    assert publish(chain.ingredients, "chain", store).manifest.version == 2
+    assert publish(chain.ingredients, "chain", store, int8=False).manifest.version == 2
 
 
 def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) 
     shutil.copytree(chain.ingredients.evaluation, evaluation)
     (evaluation / "probe.safetensors").unlink()
     ingredients = Ingredients(chain.ingredients.checkpoint, evaluation, chain.ingredients.data)
-    release = publish(ingredients, "flat", tmp_path / "store")
+    release = publish(ingredients, "flat", tmp_path / "store", int8=False)
     assert release.manifest.classes is None
     runtime = open_runtime(release.file(FORMATS["onnx"]))
     assert runtime(np.zeros((1, *chain.data.images.shape[1:]), np.uint8)).logits is None
@@ -154,7 +163,7 @@ def test_a_name_that_is_no_name_is_refused(chain: Chain, tmp_path: Path, name: s
 def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(chain: Chain, tmp_path: Path) -> None:
     store = tmp_path / "store"
     given = chain.ingredients
-    command = [sys.executable, "-m", "export.release", "--name", "chain", "--store", str(store)]
+    command = [sys.executable, "-m", "export.release", "--name", "chain", "--store", str(store), "--no-int8"]
     command += ["--checkpoint", str(given.checkpoint), "--evaluation", str(given.evaluation), "--data", str(given.data)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (store / "chain/.partial-1/encoder.pt").exists():

@@ -1,0 +1,89 @@
+"""Every file of the graph that a release holds: written, measured on real images, and left out where it falls short.
+
+Exact formats (ONNX and TorchScript in float32) must agree with the eager graph, or nothing is published. Half
+precision and int8 are for speed: where one falls short the release goes without it, and its manifest says why.
+"""
+
+import logging
+import tempfile
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from export.gates import THRESHOLDS, embed
+from export.graph import ServingGraph
+from export.int8 import Quantiser
+from export.int8_search import search
+from export.onnx import write_onnx
+from export.parity import HALF, ParityError, check, eager
+from export.real_images import RealImages
+from export.torchscript import write_torchscript
+from serving.manifest import FORMATS, MEDIANS
+
+logger = logging.getLogger(__name__)
+
+_PARITY_IMAGES = 256
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on the files: `parity` of exact ones, `gates` of approximate ones, by format."""
+
+    parity: dict[str, Any]
+    gates: dict[str, Any] = field(default_factory=dict)
+
+
+def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8: bool = True) -> Measured:
+    """Write the graph in every format into `folder`; without `int8` that one, which takes longest, is left out.
+
+    Raises `ParityError` if an exact format answers otherwise than the graph.
+    """
+    size = images.queries.shape[1]
+    np.save(folder / MEDIANS, np.median(eager(graph, images.calibration).embedding, axis=0).astype(np.float32))
+    files = {form: folder / file for form, file in FORMATS.items()}
+    few = images.queries[:_PARITY_IMAGES]
+    with tqdm(total=5 if int8 else 4, desc="TorchScript", unit=" steps") as bar:
+
+        def step(name: str) -> None:
+            bar.update()
+            bar.set_description(name)
+
+        write_torchscript(graph, files["torchscript"], image_size=size)
+        step("ONNX")
+        write_onnx(graph, files["onnx"], image_size=size)
+        step("parity on real images")
+        parity = check(graph, {form: files[form] for form in ("onnx", "torchscript")}, few)
+        step("half precision")
+        gates = {"fp16": _half(graph, files, images)}
+        bar.update()
+        if int8:
+            bar.set_description("int8 and its gates")
+            gates["int8"] = _int8(graph, files, images)
+            bar.update()
+    return Measured(parity, gates)
+
+
+def _half(graph: ServingGraph, files: dict[str, Path], images: RealImages) -> dict[str, Any]:
+    write_onnx(graph.in_half_precision(), files["fp16"], image_size=images.queries.shape[1])
+    try:
+        figures = check(graph, {"fp16": files["fp16"]}, images.queries[:_PARITY_IMAGES], bounds=HALF)["fp16"]
+    except ParityError as error:
+        logger.warning("the release goes without half precision: %s", error)
+        files["fp16"].unlink()
+        return {"passed": False, "failed": [str(error)]}
+    return {"passed": True, "figures": figures, "failed": []}
+
+
+def _int8(graph: ServingGraph, files: dict[str, Path], images: RealImages) -> dict[str, Any]:
+    exact = embed(partial(eager, graph), images)
+    with tempfile.TemporaryDirectory(dir=files["int8"].parent, prefix=".int8-") as work:
+        found = search(Quantiser(files["onnx"], images.calibration, Path(work)), files["int8"], images, exact)
+    if not found.passed:
+        files["int8"].unlink()
+        blame = ", ".join(f"{name} ({cost:.1e})" for name, cost in [*found.costs.items()][:3])
+        logger.warning("the release goes without int8: no variant passed its gates; layers that cost most: %s", blame)
+    return found.to_json(THRESHOLDS)

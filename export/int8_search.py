@@ -1,0 +1,126 @@
+"""Find an int8 file that passes the gates: the plainest variant first, and what to blame if none does.
+
+First the first layer in float32, then channels of like range, then other calibration methods, then the last layer as
+well, then the layers that cost most. The first that passes is kept: each later one is slower or less plain.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from export.gates import THRESHOLDS, Embedded, Thresholds, Verdict, embed, judge
+from export.int8 import Quantiser, Variant
+from export.real_images import RealImages
+from serving.runtime import open_runtime, run_in_passes
+
+logger = logging.getLogger(__name__)
+
+WORST_LAYERS = 8
+_COST_IMAGES = 64
+_WORST_BLOCKS = 3
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One variant and its verdict."""
+
+    variant: Variant
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Search:
+    """Every variant tried; the last one passed, if any did. `costs`: cosine lost by each of the costliest layers."""
+
+    tried: list[Tried] = field(default_factory=list)
+    costs: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the file that was written may be published."""
+        return bool(self.tried) and self.tried[-1].verdict.passed
+
+    def to_json(self, thresholds: Thresholds) -> dict[str, Any]:
+        """As the manifest records it: the verdict on the best variant, and what else was tried."""
+        best = self.tried[-1] if self.passed else max(self.tried, key=lambda one: one.verdict.figures["cosine_least"])
+        return {
+            **best.verdict.to_json(thresholds),
+            "variant": str(best.variant),
+            "float32_layers": list(best.variant.excluded),
+            "tried": {str(one.variant): list(one.verdict.failed) or "passed" for one in self.tried},
+            "costliest_layers": self.costs,
+        }
+
+
+def search(
+    quantiser: Quantiser,
+    target: Path,
+    images: RealImages,
+    exact: Embedded,
+    *,
+    thresholds: Thresholds = THRESHOLDS,
+    threads: int | None = None,
+) -> Search:
+    """Write `target` as the first variant that passes; if none does, `target` is the last one and must not be used.
+
+    `exact` is what the eager graph gives for the same images.
+    """
+    found = Search()
+    for variant in _variants(quantiser, images, exact, found.costs):
+        quantiser.write(variant, target)
+        runtime = open_runtime(target, device="cpu", threads=threads)
+        verdict = judge(exact, embed(partial(run_in_passes, runtime), images), images, thresholds)
+        found.tried.append(Tried(variant, verdict))
+        if verdict.passed:
+            break
+        logger.warning("int8 with %s: %s", variant, "; ".join(verdict.failed))
+    return found
+
+
+def _variants(quantiser: Quantiser, images: RealImages, exact: Embedded, costs: dict[str, float]) -> Iterator[Variant]:
+    first, last = quantiser.convolutions[0], quantiser.convolutions[-1]
+    yield Variant("percentile")
+    yield Variant("percentile", excluded=(first,))
+    yield Variant("percentile", excluded=(first,), equalised=True)
+    yield Variant("minmax", excluded=(first,))
+    yield Variant("entropy", excluded=(first,))
+    yield Variant("percentile", excluded=(first, last), equalised=True)
+    costs |= layer_costs(quantiser, images, exact)
+    for count in (WORST_LAYERS // 2, WORST_LAYERS):
+        yield Variant("percentile", excluded=tuple([*costs][:count]), equalised=True)
+
+
+def layer_costs(quantiser: Quantiser, images: RealImages, exact: Embedded) -> dict[str, float]:
+    """The mean cosine that a convolution loses when it alone is int8, on 64 queries; the costliest first.
+
+    Whole blocks are measured first, and then the convolutions of the three that lose most.
+    """
+    costs = _Costs(quantiser, images.queries[:_COST_IMAGES], exact.queries.embedding[:_COST_IMAGES])
+    blocks = {block: costs.of(block) for block in tqdm(quantiser.blocks, desc="which blocks int8 costs most")}
+    worst = sorted(blocks, key=lambda block: -blocks[block])[:_WORST_BLOCKS]
+    layers = [name for block in worst for name in block]
+    lost = {name: costs.of((name,)) for name in tqdm(layers, desc="which layers int8 costs most")}
+    return dict(sorted(lost.items(), key=lambda item: -item[1])[:WORST_LAYERS])
+
+
+@dataclass(frozen=True)
+class _Costs:
+    quantiser: Quantiser
+    queries: NDArray[np.uint8]
+    exact: NDArray[np.float32]
+
+    def of(self, layers: Sequence[str]) -> float:
+        """The mean cosine lost when only `layers` are int8."""
+        others = tuple(name for name in self.quantiser.convolutions if name not in layers)
+        path = self.quantiser.folder / "few-layers.onnx"
+        self.quantiser.write(Variant("percentile", excluded=others, equalised=True), path)
+        found = open_runtime(path, device="cpu")(self.queries).embedding
+        path.unlink()
+        return float(1 - (self.exact.astype(np.float64) * found).sum(axis=1).mean())

@@ -1,0 +1,129 @@
+"""int8 for real: the quantised file of a trained encoder, its verdict in the manifest, and what happens without one."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from export.formats import write_formats
+from export.gates import Embedded, Thresholds
+from export.graph import ServingGraph
+from export.int8 import Quantiser, Variant
+from export.int8_search import WORST_LAYERS, search
+from export.parity import eager
+from export.real_images import RealImages, choose_images
+from serving.manifest import FORMATS
+from serving.runtime import open_runtime, run_in_passes
+from tests.conftest import Chain
+from training.checkpoint import load_encoder
+from training.probe import load_probe
+
+
+@pytest.fixture(scope="module")
+def images(chain: Chain) -> RealImages:
+    return choose_images(chain.data)
+
+
+@pytest.fixture(scope="module")
+def graph(chain: Chain) -> ServingGraph:
+    encoder, _, mean, std, _ = load_encoder(chain.ingredients.checkpoint)
+    assert chain.ingredients.probe is not None
+    return ServingGraph(encoder, mean=mean, std=std, probe=load_probe(chain.ingredients.probe))
+
+
+@pytest.fixture(scope="module")
+def exact(graph: ServingGraph, images: RealImages) -> Embedded:
+    return Embedded(eager(graph, images.queries), eager(graph, images.gallery).embedding)
+
+
+@pytest.fixture
+def quantiser(chain: Chain, images: RealImages, tmp_path: Path) -> Quantiser:
+    return Quantiser(chain.release.file(FORMATS["onnx"]), images.calibration, tmp_path)
+
+
+def test_images_that_judge_were_not_calibrated_on(chain: Chain, images: RealImages) -> None:
+    test = chain.data.rows("test")
+    assert len(images.queries) == len(test)
+    assert (images.queries == chain.data.images[test]).all()
+    assert len(images.calibration) == min(256, len(chain.data.rows("train")))
+    assert (choose_images(chain.data).gallery == images.gallery).all()
+
+
+def test_convolutions_are_int8_and_the_rest_is_not(quantiser: Quantiser, tmp_path: Path) -> None:
+    quantiser.write(Variant(), tmp_path / "int8.onnx")
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    producers = {name: node for node in model.graph.node for name in node.output}
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert [node.name for node in convolutions] == quantiser.convolutions
+    for node in convolutions:
+        assert all(producers[name].op_type == "DequantizeLinear" for name in node.input[:2])
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    weight = producers[convolutions[3].input[1]]
+    assert stored[weight.input[0]].data_type == onnx.TensorProto.INT8
+    assert len(stored[weight.input[1]].dims) == 1  # a scale for each output channel
+
+
+def test_excluded_layers_stay_float32(quantiser: Quantiser, tmp_path: Path) -> None:
+    kept = quantiser.convolutions[0]
+    quantiser.write(Variant(excluded=(kept,)), tmp_path / "int8.onnx")
+    model = onnx.load(str(tmp_path / "int8.onnx"))
+    floats = {tensor.name for tensor in model.graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
+    (node,) = [node for node in model.graph.node if node.name == kept]
+    assert node.input[1] in floats
+
+
+def test_a_layer_that_is_not_there_is_refused(quantiser: Quantiser, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="excluded names nowhere"):
+        quantiser.write(Variant(excluded=("nowhere",)), tmp_path / "int8.onnx")
+
+
+@pytest.mark.parametrize("variant", [Variant(), Variant(equalised=True), Variant("minmax")], ids=str)
+def test_int8_stays_close_to_the_eager_graph(
+    quantiser: Quantiser, variant: Variant, images: RealImages, exact: Embedded, tmp_path: Path
+) -> None:
+    quantiser.write(variant, tmp_path / "int8.onnx")
+    runtime = open_runtime(tmp_path / "int8.onnx", device="cpu")
+    found = run_in_passes(runtime, images.queries).embedding
+    assert (found * exact.queries.embedding).sum(axis=1).min() > 0.98
+    np.testing.assert_allclose(runtime(images.queries[:1]).embedding, found[:1], atol=1e-3)
+
+
+def test_the_manifest_has_the_verdict_and_the_file_is_there_only_if_it_passed(chain: Chain) -> None:
+    gate = chain.release.manifest.gates["int8"]
+    assert gate["passed"] == (not gate["failed"]) == ((chain.release.folder / FORMATS["int8"]).is_file())
+    assert gate["figures"]["images"] == len(chain.data.rows("test"))
+    assert gate["thresholds"]["neighbours_same"] == 0.95
+    assert gate["tried"]
+
+
+def test_half_precision_is_checked_and_published(chain: Chain) -> None:
+    gate = chain.release.manifest.gates["fp16"]
+    assert gate["passed"]
+    assert gate["figures"]["cosine_least"] >= 0.9999
+    assert (chain.release.folder / FORMATS["fp16"]).stat().st_size < 0.6 * (
+        chain.release.folder / FORMATS["onnx"]
+    ).stat().st_size
+
+
+def test_where_nothing_passes_the_costliest_layers_are_named(
+    quantiser: Quantiser, images: RealImages, exact: Embedded, tmp_path: Path
+) -> None:
+    impossible = Thresholds(cosine_least=1.5)
+    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible)
+    assert not found.passed
+    assert len(found.costs) == WORST_LAYERS
+    assert set(found.costs) <= set(quantiser.convolutions)
+    assert [*found.costs.values()] == sorted(found.costs.values(), reverse=True)
+    said = found.to_json(impossible)
+    assert not said["passed"]
+    assert len(said["tried"]) == len(found.tried) == 8
+    assert "above 1.5" not in str(said["failed"])
+    assert "below 1.5" in str(said["failed"])
+
+
+def test_without_int8_there_is_no_file_and_no_verdict(graph: ServingGraph, images: RealImages, tmp_path: Path) -> None:
+    measured = write_formats(graph, tmp_path, images, int8=False)
+    assert not (tmp_path / FORMATS["int8"]).exists()
+    assert set(measured.gates) == {"fp16"}
+    assert set(measured.parity) == {"onnx", "torchscript"}
