@@ -1,7 +1,7 @@
 """The Python client and its command line.
 
     python -m serving.client search cat.jpg -k 10
-    python -m serving.client embed *.jpg --out embeddings.npy
+    python -m serving.client embed photographs --out embeddings.npy
     python -m serving.client describe
 
 Left out: anything asynchronous; one `Client` may be shared among threads.
@@ -45,9 +45,12 @@ class Client:
 
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Unit-norm embeddings, float32 (N, D), N >= 1; raises `ServerError` if any image is bad."""
-        accept = {"accept": "application/x-npy"}
-        replies = [self._post("embed", part, headers=accept).content for part in _parts(images)]
-        return np.concatenate([np.load(io.BytesIO(reply), allow_pickle=False) for reply in replies])
+        return np.concatenate([self.embed_once(part)[0] for part in _parts(images)])
+
+    def embed_once(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], str]:
+        """The same of as many images as one request may hold, and the release that the embeddings are of."""
+        reply = self._post("embed", images, headers={"accept": "application/x-npy"})
+        return np.load(io.BytesIO(reply.content), allow_pickle=False), reply.headers["x-release"]
 
     def classify(self, images: Sequence[Image]) -> list[dict[str, Any]]:
         """Per image `label`, `probability` and `probabilities`, or `error`."""
@@ -131,9 +134,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--url", default=DEFAULT_URL, help="the server (default: %(default)s)")
     parser.add_argument("--model", default=MODEL, help="TorchServe's model name (default: %(default)s)")
     commands = parser.add_subparsers(dest="op", required=True)
-    embed = commands.add_parser("embed", help="embeddings of image files, as a npy file")
-    embed.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    embed.add_argument("--out", type=Path, required=True, help="file to write, float32 (N, D)")
+    embed = commands.add_parser("embed", help="embeddings of images, folders and zips, as a npy file")
+    embed.add_argument("paths", nargs="+", metavar="PATH")
+    embed.add_argument("--out", type=Path, required=True, help=".npy to write, float32 (N, D); ids go to a .parquet")
+    embed.add_argument("--connections", type=int, default=4, help="requests at a time (default: %(default)s)")
     classify = commands.add_parser("classify", help="the linear probe's label for each image file")
     classify.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     search = commands.add_parser("search", help="nearest neighbours of image files or of stored ids")
@@ -146,17 +150,18 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _run(client: Client, given: argparse.Namespace) -> None:
+def _run(client: Client, given: argparse.Namespace) -> int:
+    if given.op == "embed":
+        from serving.bulk.remote import embed_command  # takes a moment, and nothing else needs it
+
+        return embed_command(client, given.paths, given.out, connections=given.connections)
     if given.op == "describe":
         print(json.dumps(client.describe(), indent=2))
-    elif given.op == "embed":
-        embeddings = client.embed(given.images)
-        np.save(given.out, embeddings)
-        print(f"{given.out}: float32 {embeddings.shape}")
     elif given.op == "classify":
         _show(given, given.images, client.classify(given.images))
     else:
         _show(given, [*given.images, *given.ids], client.search(given.images, ids=given.ids, k=given.k))
+    return 0
 
 
 def _show(given: argparse.Namespace, names: Sequence[object], results: list[dict[str, Any]]) -> None:
@@ -182,12 +187,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _arguments(arguments)
     try:
         with Client(given.url, given.model) as client:
-            _run(client, given)
+            return _run(client, given)
     except (ServerError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from serving.client import main as main_of_module  # as __main__ this file would have a ServerError of its own
+
+    sys.exit(main_of_module())

@@ -21,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.folders import TEST, TRAIN, VALIDATION, ImageSource, SourceError, member_path, open_source
+from serving.folders import ImageSource, SourceError, open_source
+from training.listing import member_path
+from training.splits import TEST, TRAIN, VALIDATION
 
 IMAGES, ITEMS, FACTS = "images.npy", "items.jsonl", "dataset.json"
 SPLITS = (TRAIN, VALIDATION, TEST)

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from serving.folders import ImageSource, SourceError, UnreadableFile
 from serving.images import FORMATS, ImageError, decode
-from training.folders import ImageSource, Listing, SourceError, UnreadableFile, member_path
+from serving.rows_file import RowsWriter
+from training.listing import Listing, member_path
 
 SMALL_SIZES = (8, 16, 24, 32, 48, 64)
 LARGE_SIZES = (96, 128, 160, 224)
@@ -61,21 +62,16 @@ def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path
     Raises `SourceError` if none can be read, and OSError if `target` can't be written.
     """
     names, unreadable, digest = [], [], hashlib.sha256()
-    with open(target, "wb") as file:
-        start = _write_header(file, len(listing.names), size)
+    with open(target, "wb") as file, RowsWriter(file, row=(size, size, 3), dtype=np.uint8) as rows:
         for name, result in _decoded(source, listing, size):
             if isinstance(result, str):
                 unreadable.append({"path": name, "reason": result})
                 continue
             names.append(name)
-            pixels = result.tobytes()
-            digest.update(pixels)
-            file.write(pixels)
+            digest.update(result.tobytes())
+            rows.append(result[None])
         if not names:
             raise SourceError(_none_readable(source, unreadable))
-        file.seek(0)
-        # numpy pads a header for any length of the first axis, so the final one fits exactly
-        assert _write_header(file, len(names), size) == start
     return Decoded(names, unreadable, digest.hexdigest())
 
 
@@ -107,17 +103,6 @@ def _none_readable(source: ImageSource, unreadable: list[dict[str, str]]) -> str
 def _chunks(names: Sequence[str], length: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(names), length):
         yield names[start : start + length]
-
-
-def _write_header(file: BinaryIO, count: int, size: int) -> int:
-    shape = (count, size, size, 3)
-    header = {
-        "descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)),
-        "fortran_order": False,
-        "shape": shape,
-    }
-    np.lib.format.write_array_header_1_0(file, header)
-    return file.tell()
 
 
 def _short_side(source: ImageSource, name: str) -> int | None:

@@ -16,8 +16,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tqdm import tqdm
 
-from training.folders import TEST, TRAIN
-from training.splits import held_out
+from training.splits import TEST, TRAIN, held_out
 
 DATASETS = {"digits": 1_797, "cifar10": 60_000, "cifar100": 60_000, "stl10": 13_000}  # how many images
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}

@@ -17,11 +17,11 @@ from training.config import ViewsConfig
 from training.dataset import Dataset
 from training.embed import embed
 from training.encoder import Encoder
-from training.folders import TEST, TRAIN, VALIDATION
 from training.knn import weighted_accuracy
 from training.pixels import Normalisation
 from training.row_reader import RowReader
 from training.signals import alignment, label_free_signals
+from training.splits import TEST, TRAIN, VALIDATION
 
 QUERIES_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
 _ENOUGH = 20

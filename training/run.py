@@ -22,11 +22,11 @@ from training.dataset import Dataset
 from training.device import Compile, choose_precision
 from training.distributed import world_size
 from training.encoder import build_encoder, build_head, place
-from training.folders import TRAIN, VALIDATION
 from training.global_norm import with_global_statistics
 from training.optimise import build_optimiser
 from training.pixels import IMAGENET, channel_statistics
 from training.small_maps import use_small_maps
+from training.splits import TRAIN, VALIDATION
 from training.values import between, one_of
 
 logger = logging.getLogger(__name__)

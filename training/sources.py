@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from serving.durable import publish_file
+from serving.folders import ImageSource, SourceError, open_source
 from training.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.decoding import Decoded, choose_size, decode_all
 from training.downloads import DATASETS, materialise
-from training.folders import ImageSource, Listing, SourceError, list_images, open_source
+from training.listing import Listing, list_images
 from training.splits import assign
 
 logger = logging.getLogger(__name__)

@@ -11,8 +11,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from training.folders import SPLIT_FOLDERS, TEST, TRAIN, VALIDATION
-
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLIT_FOLDERS = {
+    "train": TRAIN,
+    "test": TEST,
+    "val": VALIDATION,
+    "valid": VALIDATION,
+    "validation": VALIDATION,
+}
 VALIDATION_SHARE = 0.1
 _ALWAYS_GIVES = 5  # a label with fewer images than this may stay in train whole
 

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.folders import SourceError
 from tests.training.conftest import write_images
 from training.dataset import Dataset
-from training.folders import SourceError
 from training.sources import Request, prepare
 
 ROOT = Path(__file__).parents[2]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from serving.folders import SourceError
 from serving.images import decode
 from tests.training.conftest import CIFAR10, write_images
 from training import sources
 from training.dataset import Dataset
-from training.folders import SourceError
 from training.sources import Request, prepare
 from training.splits import assign, held_out
 

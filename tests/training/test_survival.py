@@ -7,11 +7,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import disks
 from tests.training.processes import ROOT, finish, start, wait_for_steps
 from training import checkpoint, run
 from training.checkpoint import CheckpointError, load_encoder, read_metadata
@@ -77,17 +79,8 @@ def test_the_command_reports_a_full_disk(coloured: Dataset, tmp_path: Path) -> N
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     """Mounts a file system of so many bytes."""
-    folder = tmp_path / "disk"
-
-    def mount(size: int) -> Path:
-        folder.mkdir()
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-        if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
-            pytest.skip("mounting needs root; the limit on a file's size above stands in for it")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)
+    with ExitStack() as mounted:
+        yield lambda size: mounted.enter_context(disks.small_disk(tmp_path / "disk", size))
 
 
 def test_a_disk_with_room_for_one_checkpoint_keeps_it(

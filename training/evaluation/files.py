@@ -17,11 +17,11 @@ from training.evaluation.label_splits import LabelSplits
 from training.evaluation.measurements import unseen
 from training.evaluation.neighbour_samples import SAMPLES, confused, sample, spaced
 from training.evaluation.subject import PROBE, Subject
-from training.folders import TEST, TRAIN, VALIDATION
 from training.log import read_log
 from training.probe import load_probe
 from training.report import tsne_map, tsne_places
 from training.run import LOG
+from training.splits import TEST, TRAIN, VALIDATION
 
 TSNE_PICTURE, REPORT = "tsne.png", "report.html"
 

@@ -36,8 +36,8 @@ from training.evaluation.charts import (
 from training.evaluation.confusion import worst_pairs
 from training.evaluation.representations import BASELINES, RANDOM
 from training.evaluation.tables import tables
-from training.folders import TEST
 from training.row_reader import RowReader
+from training.splits import TEST
 
 TEMPLATE = "report.html.jinja"
 _DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show

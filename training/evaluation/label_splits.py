@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.dataset import Dataset
-from training.folders import TEST, TRAIN, VALIDATION
 from training.probe import Fit, accuracy, fit_probe
+from training.splits import TEST, TRAIN, VALIDATION
 
 Rows = NDArray[np.int64]
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]

@@ -23,10 +23,10 @@ from training.evaluation.neighbour_samples import spaced
 from training.evaluation.representations import PIXELS, RANDOM, THIS
 from training.evaluation.subject import Subject
 from training.evaluation.transfer import transfer
-from training.folders import TEST, TRAIN, VALIDATION
 from training.pixels import Normalisation
 from training.row_reader import RowReader
 from training.signals import alignment_by, label_free_signals
+from training.splits import TEST, TRAIN, VALIDATION
 
 logger = logging.getLogger(__name__)
 

@@ -20,9 +20,9 @@ from training.config import EncoderConfig
 from training.dataset import Dataset
 from training.embed import Embedder, embedder
 from training.encoder import Encoder, build_encoder, freeze, place
-from training.folders import TRAIN
 from training.pixels import Normalisation, to_float
 from training.row_reader import RowReader
+from training.splits import TRAIN
 
 logger = logging.getLogger(__name__)
 

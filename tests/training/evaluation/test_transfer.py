@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.folders import SourceError
 from tests.training.conftest import write_images
 from tests.training.labelled import in_memory
 from training.dataset import Dataset
@@ -14,7 +15,6 @@ from training.embed import embed_all
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import PIXELS, raw_pixels
 from training.evaluation.transfer import load_targets, transfer
-from training.folders import SourceError
 from training.probe import fit_pipeline
 from training.sources import Request, prepare
 

@@ -1,17 +1,15 @@
 """A folder or a zip of image files, read through one interface.
 
-Nothing is extracted and no name from an archive is ever used as a path on disk. Files that are no images by
-their suffix, hidden files and __MACOSX are left out and counted. Links to folders are not followed.
+Nothing is extracted and no name from an archive is ever used as a path on disk. Hidden files and __MACOSX are no
+images here, and neither are files by another suffix. Links to folders are not followed.
+Left out: what becomes of the names (`training.listing`, `serving.bulk`).
 """
 
-import hashlib
 import logging
 import os
 import stat
 import zipfile
-from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from posixpath import splitext
 from typing import Protocol
@@ -19,15 +17,6 @@ from typing import Protocol
 from serving.images import DEFAULT_LIMITS, SUFFIXES
 
 logger = logging.getLogger(__name__)
-
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
-SPLIT_FOLDERS = {
-    "train": TRAIN,
-    "test": TEST,
-    "val": VALIDATION,
-    "valid": VALIDATION,
-    "validation": VALIDATION,
-}
 
 
 class SourceError(ValueError):
@@ -45,6 +34,9 @@ class ImageSource(Protocol):
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Every file's posix path inside the source, with its bytes and a stamp that changes with it."""
+
+    def names(self) -> Iterator[str]:
+        """The posix paths of the image files inside the source, sorted."""
 
     def read(self, name: str) -> bytes:
         """The bytes of one file; `UnreadableFile` says why not."""
@@ -70,11 +62,18 @@ class FolderSource:
                     found[name if below == "." else f"{below}/{name}"] = stamp
         return found
 
+    def names(self) -> Iterator[str]:
+        """The image files of `sizes`, sorted; memory holds the entries of the folders above one file, no more."""
+        return _image_names(os.fspath(self.path), "")
+
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`, a posix path below the folder."""
         file = self.path / name
         try:
-            _check_bytes(file.stat().st_size)
+            about = file.stat()
+            if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+                raise UnreadableFile(f"{file} is no file")
+            _check_bytes(about.st_size)
             return file.read_bytes()
         except OSError as error:
             raise UnreadableFile(str(error)) from error
@@ -94,6 +93,10 @@ class ZipSource:
         """Uncompressed bytes and CRC-32 of every member."""
         return {info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if not info.is_dir()}
 
+    def names(self) -> Iterator[str]:
+        """The members that are images, sorted; `zipfile` keeps the archive's table of contents in memory."""
+        return iter(sorted(name for name in set(self._zip.namelist()) if is_image(name)))
+
     def read(self, name: str) -> bytes:
         """The bytes of the member `name`."""
         try:
@@ -105,20 +108,6 @@ class ZipSource:
             raise UnreadableFile(str(error)) from error
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The image files of a source: names with `prefix` (the one common folder, or "") taken off, sorted.
-
-    `ignored` counts the other files by kind (a suffix, "hidden" or "without suffix"), most frequent first;
-    `fingerprint` changes when a file is added, removed or changed.
-    """
-
-    names: list[str]
-    prefix: str
-    ignored: dict[str, int]
-    fingerprint: str
-
-
 def open_source(path: Path) -> ImageSource:
     """The folder or zip at `path`; `SourceError` if it is neither."""
     if path.is_dir():
@@ -128,36 +117,42 @@ def open_source(path: Path) -> ImageSource:
     raise SourceError(f"{path} is neither a folder nor a zip archive")
 
 
-def list_images(source: ImageSource) -> Listing:
-    """List the image files of a source; `SourceError` if there is none."""
-    sizes = source.sizes()
-    full = sorted(name for name in sizes if _is_image(name))
-    if not full:
-        raise SourceError(
-            f"{source.path} holds no image files ({len(sizes)} others); "
-            f"accepted suffixes: {', '.join(sorted(SUFFIXES))}"
-        )
-    prefix = _common_folder(full)
-    skip = len(prefix) + 1 if prefix else 0
-    return Listing(
-        names=[name[skip:] for name in full] if skip else full,
-        prefix=prefix,
-        ignored=_kinds(name for name in sizes if not _is_image(name)),
-        fingerprint=_fingerprint(full, sizes),
-    )
+def is_image(name: str) -> bool:
+    """Whether a posix path is an image's by its suffix, and not hidden."""
+    return splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
-def _fingerprint(names: list[str], sizes: dict[str, tuple[int, int]]) -> str:
-    digest = hashlib.sha256()
-    for number, name in enumerate(names):
-        line = f"{name}\t{sizes[name]}"
-        digest.update((f"\n{line}" if number else line).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def is_hidden(name: str) -> bool:
+    """Whether a file or a folder of a posix path is hidden, or __MACOSX."""
+    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
 
 
-def member_path(prefix: str, name: str) -> str:
-    """Where an item of a listing lies inside its source."""
-    return f"{prefix}/{name}" if prefix else name
+def _image_names(folder: str, below: str) -> Iterator[str]:
+    """The image files at any depth of `folder`, whose path in the source is `below`, as sorted paths would be."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(_sorting_name(entry) for entry in found if _is_wanted(entry))
+    except OSError as error:
+        _warn(error)
+        return
+    for name in entries:
+        if name.endswith("/"):
+            yield from _image_names(os.path.join(folder, name[:-1]), below + name)
+        else:
+            yield below + name
+
+
+def _sorting_name(entry: os.DirEntry[str]) -> str:
+    """A folder as the paths below it go on: "a.jpg" comes before "a/b.jpg"."""
+    return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+
+
+def _is_wanted(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is an image file, or a folder that may hold some."""
+    if entry.is_dir(follow_symlinks=False):
+        return not is_hidden(entry.name) and _is_utf8(entry.name)
+    regular = entry.is_file(follow_symlinks=False) or _stamp(entry.path) is not None
+    return regular and is_image(entry.name) and _is_utf8(entry.name)
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
@@ -179,32 +174,6 @@ def _is_utf8(name: str) -> bool:
         logger.warning("left out %r: its name is not UTF-8", name)
         return False
     return True
-
-
-def _is_image(name: str) -> bool:
-    return splitext(name)[1].lower() in SUFFIXES and not _is_hidden(name)
-
-
-def _is_hidden(name: str) -> bool:
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _kinds(names: Iterable[str]) -> dict[str, int]:
-    """Counts by kind, most frequent first, equal ones by name: folders are not listed in the same order everywhere."""
-    counts = Counter(map(_kind, names))
-    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _kind(name: str) -> str:
-    """What an ignored file is, for the user to see whether it should have been read."""
-    return "hidden" if _is_hidden(name) else splitext(name)[1].lower() or "without suffix"
-
-
-def _common_folder(names: list[str]) -> str:
-    """The one top folder that holds everything, unless its name says that it is a split."""
-    tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
-    top = tops.pop()
-    return "" if tops or top.lower() in SPLIT_FOLDERS else top
 
 
 def _check_bytes(size: int) -> None:

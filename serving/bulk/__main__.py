@@ -1,0 +1,181 @@
+"""Embed a folder, a zip, single images or a list of millions of paths with a release, without a server.
+
+    python -m serving.bulk photographs --release model_store/photos/1 --out embeddings
+    python -m serving.bulk --list paths.txt --release model_store/photos/1 --out embeddings --dtype float16
+
+The images are embedded in shards (`serving.bulk.shards`), by several processes. Killed and run again it goes on
+with the shards that are not finished; the bytes in the end are those of a run that was never killed. Images that
+can't be read are listed, and stop nothing. Several tasks (`serving.bulk.tasks`) share one --out, and so may several
+running copies of the same command.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from serving.bulk.crew import Crew
+from serving.bulk.errors import RESUME, BulkError
+from serving.bulk.job import Asked, Job, open_job
+from serving.bulk.shards import ShardFacts, ShardFiles, finished_shard
+from serving.bulk.sources import named
+from serving.bulk.tasks import Task, task_of
+from serving.bulk.worker import Post
+from serving.choice import FORMS
+from serving.folders import SourceError
+from serving.machine import cuda_devices, usable_cores
+from serving.manifest import ManifestError, Release
+
+SHARD_SIZE = 4096
+_REASONS_SHOWN = 10
+_LOG_SECONDS = 30.0  # between progress lines where nobody watches
+_LOG = logging.getLogger(__name__)
+
+
+def embed(job: Job, task: Task, given: argparse.Namespace) -> list[ShardFacts]:
+    """Finish the task's shards; returns the facts of all of them."""
+    mine = task.shards(job)
+    done = _finished(given.out, mine, verify=given.verify)
+    rest = [shard for shard in mine if shard not in done]
+    posts = _posts(given, task, shards=len(mine)) if rest else []
+    watched = sys.stderr.isatty()
+    with (
+        Crew(posts) as crew,
+        tqdm(
+            total=sum(len(job.rows(shard)) for shard in mine),
+            initial=sum(facts.images for facts in done.values()),
+            desc="embed",
+            unit=" images",
+            mininterval=0.1 if watched else _LOG_SECONDS,
+        ) as bar,
+    ):
+        for images in crew.work(rest):
+            bar.update(images)
+    done |= _finished(given.out, rest)
+    missing = [shard for shard in mine if shard not in done]
+    if missing:
+        raise BulkError(f"shard {missing[0]} was changed while this ran; {RESUME}")
+    return [done[shard] for shard in mine]
+
+
+def _finished(out: Path, shards: Sequence[int], *, verify: bool = False) -> dict[int, ShardFacts]:
+    """The facts of those that are finished; one whose digests are not as they were is begun again."""
+    found: dict[int, ShardFacts] = {}
+    for shard in tqdm(shards, desc="verify", unit=" shards", disable=not verify):
+        facts = finished_shard(out, shard, verify=verify)
+        if facts is not None:
+            found[shard] = facts
+        elif verify:
+            ShardFiles.of(out, shard).facts.unlink(missing_ok=True)  # a worker looks at sizes only
+    return found
+
+
+def _posts(given: argparse.Namespace, task: Task, *, shards: int) -> list[Post]:
+    """One for each process: a process each GPU, or each core, but never more than shards."""
+    gpus = cuda_devices()
+    cores = max(1, usable_cores() // task.local_count)
+    count = min(given.processes or max(1, (gpus or usable_cores()) // task.local_count), shards)
+    first = task.local_index * count
+    return [
+        Post(
+            out=given.out,
+            release=given.release,
+            threads=max(1, cores // count),
+            gpu=(first + number) % gpus if gpus else 0,
+        )
+        for number in range(count)
+    ]
+
+
+def _report(out: Path, job: Job, facts: Sequence[ShardFacts]) -> int:
+    """Say what there is now; returns the exit code."""
+    images, embedded = sum(shard.images for shard in facts), sum(shard.embedded for shard in facts)
+    reasons = _reasons(out, facts)
+    for line in reasons:
+        print(f"left out {line}", file=sys.stderr)
+    if images - embedded > len(reasons):
+        print(f"(and {images - embedded - len(reasons)} more: see `error` in the .parquet files)", file=sys.stderr)
+    print(
+        f"{out}: {embedded} of {images} images embedded by {job.release} ({job.form}) in {len(facts)} of {job.shards} "
+        f"shards, {images - embedded} unreadable"
+    )
+    if images and not embedded:
+        print(f"error: none of the {images} images can be read", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _reasons(out: Path, facts: Sequence[ShardFacts]) -> list[str]:
+    """The first images that could not be read, and why."""
+    found: list[str] = []
+    for shard in facts:
+        if shard.unreadable and len(found) < _REASONS_SHOWN:
+            table = pq.read_table(ShardFiles.of(out, shard.shard).parquet, columns=["id", "error"])
+            bad = table.filter(pc.is_valid(table["error"])).slice(0, _REASONS_SHOWN - len(found))
+            found += [f"{row['id']}: {row['error']}" for row in bad.to_pylist()]
+    return found
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.bulk", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a folder, a zip or an image")
+    parser.add_argument("--list", metavar="FILE", help="a text file with the path of an image a line; - reads them")
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
+    parser.add_argument("--processes", type=_positive, help="worker processes (default: one a GPU, else one a core)")
+    parser.add_argument("--shard-size", type=int, default=SHARD_SIZE, help="images a shard (default: %(default)s)")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="default: %(default)s")
+    parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release (default: what suits)")
+    parser.add_argument("--batch", type=int, default=0, help="images in one forward pass (default: what suits)")
+    parser.add_argument("--task-index", type=int, help="which of several tasks this is (default: SLURM's, torchrun's)")
+    parser.add_argument("--task-count", type=int, help="how many tasks there are")
+    parser.add_argument("--verify", action="store_true", help="check the digests of what is finished, not only sizes")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {number}; it must be 1 or more")
+    return number
+
+
+def _run(given: argparse.Namespace) -> int:
+    release = Release(given.release)
+    task = task_of(given.task_index, given.task_count, os.environ)
+    asked = Asked(
+        release, named(given.paths, given.list), given.form, given.dtype, batch=given.batch, shard_size=given.shard_size
+    )
+    job = open_job(given.out, asked, verify=given.verify)
+    return _report(given.out, job, embed(job, task, given))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    given = _arguments(arguments)
+    before = signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
+    try:
+        return _run(given)
+    except (BulkError, SourceError, ManifestError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        stopped = 128 + signal.SIGINT
+    except SystemExit as received:
+        stopped = int(received.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print(f"stopped: {RESUME}", file=sys.stderr)
+    return stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main())

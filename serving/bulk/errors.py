@@ -1,0 +1,7 @@
+"""The one error of bulk embedding that is no single image's."""
+
+RESUME = "finished shards are kept, and the same command goes on from there"
+
+
+class BulkError(RuntimeError):
+    """A job that can't be begun or go on; the message says why and what to do."""

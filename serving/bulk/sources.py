@@ -1,0 +1,135 @@
+"""What a user names to be embedded (folders, zips, images, a list of paths), and the ids that its images get.
+
+| given | an id is |
+| --- | --- |
+| one folder, one zip | the path inside it |
+| several of them, or images | the path as given, and the path inside it behind |
+| a list of paths | the line |
+
+Relative lines of a list begin at the folder where the job was begun. Every line is tried; of folders and zips the
+files are taken that are images by their suffix.
+Left out: reading folders and zips (`serving.folders`), decoding (`serving.images`).
+"""
+
+import hashlib
+import os
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from posixpath import splitext
+from typing import Literal
+
+import msgspec
+
+from serving.bulk.records import Record
+from serving.durable import sha256_of
+from serving.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource
+from serving.images import SUFFIXES
+
+STANDARD_INPUT = "-"
+
+
+class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that was named. Ids begin with `prefix`; `base` and `sha256` are a list's: its folder, its digest."""
+
+    kind: Literal["folder", "zip", "image", "list"]
+    path: str
+    prefix: str = ""
+    base: str = ""
+    sha256: str | None = None
+
+    def identity(self) -> tuple[str, ...]:
+        """What makes it the same source when it is named again, maybe from another folder."""
+        return self.kind, self.path, f"as {self.prefix}" if self.prefix else "", self.sha256 or ""
+
+
+class SourceFiles:
+    """The image files of a source, by name; safe to read from several threads."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._files = _opened(source)
+
+    def names(self) -> Iterator[str]:
+        """The names: sorted, or a list's in its order."""
+        if self._source.kind == "list":
+            return _lines(self._source.path)
+        if self._source.kind == "image":
+            return iter([os.path.basename(self._source.path)])
+        return self._files.names()
+
+    def read(self, name: str) -> tuple[Record, bytes | None]:
+        """The record of a file and its bytes; None, and a record with an error, if it can't be read."""
+        name_of, where = self._id(name), self._where(name)
+        try:
+            data = self._files.read(name)
+        except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+            return Record(name_of, where, None, None, f"can't be read: {error}"), None
+        return Record(name_of, where, hashlib.sha256(data).hexdigest(), len(data)), data
+
+    def _id(self, name: str) -> str:
+        if self._source.kind == "image":
+            return self._source.prefix
+        return f"{self._source.prefix}/{name}" if self._source.prefix else name
+
+    def _where(self, name: str) -> str:
+        if self._source.kind == "zip":
+            return f"{self._source.path}!{name}"
+        return os.path.join(self._files.path, name)
+
+
+def named(paths: Sequence[str], listed: str | None = None) -> tuple[Source, ...]:
+    """The sources that a command names: paths, or the file `listed` with a path a line ("-": standard input).
+
+    Raises `SourceError` for a path that is none of what can be embedded, or none at all.
+    """
+    if bool(paths) == (listed is not None):
+        raise SourceError("name what to embed: either PATHs (folders, zips, images), or --list FILE")
+    if listed is not None:
+        return (_list(listed),)
+    if len({os.path.abspath(path) for path in paths}) < len(paths):
+        raise SourceError(f"a PATH is given twice in {' '.join(paths)}; its images would get the same ids")
+    return tuple(_source(path, alone=len(paths) == 1) for path in paths)
+
+
+def _source(given: str, *, alone: bool) -> Source:
+    path = os.path.abspath(given)
+    prefix = Path(os.path.normpath(given)).as_posix()
+    if os.path.isdir(path):
+        return Source("folder", path, "" if alone else prefix)
+    if not os.path.exists(path):
+        raise SourceError(f"{given} does not exist")
+    if splitext(path)[1].lower() in SUFFIXES:
+        return Source("image", path, prefix)
+    if zipfile.is_zipfile(path):
+        return Source("zip", path, "" if alone else prefix)
+    raise SourceError(
+        f"{given} is neither a folder, nor a zip archive, nor an image by its suffix (accepted: "
+        f"{', '.join(sorted(SUFFIXES))}); if it has a path a line, give it as --list {given}"
+    )
+
+
+def _list(given: str) -> Source:
+    """A pipe can be read only once, so it has no digest."""
+    path = given if given == STANDARD_INPUT else os.path.abspath(given)
+    once = path == STANDARD_INPUT or not stat.S_ISREG(os.stat(path).st_mode)
+    return Source("list", path, base=os.getcwd(), sha256=None if once else sha256_of(path))
+
+
+def _opened(source: Source) -> ImageSource:
+    if source.kind == "zip":
+        return ZipSource(Path(source.path))
+    folders = {"folder": source.path, "image": os.path.dirname(source.path), "list": source.base}
+    return FolderSource(Path(folders[source.kind]))
+
+
+def _lines(path: str) -> Iterator[str]:
+    """The lines of a list that are not empty."""
+    from_input = path == STANDARD_INPUT
+    with open(
+        0 if from_input else path, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=not from_input
+    ) as lines:
+        for line in lines:
+            if stripped := line.rstrip("\r\n"):
+                yield stripped

@@ -1,0 +1,191 @@
+"""One process of a bulk command: takes a shard, embeds it, takes the next.
+
+Threads read and decode the images of the next passes while the runtime works on the present one, and a further
+thread writes a shard while the next is begun. What makes up a pass follows from a shard's rows alone, so that the
+same shard has the same bytes in every run on the same kind of machine, with as many threads.
+Left out: who takes which shard (`serving.bulk.crew`).
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bulk.errors import RESUME, BulkError
+from serving.bulk.job import read_job
+from serving.bulk.listing import Entry, Listing
+from serving.bulk.locks import Locks
+from serving.bulk.records import Record
+from serving.bulk.shards import Embedded, finished_shard, publish_shard
+from serving.bulk.sources import SourceFiles
+from serving.choice import choose
+from serving.images import ImageError, decode
+from serving.manifest import FORMATS, Release
+from serving.runtime import Runtime, open_runtime
+
+_AHEAD = 2  # passes that are read and decoded while one runs
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Post:
+    """Where a worker works and with what: `threads` of the runtime and, beside them, of decoding; which GPU, if any."""
+
+    out: Path
+    release: Path
+    threads: int
+    gpu: int = 0
+
+
+class Message(NamedTuple):
+    """What a worker says: it wants a shard, has done so many images, or has failed for a reason."""
+
+    kind: Literal["next", "images", "failed"]
+    value: int | str = 0
+
+
+class Loaded(NamedTuple):
+    """An image that was read: its pixels uint8 (S, S, 3), or None and a record that says why not."""
+
+    record: Record
+    pixels: NDArray[np.uint8] | None
+
+
+def work(post: Post, connection: Connection) -> None:
+    """The process: ends when there are no more shards, when it fails, or when nobody listens any more."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        Worker(post, connection).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        _LOG.warning("the command that started this process is gone: stopping")
+    except (BulkError, ValueError, OSError) as error:
+        connection.send(Message("failed", str(error)))
+    except Exception as error:
+        _LOG.exception("a worker failed")
+        connection.send(Message("failed", f"a worker failed: {type(error).__name__}: {error}; {RESUME}"))
+
+
+class Worker:
+    """Embeds shards of the job in `post.out` until the other end of `connection` has no more."""
+
+    def __init__(self, post: Post, connection: Connection) -> None:
+        self._out = post.out
+        self._connection = connection
+        self._job = read_job(post.out)
+        self._listing = Listing(post.out)
+        self._locks = Locks(post.out)
+        self._files = [SourceFiles(source) for source in self._job.sources]
+        self._runtime, self._size = _opened(post, self._job.form, self._job.digest)
+        threads = max(2, post.threads)
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._part = -(-self._job.batch // threads)  # images of a pass that a thread takes: one by one costs more
+        self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._publishing: Future[None] | None = None
+
+    def run(self) -> None:
+        """Work until there are no more shards; those that other commands are at come last."""
+        busy: list[int] = []
+        while (shard := self._next()) is not None:
+            if self._locks.take(shard, wait=False):
+                self._do(shard)
+            else:
+                busy.append(shard)
+        for shard in busy:
+            self._settle()  # who waits for a shard must have none
+            self._locks.take(shard)
+            self._do(shard)
+        self._settle()
+
+    def _do(self, shard: int) -> None:
+        """Embed a shard that is locked, and have it written and unlocked behind the next one's back."""
+        if finished_shard(self._out, shard) is not None:  # by another command
+            self._locks.give(shard)
+            self._tell("images", len(self._job.rows(shard)))
+            return
+        content = self._embed(shard)
+        self._settle()
+        self._publishing = self._publisher.submit(self._publish, shard, content)
+
+    def _embed(self, shard: int) -> Embedded:
+        entries = self._listing.rows(self._job.rows(shard))
+        embeddings = np.empty((len(entries), self._job.embedding_dim), self._job.dtype)
+        records: list[Record] = []
+        filled = 0
+        for loaded in self._loaded(entries):
+            pixels = [image.pixels for image in loaded if image.pixels is not None]
+            if pixels:
+                embeddings[filled : filled + len(pixels)] = self._runtime(np.stack(pixels)).embedding
+            filled += len(pixels)
+            records += [image.record for image in loaded]
+            self._tell("images", len(loaded))
+            if self._publishing is not None and self._publishing.done():
+                self._settle()  # a full disk should stop it now, not at the shard's end
+        return Embedded(embeddings[:filled], records, self._runtime.name)
+
+    def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[Loaded]]:
+        """The images of each pass; those of the next ones are read and decoded meanwhile."""
+        ahead: deque[list[Future[list[Loaded]]]] = deque()
+        for start in range(0, len(entries), self._job.batch):
+            of_pass = entries[start : start + self._job.batch]
+            parts = range(0, len(of_pass), self._part)
+            ahead.append([self._decoders.submit(self._load_all, of_pass[at : at + self._part]) for at in parts])
+            if len(ahead) > _AHEAD:
+                yield _joined(ahead.popleft())
+        while ahead:
+            yield _joined(ahead.popleft())
+
+    def _load_all(self, entries: Sequence[Entry]) -> list[Loaded]:
+        return [self._load(entry) for entry in entries]
+
+    def _load(self, entry: Entry) -> Loaded:
+        record, data = self._files[entry.source].read(entry.name)
+        if data is None:
+            return Loaded(record, None)
+        try:
+            return Loaded(record, decode(data, self._size))
+        except ImageError as error:
+            return Loaded(record._replace(error=str(error)), None)
+
+    def _publish(self, shard: int, content: Embedded) -> None:
+        publish_shard(self._out, shard, content)
+        self._locks.give(shard)
+
+    def _settle(self) -> None:
+        """Wait for the shard that is being written; raises what went wrong with it."""
+        if self._publishing is not None:
+            self._publishing.result()
+            self._publishing = None
+
+    def _next(self) -> int | None:
+        self._tell("next")
+        shard: int | None = self._connection.recv()
+        return shard
+
+    def _tell(self, kind: Literal["next", "images"], value: int = 0) -> None:
+        self._connection.send(Message(kind, value))
+
+
+def _joined(parts: Sequence[Future[list[Loaded]]]) -> list[Loaded]:
+    return [loaded for part in parts for loaded in part.result()]
+
+
+def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, int]:
+    """The runtime of the job's release, and the size of its images."""
+    release = Release(post.release)
+    if release.digest != digest:
+        raise BulkError(f"{post.release} was replaced while the job ran: it has digest {release.digest}, not {digest}")
+    choice = choose(release, form=form, gpu=post.gpu)
+    runtime = open_runtime(
+        release.file(FORMATS[form]),
+        device=choice.device,
+        gpu=post.gpu,
+        threads=post.threads,
+    )
+    return runtime, release.manifest.input.size
