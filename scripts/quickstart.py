@@ -22,8 +22,8 @@ from typing import TypeVar
 from scripts.show import Shown, ask, print_answers, print_curl_lines, save_contact_sheet
 from serving.client import Client, ServerError
 from serving.launch import Server, exit_on_signals
+from serving.machine import cuda_devices
 from serving.manifest import check_name
-from serving.runtime import cuda_devices
 from serving.settings import LaunchError, Settings, free_port, port_number
 from training.dataset import Dataset
 from training.downloads import DATASETS

@@ -6,8 +6,8 @@ Left out: the shape of requests and answers (`serving.messages`), reading and wr
 changing the collection.
 """
 
+import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.catalogue import Catalogue
-from serving.images import DEFAULT_LIMITS, ImageError, Limits, decode
+from serving.choice import Choice, choose
+from serving.embedder import Embedded, Embedder
+from serving.embedding_cache import EmbeddingCache
+from serving.encodings import ENCODINGS
+from serving.images import ImageError
+from serving.machine import usable_cores
 from serving.manifest import FORMATS, Release
 from serving.messages import MAX_IMAGES, MAX_K, OPS, Answer, Failure, Request, RequestError
 from serving.neighbours import Neighbours, open_base
-from serving.runtime import Device, Outputs, Runtime, open_runtime, run_in_passes, usable_cores
+from serving.options import EngineOptions
+from serving.runtime import Device, Outputs, images_of_pass, open_runtime
+
+DEFAULT_OPTIONS = EngineOptions()
+_LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -29,19 +38,19 @@ class Engine:
     def __init__(
         self,
         release: Release,
-        runtime: Runtime,
+        embedder: Embedder,
+        choice: Choice,
         *,
         catalogue: Catalogue | None = None,
         neighbours: Neighbours | None = None,
-        limits: Limits = DEFAULT_LIMITS,
     ) -> None:
         self.manifest = release.manifest
         self.digest = release.digest
-        self.limits = limits
-        self._runtime = runtime
+        self.choice = choice
+        self._medians = release.medians()
+        self._embedder = embedder
         self._catalogue = catalogue
         self._neighbours = neighbours
-        self._decoders = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
 
     @classmethod
     def open(
@@ -49,30 +58,39 @@ class Engine:
         release: Path | str,
         collection: Path | str | None = None,
         *,
-        form: str = "onnx",
         device: Device = "auto",
         gpu: int = 0,
-        threads: int | None = None,
+        options: EngineOptions = DEFAULT_OPTIONS,
     ) -> "Engine":
-        """Open a release folder and a collection folder, and run the graph once so that it is warm.
+        """Open a release folder and a collection folder, and run the graph so that it is warm.
 
-        `form` is one of `serving.manifest.FORMATS`.
-
-        Raises `ManifestError` for a release that does not verify, `IndexUnusable` for a collection that was
-        not embedded with this very release.
+        Raises `ManifestError` for a release that does not verify or lacks the format asked for, `IndexUnusable` for a
+        collection that was not embedded with this very release.
         """
         opened = Release(release)
-        faiss.omp_set_num_threads(threads or usable_cores())
+        threads = options.threads or usable_cores()
+        faiss.omp_set_num_threads(threads)
         catalogue = Catalogue(collection) if collection is not None else None
         neighbours = open_base(catalogue, opened.digest) if catalogue is not None else None
-        runtime = open_runtime(opened.file(FORMATS[form]), device=device, gpu=gpu, threads=threads)
-        engine = cls(opened, runtime, catalogue=catalogue, neighbours=neighbours)
-        engine.embed(np.zeros((1, opened.manifest.input.size, opened.manifest.input.size, 3), np.uint8))
-        return engine
+        choice = choose(opened, form=options.form, device=device, gpu=gpu)
+        runtime = open_runtime(
+            opened.file(FORMATS[choice.form]),
+            device=choice.device,
+            gpu=gpu,
+            threads=threads,
+            lock=Path(options.cores_lock) if options.cores_lock else None,
+        )
+        _LOG.info("%s: %s (%s)", opened.manifest.title, runtime.name, choice.why)
+        cache = EmbeddingCache(options.cache_mb) if options.cache_mb else None
+        size = opened.manifest.input.size
+        per_pass = images_of_pass(size, gpu=choice.device == "cuda")
+        embedder = Embedder(runtime, size, threads=threads, per_pass=per_pass, cache=cache)
+        embedder.warm_up()
+        return cls(opened, embedder, choice, catalogue=catalogue, neighbours=neighbours)
 
     def embed(self, images: NDArray[np.uint8]) -> Outputs:
         """Embeddings (N, D) and logits (N, C) of decoded images, uint8 (N, S, S, 3), N >= 1."""
-        return run_in_passes(self._runtime, images)
+        return self._embedder.pixels(images)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         """Answer each request on its own, all their images in common forward passes."""
@@ -91,12 +109,16 @@ class Engine:
             "embedding_dim": manifest.embedding_dim,
             "image_size": manifest.input.size,
             "labels": list(manifest.classes) if manifest.classes is not None else None,
-            "runtime": self._runtime.name,
+            "form": self.choice.form,
+            "runtime": self._embedder.runtime_name,
+            "why": self.choice.why,
+            "encodings": [name for name in ENCODINGS if name != "binary" or self._medians is not None],
+            "cache": self._embedder.cache.describe() if self._embedder.cache is not None else None,
             "collection": {"items": len(self._neighbours)} if self._neighbours is not None else None,
             "operations": [op for op in OPS if self._refusal(Request(op, images=(b"",))) is None],
             "limits": {
-                "image_bytes": self.limits.max_bytes,
-                "image_pixels": self.limits.max_pixels,
+                "image_bytes": self._embedder.limits.max_bytes,
+                "image_pixels": self._embedder.limits.max_pixels,
                 "images_per_request": MAX_IMAGES,
                 "k": MAX_K,
             },
@@ -119,6 +141,10 @@ class Engine:
             return RequestError(f"{request.op} needs at least one image" + _OR_QUERY.get(request.op, ""))
         if asked > MAX_IMAGES:
             return RequestError(f"{asked} images, ids and vectors in one request; at most {MAX_IMAGES}", 413)
+        if request.encoding == "binary" and self._medians is None:
+            return RequestError(
+                f"release {self.manifest.title} has no medians, which binary embeddings need: publish it again", 409
+            )
         if not 1 <= request.k <= MAX_K:
             return RequestError(f"k is {request.k}; it must be from 1 to {MAX_K}")
         return None
@@ -127,7 +153,9 @@ class Engine:
         embedded = self._embed_all(requests)
         found = self._search_all(requests, embedded)
         return [
-            Answer(request.op, self.manifest.title, self._results(request, images, hits))
+            Answer(
+                request.op, self.manifest.title, self._results(request, images, hits), request.encoding, self._medians
+            )
             for request, images, hits in zip(requests, embedded, found, strict=True)
         ]
 
@@ -155,21 +183,10 @@ class Engine:
             "probabilities": named,
         }
 
-    def _embed_all(self, requests: Sequence[Request]) -> list[list[Any]]:
+    def _embed_all(self, requests: Sequence[Request]) -> list[list[Embedded]]:
         """For each request, per image its `Outputs` (D,), (C,) or the `ImageError` that it failed with."""
-        images = [image for request in requests for image in request.images]
-        decoded = list(self._decoders.map(self._decode, images)) if len(images) > 1 else [*map(self._decode, images)]
-        good = [array for array in decoded if not isinstance(array, ImageError)]
-        outputs = self.embed(np.stack(good)) if good else None
-        position = iter(range(len(good)))
-        flat = iter([array if isinstance(array, ImageError) else _row(outputs, next(position)) for array in decoded])
+        flat = iter(self._embedder.files([image for request in requests for image in request.images]))
         return [[next(flat) for _ in request.images] for request in requests]
-
-    def _decode(self, data: bytes) -> NDArray[np.uint8] | ImageError:
-        try:
-            return decode(data, self.manifest.input.size, self.limits)
-        except ImageError as error:
-            return error
 
     def _search_all(self, requests: Sequence[Request], embedded: list[list[Any]]) -> list[list[Any]]:
         """For each request, per query its hits or why there are none: one FAISS call for the whole batch."""
@@ -218,12 +235,6 @@ class Engine:
 
 
 _OR_QUERY = {"search": ", id or vector"}
-
-
-def _row(outputs: Outputs | None, position: int) -> Outputs:
-    assert outputs is not None
-    logits = outputs.logits[position] if outputs.logits is not None else None
-    return Outputs(outputs.embedding[position], logits)
 
 
 def _neighbours(request: Request, hits: list[Any]) -> list[Any]:

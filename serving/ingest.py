@@ -28,9 +28,9 @@ from tqdm import tqdm
 from serving.catalogue import Catalogue, CatalogueError, Item
 from serving.engine import Engine
 from serving.images import ImageError, decode
+from serving.machine import usable_cores
 from serving.manifest import ManifestError
 from serving.neighbours import IndexUnusable, build_base, open_base
-from serving.runtime import usable_cores
 
 _BATCH = 64
 

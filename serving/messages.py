@@ -6,6 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.encodings import Encoding
 from serving.images import ImageError
 
 Op = Literal["embed", "classify", "search", "describe"]
@@ -27,19 +28,28 @@ Failure = RequestError | ImageError
 
 @dataclass(frozen=True)
 class Request:
-    """One request: an operation on images, or for a search also on stored ids or vectors (float32, D)."""
+    """One request: an operation on images, or for a search also on stored ids or vectors (float32, D).
+
+    `encoding` is how an embedding is to be written; only embed has any.
+    """
 
     op: Op
     images: tuple[bytes, ...] = ()
     ids: tuple[str, ...] = ()
     vectors: tuple[NDArray[np.float32], ...] = ()
     k: int = 10
+    encoding: Encoding = "float"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out: one entry per image, id or vector, in the order of the request, each maybe a failure."""
+    """What came out: one entry per image, id or vector, in the order of the request, each maybe a failure.
+
+    `medians` (D,) are the release's, for binary embeddings; None where it has none.
+    """
 
     op: Op
     release: str
     results: list[Any] = field(default_factory=list)
+    encoding: Encoding = "float"
+    medians: NDArray[np.float32] | None = None

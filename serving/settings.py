@@ -8,12 +8,17 @@ import argparse
 import json
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from serving.choice import Form
 from serving.client import MODEL
+from serving.machine import default_workers
+from serving.options import EngineOptions
 
 HOST = "127.0.0.1"
+# the plain collector and the quick compiler: the thorough ones take time from the encoder for longer than they repay
+_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
 _REQUEST_BYTES = 64 * 1024 * 1024
 
 
@@ -25,16 +30,29 @@ class LaunchError(RuntimeError):
 class Settings:
     """How to serve one model archive.
 
-    `batch_size` is the most requests that one forward pass may collect; TorchServe waits 1 ms for them.
-    `port` 0 takes any free one.
+    `workers` is how many processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits
+    1 ms for them. `port` 0 takes any free one. `form` and `cache_mb` see `serving.options`. `access_log` writes a line
+    for every request.
     """
 
     archive: Path
     collection: Path | None = None
     port: int = 8080
-    workers: int = 1
+    workers: int = field(default_factory=default_workers)
     batch_size: int = 32
     log: Path | None = None
+    form: Form = "auto"
+    cache_mb: int = 0
+    access_log: bool = False
+
+    def engine_options(self, cores: int, folder: Path) -> EngineOptions:
+        """How each worker runs the graph: the cores are shared out; `folder` is this server's own."""
+        return EngineOptions(
+            form=self.form,
+            threads=max(1, cores // self.workers),
+            cache_mb=self.cache_mb,
+            cores_lock=str(folder / "cores.lock") if self.workers > 1 else "",
+        )
 
 
 def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
@@ -72,6 +90,8 @@ def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
         "max_response_size": str(_REQUEST_BYTES),
         "job_queue_size": "1000",
         "disable_system_metrics": "true",
+        "metrics_mode": "prometheus",  # counted, not logged
+        "vmargs": _JAVA,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 

@@ -1,4 +1,4 @@
-"""Requests and replies as HTTP carries them: JSON, multipart, raw image bytes; JSON, npy and raw float32.
+"""Requests and replies as HTTP carries them: JSON, multipart, raw image bytes; JSON, npy and raw numbers.
 
 `parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
 content type, headers and bytes. Nothing is ever unpickled.
@@ -8,7 +8,7 @@ Left out: TorchServe itself (`serving.handler`), and what the operations do (`se
 import base64
 import binascii
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, cast
 
@@ -17,14 +17,15 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from serving.encodings import ENCODINGS, Encoded, Encoding, pack
 from serving.images import ImageError
 from serving.messages import OPS, Answer, Failure, Op, Request, RequestError
 
 Accept = Literal["application/json", "application/x-npy", "application/octet-stream"]
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
-FLOAT32: Final = "application/octet-stream"
-_OPTIONS = ("op", "k", "id")
+RAW: Final = "application/octet-stream"
+_OPTIONS = ("op", "k", "id", "encoding_format")
 _ANY = ("*/*", "application/*", "")
 
 
@@ -39,6 +40,7 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     vector: list[float] | None = None
     vectors: list[list[float]] = msgspec.field(default_factory=list)
     k: int | None = None
+    encoding_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Reques
             images.append(_bytes(name, value))
         else:
             raise RequestError(f"{name!r} is no option; the options are {', '.join(_OPTIONS)}, and an image is a file")
-    return _request(options, plain.get("url_path", ""), body, images), accept
+    path = plain.get("url_path", "")
+    return _request(options, path, body, images, asked=_parameter(plain.get("accept", ""), "encoding_format")), accept
 
 
 def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
@@ -86,8 +89,13 @@ def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
         return _binary(answer, accept)
     if answer.op == "describe":
         return Reply(200, orjson.dumps(answer.results[0]))
-    results = [_error(result) if isinstance(result, RequestError | ImageError) else result for result in answer.results]
-    content = {"release": answer.release, "results": results}
+    content: dict[str, Any] = {"release": answer.release}
+    if answer.encoding != "float":
+        content["encoding_format"] = answer.encoding
+    content["results"] = [
+        _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
+        for result in answer.results
+    ]
     return Reply(200, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
@@ -100,24 +108,41 @@ def _error(error: Failure) -> dict[str, Any]:
     return {"error": {"status": error.status, "message": str(error)}}
 
 
+def _written(answer: Answer, result: dict[str, Any]) -> dict[str, Any]:
+    """One result as JSON carries it: an embedding's numbers, or its bytes in base64."""
+    if answer.op != "embed" or answer.encoding == "float":
+        return result
+    encoded = _packed(answer, [result])
+    text = base64.b64encode(encoded.values.tobytes()).decode()
+    return {"embedding": text} | ({} if encoded.scales is None else {"scale": float(encoded.scales[0])})
+
+
+def _packed(answer: Answer, results: Sequence[dict[str, Any]]) -> Encoded:
+    return pack(np.stack([result["embedding"] for result in results]), answer.encoding, medians=answer.medians)
+
+
 def _binary(answer: Answer, accept: Accept) -> Reply:
     if answer.op != "embed":
         return encode_error(RequestError(f"{answer.op} replies in JSON only, not in {accept}", 406))
-    matrix = np.stack([result["embedding"] for result in answer.results]).astype("<f4")
-    headers = {"x-release": answer.release, "x-shape": ",".join(map(str, matrix.shape))}
-    if accept == FLOAT32:
-        return Reply(200, matrix.tobytes(), FLOAT32, headers)
+    encoded = _packed(answer, answer.results)
+    shape = ",".join(map(str, encoded.values.shape))
+    headers = {"x-release": answer.release, "x-shape": shape, "x-dtype": encoded.values.dtype.name}
+    if accept == RAW:
+        return Reply(200, encoded.values.tobytes(), RAW, headers)
     file = io.BytesIO()
-    np.save(file, matrix, allow_pickle=False)
+    np.save(file, encoded.values, allow_pickle=False)
     return Reply(200, file.getvalue(), NPY, headers)
 
 
-def _request(options: Mapping[str, str], path: str, body: Body, images: list[bytes]) -> Request:
+def _request(
+    options: Mapping[str, str], path: str, body: Body, images: list[bytes], *, asked: str | None = None
+) -> Request:
     texts = [*([body.image] if body.image is not None else []), *body.images]
     ids = [options["id"]] if "id" in options else []
     ids += [*([body.id] if body.id is not None else []), *body.ids]
     vectors = [*([body.vector] if body.vector is not None else []), *body.vectors]
     k = _whole("k", options["k"]) if "k" in options else body.k
+    encoding = options.get("encoding_format") or body.encoding_format or asked or "float"
     op = _op(options.get("op") or body.op or path.strip("/") or "embed")
     return Request(
         op=op,
@@ -125,7 +150,16 @@ def _request(options: Mapping[str, str], path: str, body: Body, images: list[byt
         ids=tuple(ids),
         vectors=tuple(_vector(vector) for vector in vectors),
         k=k if k is not None else 10,
+        encoding=_encoding(encoding, op),
     )
+
+
+def _encoding(name: str, op: Op) -> Encoding:
+    if name not in ENCODINGS:
+        raise RequestError(f"encoding_format is {name!r}; it must be one of {', '.join(ENCODINGS)}")
+    if op != "embed" and name != "float":
+        raise RequestError(f"encoding_format is {name!r}, but {op} replies without embeddings; only embed takes it")
+    return name
 
 
 def _op(name: str) -> Op:
@@ -137,11 +171,20 @@ def _op(name: str) -> Op:
 def _accept(header: str) -> Accept:
     asked = [part.split(";")[0].strip().lower() for part in header.split(",")]
     for kind in asked:
-        if kind in (JSON, NPY, FLOAT32):
+        if kind in (JSON, NPY, RAW):
             return cast(Accept, kind)
         if kind in _ANY:
             return JSON
-    raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY} or {FLOAT32}", 406)
+    raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY} or {RAW}", 406)
+
+
+def _parameter(header: str, name: str) -> str | None:
+    """A parameter of the first content type that has it: `application/octet-stream; encoding_format=int8`."""
+    for part in header.replace(",", ";").split(";"):
+        key, _, value = part.strip().partition("=")
+        if key.lower() == name and value:
+            return value.strip('"').lower()
+    return None
 
 
 def _is_file(name: str, headers: Mapping[str, Any]) -> bool:

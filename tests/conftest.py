@@ -21,6 +21,7 @@ from serving.engine import Engine
 from serving.ingest import ingest, listed
 from serving.launch import Server
 from serving.manifest import Release
+from serving.options import EngineOptions
 from serving.settings import Settings
 from training.config import PretrainConfig, override
 from training.dataset import Dataset
@@ -94,7 +95,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     release = publish(ingredients, "chain", root / "store")
     archive = build_archive(release, root / "store")
     ingest(
-        Engine.open(release.folder),
+        Engine.open(release.folder, options=EngineOptions(form="onnx")),
         Catalogue(root / "collection", create=True),
         listed(data.folder, ("train", "validation")),
     )
@@ -103,14 +104,14 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
 
 @pytest.fixture(scope="session")
 def engine(chain: Chain) -> Engine:
-    """The engine on the chain's release and collection, without a server."""
-    return Engine.open(chain.release.folder, chain.collection)
+    """The engine on the chain's release, in float32, and collection, without a server."""
+    return Engine.open(chain.release.folder, chain.collection, options=EngineOptions(form="onnx"))
 
 
 @pytest.fixture(scope="session")
 def server(chain: Chain) -> Iterator[Server]:
-    """The real TorchServe on the chain's archive and collection."""
-    with Server(Settings(chain.archive, collection=chain.collection, port=0)) as running:
+    """The real TorchServe on the chain's archive, in float32, and collection."""
+    with Server(Settings(chain.archive, collection=chain.collection, port=0, form="onnx")) as running:
         yield running
 
 

@@ -29,16 +29,18 @@ def test_serving_imports_no_other_room() -> None:
     assert {name.split(".")[0] for _, name in imports("serving")} == {"serving"}
 
 
-def test_training_imports_nothing_of_serving_but_the_decoder() -> None:
+def test_training_imports_nothing_of_serving_but_reading_images() -> None:
     others = {name for _, name in imports("training") if not name.startswith("training")}
-    assert others <= {"serving.images", "serving.durable"}
+    assert others <= {"serving.images", "serving.durable", "serving.folders", "serving.rows_file"}
 
 
 def test_export_imports_training_and_serving_only() -> None:
     assert {name.split(".")[0] for _, name in imports("export")} == {"export", "serving", "training"}
 
 
-@pytest.mark.parametrize("module", ["serving.engine", "serving.wire", "serving.handler", "serving.client"])
+@pytest.mark.parametrize(
+    "module", ["serving.engine", "serving.wire", "serving.handler", "serving.client", "serving.bulk.__main__"]
+)
 def test_serving_needs_no_torch(module: str) -> None:
     check = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -4,6 +4,7 @@ import pytest
 from serving.engine import Engine
 from serving.images import ImageError
 from serving.messages import MAX_IMAGES, Answer, Request, RequestError
+from serving.options import EngineOptions
 from tests.conftest import Chain
 from training.checkpoint import load_encoder
 from training.embed import embed
@@ -107,6 +108,6 @@ def test_without_a_collection_there_is_no_search(chain: Chain) -> None:
 
 def test_torchscript_answers_as_onnx(chain: Chain, engine: Engine) -> None:
     request = Request("embed", images=tuple(chain.test_files()[:8]))
-    other = Engine.open(chain.release.folder, form="torchscript")
+    other = Engine.open(chain.release.folder, options=EngineOptions(form="torchscript"))
     for one, two in zip(answered(engine, request).results, answered(other, request).results, strict=True):
         np.testing.assert_allclose(one["embedding"], two["embedding"], atol=1e-4)

@@ -19,6 +19,7 @@ from serving.client import main as client_main
 from serving.engine import Engine
 from serving.images import decode
 from serving.launch import Server
+from serving.options import EngineOptions
 from serving.settings import LaunchError, Settings
 from tests.conftest import Chain
 
@@ -226,7 +227,7 @@ def test_an_archive_with_another_graph_is_not_served(chain: Chain, tmp_path: Pat
             content = source.read(member)
             target.writestr(member, content.replace(b"layer4", b"layer5") if member == "encoder.onnx" else content)
     with pytest.raises(LaunchError, match=r"could not be loaded[\s\S]*encoder.onnx was altered"):
-        Server(Settings(forged, port=0)).start()
+        Server(Settings(forged, port=0, form="onnx")).start()
 
 
 def test_the_launch_command_serves_until_terminated(chain: Chain) -> None:
@@ -250,3 +251,44 @@ def test_a_request_of_many_images(server: Server, client: Client, files: list[by
     reply = httpx.post(invoke(server), json={"images": [base64.b64encode(files[0]).decode()] * 65})
     assert reply.status_code == 413
     assert "at most 64" in reply.json()["error"]["message"]
+
+
+def test_every_encoding_over_http(server: Server, chain: Chain, files: list[bytes], expected: np.ndarray) -> None:
+    medians = chain.release.medians()
+    assert medians is not None
+    for encoding in ("base64", "float16", "int8", "binary"):
+        reply = httpx.put(invoke(server, encoding_format=encoding), content=files[0]).json()
+        assert reply["encoding_format"] == encoding
+        (result,) = reply["results"]
+        raw = base64.b64decode(result["embedding"])
+        kinds = {"base64": "<f4", "float16": "<f2", "int8": "i1", "binary": "u1"}
+        values = np.frombuffer(raw, kinds[encoding])
+        if encoding == "binary":
+            assert (np.unpackbits(values, count=len(medians)) == (expected[0] > medians)).mean() > 0.99
+        else:
+            np.testing.assert_allclose(values * result.get("scale", 1), expected[0], atol=2e-3)
+
+
+def test_the_log_has_no_line_for_a_request(chain: Chain, files: list[bytes], tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    with Server(Settings(chain.archive, port=0, log=log, form="onnx")) as server:
+        before = log.read_text().count("\n")
+        for _ in range(20):
+            httpx.put(invoke(server, op="embed"), content=files[0]).raise_for_status()
+        assert httpx.put(invoke(server, op="embed"), content=b"no image").status_code == 415
+        assert log.read_text().count("\n") - before < 5
+
+
+def test_a_server_left_to_choose_says_what_it_chose_and_why(chain: Chain, files: list[bytes], tmp_path: Path) -> None:
+    log = tmp_path / "server.log"
+    settings = Settings(chain.archive, port=0, log=log, cache_mb=8, workers=1)  # a cache is its worker's own
+    with Server(settings) as server, Client(server.url) as client:
+        about = client.describe()
+        assert about["form"] in ("int8", "onnx")
+        assert about["why"] in log.read_text()
+        exact = Engine.open(chain.release.folder, options=EngineOptions(form="onnx"))
+        pixels = np.stack([decode(file, chain.data.image_size) for file in files])
+        cosine = (client.embed(files) * exact.embed(pixels).embedding).sum(axis=1)
+        assert cosine.min() >= 0.99
+        client.embed(files)
+        assert client.describe()["cache"]["hits"] >= len(files)

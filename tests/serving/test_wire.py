@@ -8,7 +8,7 @@ import pytest
 
 from serving.images import ImageError, ImageFormatUnknown
 from serving.messages import Answer, RequestError
-from serving.wire import FLOAT32, JSON, NPY, encode, parse
+from serving.wire import JSON, NPY, RAW, encode, parse
 
 PICTURE = b"\x89PNG and so on"
 TEXT = base64.b64encode(PICTURE).decode()
@@ -54,7 +54,7 @@ def test_the_query_goes_before_the_body_and_the_path_comes_last() -> None:
 
 @pytest.mark.parametrize(
     ("header", "accept"),
-    [("", JSON), ("*/*", JSON), ("application/x-npy", NPY), ("text/html, application/octet-stream;q=0.9", FLOAT32)],
+    [("", JSON), ("*/*", JSON), ("application/x-npy", NPY), ("text/html, application/octet-stream;q=0.9", RAW)],
 )
 def test_accept(header: str, accept: str) -> None:
     assert parse({}, {"Accept": header})[1] == accept
@@ -110,8 +110,8 @@ def test_numbers_survive_every_encoding() -> None:
     as_json = [result["embedding"] for result in json.loads(encode(answer).body)["results"]]
     assert (np.asarray(as_json, np.float32) == numbers).all()
     assert (np.load(io.BytesIO(encode(answer, NPY).body), allow_pickle=False) == numbers).all()
-    raw = encode(answer, FLOAT32)
-    assert raw.headers == {"x-release": "digits/1", "x-shape": "2,33"}
+    raw = encode(answer, RAW)
+    assert raw.headers == {"x-release": "digits/1", "x-shape": "2,33", "x-dtype": "float32"}
     assert (np.frombuffer(raw.body, "<f4").reshape(2, 33) == numbers).all()
 
 
@@ -125,3 +125,60 @@ def test_a_failure_that_leaves_nothing_is_the_reply() -> None:
     assert encode(embedded(ImageFormatUnknown("no image"))).status == 415
     assert encode(embedded([1.0], ImageError("broken")), NPY).status == 422
     assert encode(Answer("search", "digits/1", [{"neighbours": []}]), NPY).status == 406
+
+
+VECTORS = [{"embedding": np.array(row, np.float32)} for row in ([0.6, 0.8, 0.0], [0.0, 0.28, 0.96])]
+MEDIANS = np.array([0.1, 0.5, 0.5], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers", "encoding"),
+    [
+        ({}, {}, "float"),
+        ({"encoding_format": b"base64"}, {}, "base64"),
+        ({}, {"accept": "application/octet-stream; encoding_format=int8"}, "int8"),
+        ({"encoding_format": b"binary"}, {"accept": "application/x-npy;encoding_format=int8"}, "binary"),
+    ],
+)
+def test_the_encoding_comes_by_option_or_accept(fields: dict[str, Any], headers: dict[str, Any], encoding: str) -> None:
+    request, _ = parse(fields | {"body": bytearray(PICTURE)}, headers | {"body": {"content-type": "image/png"}})
+    assert request.encoding == encoding
+
+
+def test_the_encoding_comes_by_json() -> None:
+    assert parse(*json_body({"image": TEXT, "encoding_format": "float16"}))[0].encoding == "float16"
+
+
+def test_an_unknown_encoding_and_one_for_a_search_are_refused() -> None:
+    with pytest.raises(RequestError, match="encoding_format is 'fp4'; it must be one of float, base64"):
+        parse(*json_body({"image": TEXT, "encoding_format": "fp4"}))
+    with pytest.raises(RequestError, match="search replies without embeddings"):
+        parse(*json_body({"op": "search", "image": TEXT, "encoding_format": "int8"}))
+
+
+def test_base64_is_float32_as_openai_sends_it() -> None:
+    reply = json.loads(encode(Answer("embed", "r/1", list(VECTORS), "base64")).body)
+    assert reply["encoding_format"] == "base64"
+    found = [np.frombuffer(base64.b64decode(result["embedding"]), "<f4") for result in reply["results"]]
+    assert (np.stack(found) == np.stack([result["embedding"] for result in VECTORS])).all()
+
+
+def test_int8_in_json_has_its_scale() -> None:
+    reply = json.loads(encode(Answer("embed", "r/1", list(VECTORS), "int8")).body)
+    for result, wanted in zip(reply["results"], VECTORS, strict=True):
+        values = np.frombuffer(base64.b64decode(result["embedding"]), np.int8) * result["scale"]
+        np.testing.assert_allclose(values, wanted["embedding"], atol=result["scale"] / 2 + 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "width"), [("float16", "<f2", 3), ("int8", "i1", 3), ("binary", "u1", 1)]
+)
+def test_raw_and_npy_carry_every_encoding(encoding: Any, dtype: str, width: int) -> None:
+    answer = Answer("embed", "r/1", list(VECTORS), encoding, MEDIANS)
+    raw, npy = encode(answer, RAW), encode(answer, NPY)
+    assert raw.headers["x-shape"] == f"2,{width}"
+    assert raw.headers["x-dtype"] == np.dtype(dtype).name
+    found = np.load(io.BytesIO(npy.body), allow_pickle=False)
+    assert (np.frombuffer(raw.body, dtype).reshape(2, width) == found).all()
+    if encoding == "binary":
+        assert found.tolist() == [[0b11000000], [0b00100000]]

@@ -1,0 +1,58 @@
+"""How an engine runs, as one value: what `serving.launch` decides and a worker process reads from its environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from serving.choice import FORMS, Form
+
+_PREFIX = "SIMCLR_"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to run a release.
+
+    `form` see `serving.choice`; `threads` of one forward pass, 0 for every core that the process may use; `cache_mb` is
+    how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is the file of
+    a `serving.cores_lock.CoresLock` that several workers share, "" if there is none.
+    """
+
+    form: Form = "auto"
+    threads: int = 0
+    cache_mb: int = 0
+    cores_lock: str = ""
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form is {self.form!r}; it must be one of {', '.join(FORMS)}")
+        for name, number in (("threads", self.threads), ("cache_mb", self.cache_mb)):
+            if number < 0:
+                raise ValueError(f"{name} is {number}; it must be 0 or more")
+
+    def to_environment(self) -> dict[str, str]:
+        """The environment variables that `from_environment` reads."""
+        return {_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "EngineOptions":
+        """Read SIMCLR_FORM, SIMCLR_THREADS, SIMCLR_CACHE_MB, SIMCLR_CORES_LOCK; absent: the default.
+
+        Raises ValueError naming the variable and its value.
+        """
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            text = environment.get(_PREFIX + field.name.upper(), "")
+            if text:
+                given[field.name] = _parsed(_PREFIX + field.name.upper(), text, field.default)
+        return cls(**given)
+
+
+def _parsed(name: str, text: str, default: object) -> object:
+    if isinstance(default, str):
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"{name} is {text!r}; it must be a whole number") from None
