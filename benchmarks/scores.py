@@ -13,9 +13,9 @@ from training.dataset import Dataset
 from training.embed import embed_all, embedder
 from training.encoder import Encoder, freeze
 from training.evaluation.label_splits import LabelSplits, fit_and_test
-from training.folders import TEST, TRAIN, VALIDATION
 from training.knn import weighted_accuracy
 from training.pixels import Normalisation
+from training.splits import TEST, TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)

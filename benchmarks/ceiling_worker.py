@@ -1,0 +1,75 @@
+"""One process of the in-process ceiling: decodes and embeds in a loop, without a server.
+
+Started by `benchmarks.ceiling`.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.child import hear_parent, tell_parent
+from serving.images import decode
+from serving.runtime import Runtime, open_runtime
+
+_AHEAD = 2  # batches decoded or being decoded while the runtime works on one
+_WARM_UP_BATCHES = 3
+
+
+def decode_all(jpegs: Sequence[bytes], size: int) -> NDArray[np.uint8]:
+    """uint8 (N, S, S, 3)."""
+    return np.stack([decode(data, size) for data in jpegs])
+
+
+def overlapped(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any]) -> dict[str, Any]:
+    """Images embedded in so many seconds, in batches, while threads decode the next ones."""
+    source = cycle(jpegs)
+    batch, size = int(order["batch"]), int(order["size"])
+    with ThreadPoolExecutor(order["threads"]) as decoders:
+        ahead: deque[Future[NDArray[np.uint8]]] = deque()
+        for _ in range(_AHEAD):
+            ahead.append(decoders.submit(decode_all, [*islice(source, batch)], size))
+        images, start = 0, perf_counter()
+        while perf_counter() - start < order["seconds"]:
+            ahead.append(decoders.submit(decode_all, [*islice(source, batch)], size))
+            runtime(ahead.popleft().result())
+            images += batch
+        return {"images": images, "seconds": perf_counter() - start}
+
+
+def one_by_one(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any]) -> dict[str, Any]:
+    """The ms of each image, decoded and embedded alone, for so many seconds."""
+    latencies = []
+    start = perf_counter()
+    for data in cycle(jpegs):
+        began = perf_counter()
+        runtime(decode_all([data], order["size"]))
+        ended = perf_counter()
+        latencies.append(1000 * (ended - began))
+        if ended - start >= order["seconds"]:
+            break
+    return {"latencies_ms": latencies}
+
+
+def main() -> None:
+    """Get ready, wait for the word, measure."""
+    told = hear_parent()
+    assert told is not None
+    order, jpegs = told
+    runtime = open_runtime(Path(order["file"]), threads=order["threads"])
+    for _ in range(_WARM_UP_BATCHES):
+        runtime(decode_all([*islice(cycle(jpegs), order["batch"])], order["size"]))
+    tell_parent({"ready": runtime.name})
+    if hear_parent() is not None:
+        measure = overlapped if order["overlapped"] else one_by_one
+        tell_parent(measure(runtime, jpegs, order=order))
+
+
+if __name__ == "__main__":
+    main()

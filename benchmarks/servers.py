@@ -1,0 +1,119 @@
+"""The servers that are compared, each started as its own processes and stopped again; one at a time.
+
+Ours is TorchServe by `serving.launch`; LitServe and the plain torch server are this folder's commands.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+from benchmarks.child import ROOT
+from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect
+from benchmarks.subjects import Subject
+from serving.launch import Server
+from serving.settings import HOST, LaunchError, Settings, free_port
+
+_READY_SECONDS = 180.0
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Running:
+    """A server that answers: where, in which dialect, and the process that all of its processes descend from."""
+
+    port: int
+    pid: int
+    dialect: Dialect
+
+
+@contextmanager
+def ours(subject: Subject, *, workers: int) -> Iterator[Running]:
+    """TorchServe on the subject's archive, with our settings as they are."""
+    form = subject.form
+    settings = Settings(subject.archive, port=0, workers=workers, form=form)  # type: ignore[arg-type]
+    before = _children()
+    with Server(settings) as server:
+        (pid,) = _children() - before
+        yield Running(int(server.url.rpartition(":")[2]), pid, OURS)
+
+
+@contextmanager
+def litserve(subject: Subject, *, workers: int) -> Iterator[Running]:
+    """LitServe with the same file, by `benchmarks.litserve_server`."""
+    command = ["--file", str(subject.file.resolve()), "--size", str(subject.size)]
+    command += ["--workers", str(workers)]
+    with _peer("benchmarks.litserve_server", command, ready="/health") as (port, pid):
+        yield Running(port, pid, LITSERVE)
+
+
+@contextmanager
+def plain_torch(subject: Subject) -> Iterator[Running]:
+    """The same encoder in torch, fp32, without batching, by `benchmarks.torch_server`."""
+    command = ["--release", str(subject.release.folder.resolve())]
+    with _peer("benchmarks.torch_server", command, ready="/.well-known/ready") as (port, pid):
+        yield Running(port, pid, TORCH)
+
+
+@contextmanager
+def _peer(module: str, arguments: Sequence[str], *, ready: str) -> Iterator[tuple[int, int]]:
+    port = free_port(0)
+    with tempfile.NamedTemporaryFile(prefix=f"{module}-", suffix=".log") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments, "--port", str(port)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=ROOT,
+            start_new_session=True,  # so that all it starts can be stopped with it
+        )
+        try:
+            _wait_until_ready(process, f"http://{HOST}:{port}{ready}", log=Path(log.name))
+            yield port, process.pid
+        finally:
+            _end_group(process)
+
+
+def _wait_until_ready(process: subprocess.Popen[bytes], address: str, *, log: Path) -> None:
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise LaunchError(f"{process.args!r} ended with code {process.returncode}{_last_words(log)}")
+        try:
+            if httpx.get(address, timeout=5.0, trust_env=False).is_success:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(_POLL_SECONDS)
+    raise LaunchError(f"{address} was not ready after {_READY_SECONDS:.0f} s{_last_words(log)}")
+
+
+def _last_words(log: Path) -> str:
+    return "; the end of its log:\n  " + "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ask every process of the group to end, and make them."""
+    asked = time.monotonic()
+    while time.monotonic() - asked < 2 * _STOP_SECONDS:
+        process.poll()
+        try:
+            os.killpg(process.pid, signal.SIGTERM if time.monotonic() - asked < _STOP_SECONDS else signal.SIGKILL)
+        except ProcessLookupError:
+            break
+        time.sleep(_POLL_SECONDS)
+    process.wait(_STOP_SECONDS)
+
+
+def _children() -> set[int]:
+    return {child.pid for child in psutil.Process().children()}
