@@ -1,0 +1,101 @@
+"""Compaction: a new base when too much was written since the last one, and clearing away what no one uses.
+
+One at a time in a collection, across processes: a lock file is held while it lasts. The new base is whole, synced
+and read back before the catalogue names it; killed at any moment, it leaves the old base in use and at most some
+files that the next compaction removes. Old bases are removed once no process has them mapped.
+Left out: the process or thread that it runs in; searches go on meanwhile.
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from serving.collection.base import remove_base
+from serving.collection.build import build_base
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CompactionError
+from serving.collection.index_kinds import Plan
+from serving.collection.view import Sizes
+
+LOCK_NAME = "compaction.lock"
+DEFAULT_PLAN = Plan()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """When to compact: at this share of the base, but not below `least` changes, and at the latest at `most`."""
+
+    share: float = 0.1
+    least: int = 1_000
+    most: int = 50_000
+
+    def due(self, sizes: Sizes) -> bool:
+        """Whether so much has changed since the base was built."""
+        changed = sizes.delta + sizes.dead
+        return changed >= min(max(self.least, self.share * sizes.base), self.most)
+
+
+def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, reserve_bytes: int = 64 << 20) -> bool:
+    """Build and name a new base for everything written so far, and clear away; False if another process is at it.
+
+    `reserve_bytes` of the disk are to stay free. Raises `CompactionError`; the base before it then stays in use.
+    """
+    with _alone(catalogue) as alone:
+        if not alone:
+            return False
+        _clear(catalogue)
+        census = catalogue.census(release)
+        if len(census.rows):
+            _check_room(catalogue, plan, count=len(census.rows), dim=census.dim, reserve=reserve_bytes)
+            catalogue.set_base(build_base(catalogue, release, plan))
+        else:
+            catalogue.drop_base(release)
+        _clear(catalogue)
+    return True
+
+
+def clear(catalogue: Catalogue) -> list[str]:
+    """Remove bases that nobody uses, and what a killed compaction left; the names of those that had to stay."""
+    with _alone(catalogue) as alone:
+        return _clear(catalogue) if alone else []
+
+
+@contextmanager
+def _alone(catalogue: Catalogue) -> Iterator[bool]:
+    """Whether this is the only compaction of the collection; the system frees the lock of a process that dies."""
+    handle = os.open(catalogue.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def _clear(catalogue: Catalogue) -> list[str]:
+    """Only for who holds the lock: no file here is being written then."""
+    folder, named = catalogue.folder, catalogue.base_files()
+    for pattern in (".*.faiss.partial", ".*.rows.npy.partial"):
+        for left in folder.glob(pattern):
+            left.unlink(missing_ok=True)
+    for rows in folder.glob("*.rows.npy"):
+        if not (index := rows.with_name(rows.name.removesuffix(".rows.npy") + ".faiss")).exists():
+            remove_base(index)
+    unnamed = [path for path in folder.glob("*.faiss") if path.name not in named]
+    return [path.name for path in unnamed if not remove_base(path)]
+
+
+def _check_room(catalogue: Catalogue, plan: Plan, *, count: int, dim: int, reserve: int) -> None:
+    needed = int(1.1 * plan.choose(count).bytes_on_disk(count, dim)) + 8 * count + reserve
+    free = shutil.disk_usage(catalogue.folder).free
+    if free < needed:
+        raise CompactionError(
+            f"{catalogue.folder} has {free >> 20} MiB free; a new base of {count} vectors of {dim} numbers needs "
+            f"{needed >> 20} MiB, of which {reserve >> 20} MiB are to stay free: make room first"
+        )

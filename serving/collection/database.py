@@ -1,0 +1,135 @@
+"""One SQLite file and its transactions: what a `with writing()` block did is on disk when the block ends.
+
+Opened through apsw, which brings its own current SQLite (the one of many systems has the WAL-reset corruption
+bug), in WAL mode with synchronous=FULL. Every thread has its own connection.
+Left out: what the tables are (`serving.collection.schema`) and what is written to them.
+"""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+from serving.collection.errors import CatalogueError
+
+_BUSY_MS = 10_000
+_LOG_KEPT_BYTES = 64 << 20  # a long transaction's log is cut back to this at the next checkpoint
+WHOLE_WRITE_FAILED = (
+    apsw.FullError,
+    apsw.IOError,
+    apsw.NoMemError,
+    apsw.BusyError,
+    apsw.CorruptError,
+    apsw.NotADBError,
+)
+
+
+class Database:
+    """A SQLite file, safe to share among threads."""
+
+    def __init__(self, path: Path, *, create: bool = False) -> None:
+        self.path = path
+        self._create = create
+        self._local = threading.local()
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """This thread's connection."""
+        if not hasattr(self._local, "connection"):
+            self._local.connection = self._connect()
+        return self._local.connection  # type: ignore[no-any-return]
+
+    @contextmanager
+    def reading(self) -> Iterator[apsw.Connection]:
+        """Everything read inside is of one moment; within another such block, of that block's moment."""
+        db = self.connection
+        if in_transaction(db):
+            yield db
+            return
+        with self._told("could not be read"):
+            db.execute("BEGIN")
+            try:
+                yield db
+            finally:
+                if in_transaction(db):  # an error may have ended it
+                    db.execute("ROLLBACK")  # nothing was written
+
+    @contextmanager
+    def writing(self) -> Iterator[apsw.Connection]:
+        """All or nothing: committed and synced when the block ends, rolled back if it or the commit raises."""
+        db = self.connection
+        assert not in_transaction(db), "a write inside a read could not see what others wrote meanwhile"
+        with self._told("took nothing of this write, is the disk full?"):
+            db.execute("BEGIN IMMEDIATE")  # the write lock first, so that what is read here stays true
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if in_transaction(db):
+                    db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        if hasattr(self._local, "connection"):
+            self._local.connection.close()
+            del self._local.connection
+
+    def _connect(self) -> apsw.Connection:
+        create = apsw.SQLITE_OPEN_CREATE if self._create else 0
+        with self._told("could not be opened"):
+            db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | create)
+            db.set_busy_timeout(_BUSY_MS)
+            if self._create:
+                _use_log(db)
+            db.pragma("journal_size_limit", _LOG_KEPT_BYTES)
+            db.pragma("synchronous", "full")
+            db.pragma("foreign_keys", True)
+        return db
+
+    @contextmanager
+    def _told(self, what_failed: str) -> Iterator[None]:
+        """SQLite's errors in our words."""
+        try:
+            yield
+        except (apsw.FullError, apsw.IOError) as error:
+            raise CatalogueError(f"{self.path} {what_failed} ({error})") from error
+        except apsw.BusyError as error:
+            seconds = _BUSY_MS // 1000
+            raise CatalogueError(f"{self.path} was busy with others' writes for {seconds} s: try again") from error
+        except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
+            raise CatalogueError(f"{self.path} is no usable SQLite file: {error}") from error
+
+
+def _use_log(db: apsw.Connection) -> None:
+    """WAL mode, for good. The change wants the file alone and does not wait for it as other statements do."""
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    while db.pragma("journal_mode") != "wal":
+        try:
+            db.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.005)
+
+
+def in_transaction(db: apsw.Connection) -> bool:
+    """Whether a transaction is open now; it may have ended by itself."""
+    return db.in_transaction
+
+
+@contextmanager
+def savepoint(db: apsw.Connection) -> Iterator[None]:
+    """A part of a transaction that can fail alone."""
+    db.execute("SAVEPOINT part")
+    try:
+        yield
+    except BaseException:
+        if in_transaction(db):  # a full disk may have rolled back the whole
+            db.execute("ROLLBACK TO part")
+            db.execute("RELEASE part")
+        raise
+    db.execute("RELEASE part")

@@ -1,0 +1,149 @@
+"""Nearest neighbours as one worker serves them: every search sees every write that was acknowledged before it.
+
+Before a batch of searches the worker asks the catalogue for what was written since, by sequence number, whichever
+process wrote it. A new base that the catalogue names is opened and checked in the background, and taken over
+between two batches; until then the old one goes on, kept up to date all the same.
+Score is cosine similarity: the inner product of unit-norm embeddings.
+Left out: building bases (`serving.collection.compaction`), and what rows mean (`serving.collection.catalogue`).
+"""
+
+import logging
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+
+import numpy as np
+
+from serving.collection.base import MappedBase, open_base
+from serving.collection.bases import Base
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import ChangesForgotten, IndexUnusable
+from serving.collection.scoring import Fetch, Found
+from serving.collection.searching import FEW_ROWS, search_view
+from serving.collection.vectors import UNIT_TOLERANCE, Rows, Vectors
+from serving.collection.view import Sizes, View
+
+_log = logging.getLogger(__name__)
+
+
+class Neighbours:
+    """The vectors of one release, ready to search. Threads may share it; they take turns."""
+
+    def __init__(self, catalogue: Catalogue, release: str, *, few_rows: int = FEW_ROWS) -> None:
+        """Map the base that the catalogue names, if any. Raises `IndexUnusable` if it is missing or damaged.
+
+        Up to `few_rows` rows, a filter's matches are compared in full.
+        """
+        self._catalogue = catalogue
+        self._release = release
+        self._few_rows = few_rows
+        self._lock = threading.RLock()
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="open-base")
+        self._opening: tuple[Base, Future[MappedBase]] | None = None
+        self._view = View(_open_named(catalogue, release))
+        self.refresh()
+
+    def __len__(self) -> int:
+        return self._view.sizes.live
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many vectors there are, as of the last refresh."""
+        return self._view.sizes
+
+    @property
+    def base(self) -> Base | None:
+        """The base in use."""
+        return self._view.base.record if self._view.base is not None else None
+
+    def refresh(self, *, wait: bool = False) -> None:
+        """Take over everything committed by now; with `wait`, also a new base that is still being opened.
+
+        Raises `IndexUnusable` if a base is damaged without which it can't go on.
+        """
+        with self._lock, self._catalogue.reading():
+            now = self._catalogue.position(self._release)
+            if now.file != self._base_file:
+                self._change_base(wait=wait)
+            if now.seq != self._view.seq:
+                self._catch_up()
+
+    def search(self, queries: Vectors, k: int, *, rows: Rows | None = None, exact: bool = False) -> Found:
+        """The `k` rows of highest cosine similarity to each query (Q, D), unit norm; fewer where there are fewer.
+
+        `rows` are the only ones allowed, in any order; `exact` compares every vector, however long that takes.
+        For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
+        """
+        if k < 1:
+            raise ValueError(f"k is {k}; it must be at least 1")
+        with self._lock, self._catalogue.reading():
+            self.refresh()
+            view = self._view
+            _check_queries(queries, view.dim)
+            few = None if exact and view.base is not None and view.base.kind.approximate else self._few_rows
+            return search_view(view, queries, k, reach=view.reach(rows), fetch=self._fetch(view), few=few)
+
+    def close(self) -> None:
+        """Let go of the base, so that it may be removed."""
+        with self._lock:
+            self._opener.shutdown()
+            self._opening = None
+            self._view = View(None)
+
+    def _fetch(self, view: View) -> Fetch:
+        base = view.base
+        if base is None or base.kind.approximate:
+            return partial(self._catalogue.vectors_at, release=self._release)
+        return lambda rows: (rows, base.vectors(base.positions(rows)))
+
+    @property
+    def _base_file(self) -> str | None:
+        return self._view.base.record.file if self._view.base is not None else None
+
+    def _catch_up(self) -> None:
+        try:
+            self._view.apply(self._catalogue.changes_since(self._release, self._view.seq))
+        except ChangesForgotten:  # asleep for two compactions: only the base that the catalogue names knows
+            named = self._catalogue.base(self._release)
+            self._take_over(open_base(self._catalogue.folder, named) if named is not None else None)
+
+    def _change_base(self, *, wait: bool) -> None:
+        named = self._catalogue.base(self._release)
+        if named is None:
+            self._take_over(None)
+            return
+        if self._opening is None or self._opening[0] != named:
+            self._opening = (named, self._opener.submit(open_base, self._catalogue.folder, named))
+            self._opening[1].add_done_callback(partial(_tell_failure, named))
+        opened = self._opening[1]
+        if wait or (opened.done() and opened.exception() is None):
+            self._take_over(opened.result())
+
+    def _take_over(self, base: MappedBase | None) -> None:
+        view = View(base)
+        view.apply(self._catalogue.changes_since(self._release, view.seq))
+        self._view, self._opening = view, None
+
+
+def _open_named(catalogue: Catalogue, release: str) -> MappedBase | None:
+    """The base that the catalogue names; again if it was replaced, and so removed, before it was locked."""
+    while (named := catalogue.base(release)) is not None:
+        try:
+            return open_base(catalogue.folder, named)
+        except IndexUnusable:
+            if catalogue.base(release) == named:
+                raise
+    return None
+
+
+def _check_queries(queries: Vectors, dim: int | None) -> None:
+    if queries.ndim != 2 or dim not in (None, queries.shape[1]):
+        raise ValueError(f"queries have the shape {queries.shape}; it must be (Q, {dim or 'D'})")
+    norms = np.linalg.norm(queries, axis=1)
+    if wrong := norms[~(np.abs(norms - 1.0) <= UNIT_TOLERANCE)].tolist():  # also those that are not finite
+        raise ValueError(f"a query has norm {wrong[0]}; it must be 1")
+
+
+def _tell_failure(named: Base, opened: "Future[MappedBase]") -> None:
+    if not opened.cancelled() and (error := opened.exception()) is not None:
+        _log.error("the base before %s stays in use: %s", named.file, error)

@@ -1,0 +1,139 @@
+from pathlib import Path
+
+import pytest
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import compact
+from serving.collection.errors import IndexUnusable
+from serving.collection.neighbours import Neighbours
+from tests.serving.collection.examples import (
+    DAMAGE,
+    OTHER_RELEASE,
+    QUERIES,
+    RELEASE,
+    assert_same,
+    brute_force,
+    churned,
+    fill,
+    item,
+    items,
+    stored,
+    unit_vectors,
+)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    return Catalogue(tmp_path, create=True)
+
+
+def test_two_workers_see_each_others_writes(catalogue: Catalogue) -> None:
+    fill(catalogue, unit_vectors(20))
+    other = Catalogue(catalogue.folder)
+    one, two = Neighbours(catalogue, RELEASE), Neighbours(other, RELEASE)
+    for step, vector in enumerate(unit_vectors(50, seed=9)):
+        writer, reader = ((catalogue, two), (other, one))[step % 2]
+        writer.upsert([item(f"s{step}")], vector[None], RELEASE)
+        found = reader.search(vector[None], 1)
+        assert other.items_at([int(found.rows[0, 0])])[int(found.rows[0, 0])].id == f"s{step}"
+        writer.delete([f"s{step}"])
+        assert reader.search(vector[None], 1).rows[0, 0] <= 20
+
+
+def test_a_new_base_is_taken_over_and_the_old_one_goes_on_until_it_is(catalogue: Catalogue) -> None:
+    neighbours = churned(catalogue, "exact")
+    assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
+    first = neighbours.base
+    for turn in range(3):
+        assert compact(catalogue, RELEASE)
+        fill(catalogue, unit_vectors(5, seed=turn), prefix=f"turn{turn}")
+        catalogue.delete([f"m{turn + 10}"])
+        assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
+        neighbours.refresh(wait=True)
+        assert neighbours.base == catalogue.base(RELEASE) != first
+        assert (neighbours.sizes.delta, neighbours.sizes.dead) == (5, 1)
+        assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
+
+
+def test_who_slept_through_several_compactions_starts_from_the_base_that_is_named(catalogue: Catalogue) -> None:
+    fill(catalogue, unit_vectors(50))
+    asleep = Neighbours(catalogue, RELEASE)
+    with_base = Neighbours(Catalogue(catalogue.folder), RELEASE)
+    for turn in range(4):
+        catalogue.delete([f"n{turn}"])
+        compact(catalogue, RELEASE)
+        if turn == 0:
+            with_base.refresh(wait=True)
+    assert catalogue.stats().deletions_on_record < 4
+    for neighbours in (asleep, with_base):
+        assert_same(neighbours.search(QUERIES, 50), brute_force(*stored(catalogue), QUERIES, 50))
+        assert len(neighbours) == 46
+
+
+def test_a_collection_that_is_emptied_loses_its_base_and_fills_again(catalogue: Catalogue) -> None:
+    names = fill(catalogue, unit_vectors(30))
+    compact(catalogue, RELEASE)
+    neighbours = Neighbours(catalogue, RELEASE)
+    catalogue.delete(names)
+    assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
+    compact(catalogue, RELEASE)
+    assert catalogue.base(RELEASE) is None
+    assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
+    assert neighbours.base is None
+    fill(catalogue, unit_vectors(3))
+    assert_same(neighbours.search(QUERIES, 5), brute_force(*stored(catalogue), QUERIES, 5))
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_base_is_refused_and_built_again(catalogue: Catalogue, damage: str) -> None:
+    fill(catalogue, unit_vectors(50))
+    compact(catalogue, RELEASE)
+    base = catalogue.base(RELEASE)
+    assert base is not None
+    DAMAGE[damage](catalogue.folder / base.file)
+    with pytest.raises(IndexUnusable, match="compact the collection to build it again"):
+        Neighbours(catalogue, RELEASE)
+    compact(catalogue, RELEASE)
+    neighbours = Neighbours(catalogue, RELEASE)
+    assert_same(neighbours.search(QUERIES, 5), brute_force(*stored(catalogue), QUERIES, 5))
+
+
+def test_a_new_base_that_is_damaged_is_not_taken_over(catalogue: Catalogue) -> None:
+    neighbours = churned(catalogue, "exact")
+    before = neighbours.search(QUERIES, 10)
+    compact(catalogue, RELEASE)
+    named = catalogue.base(RELEASE)
+    assert named is not None
+    DAMAGE["flipped"](catalogue.folder / named.file)
+    with pytest.raises(IndexUnusable, match="altered"):
+        neighbours.refresh(wait=True)
+    assert_same(neighbours.search(QUERIES, 10), before)
+    fill(catalogue, unit_vectors(5, seed=8), prefix="later")
+    assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
+    compact(catalogue, RELEASE)
+    neighbours.refresh(wait=True)
+    assert neighbours.base == catalogue.base(RELEASE)
+
+
+def test_releases_are_apart(catalogue: Catalogue) -> None:
+    names = fill(catalogue, unit_vectors(30))
+    catalogue.upsert(items(names[:10]), unit_vectors(10, 8, seed=1), OTHER_RELEASE)
+    compact(catalogue, RELEASE)
+    compact(catalogue, OTHER_RELEASE)
+    ours, other = Neighbours(catalogue, RELEASE), Neighbours(catalogue, OTHER_RELEASE)
+    catalogue.delete(["n3"])
+    assert (len(ours), len(other)) == (30, 10)
+    queries = unit_vectors(4, 8, seed=2)
+    assert_same(other.search(queries, 20), brute_force(*stored(catalogue, OTHER_RELEASE), queries, 20))
+    assert_same(ours.search(QUERIES, 50), brute_force(*stored(catalogue), QUERIES, 50))
+
+
+def test_closed_it_lets_go_of_its_base(catalogue: Catalogue) -> None:
+    neighbours = churned(catalogue, "exact")
+    before = neighbours.base
+    assert before is not None
+    compact(catalogue, RELEASE)
+    assert (catalogue.folder / before.file).exists()
+    neighbours.close()
+    compact(catalogue, RELEASE)
+    assert not (catalogue.folder / before.file).exists()
