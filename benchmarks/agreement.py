@@ -21,8 +21,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.catalogue import Catalogue
 from serving.client import Client
+from serving.collection.catalogue import Catalogue
 from serving.launch import Server
 from serving.manifest import Release
 from serving.settings import Settings
@@ -55,10 +55,10 @@ def loss_errors() -> dict[str, float]:
 
 def search_errors(client: Client, catalogue: Catalogue, release: str, queries: Sequence[bytes]) -> dict[str, Any]:
     """Top-10 neighbours of every query through HTTP against float64 brute force over the stored embeddings."""
-    rows, vectors = zip(*catalogue.vectors(release), strict=True)
-    items = catalogue.items(rows)
-    ids = [items[row].id for row in rows]
-    stored = np.stack(vectors).astype(np.float64)
+    rows, vectors = catalogue.vectors_at(catalogue.census(release).rows, release)
+    items = catalogue.items_at(rows.tolist())
+    ids = [items[row].id for row in rows.tolist()]
+    stored = vectors.astype(np.float64)
     difference, same, ties = 0.0, 0, 0
     for at in range(0, len(queries), 32):
         part = queries[at : at + 32]

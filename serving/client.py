@@ -1,27 +1,26 @@
-"""The Python client and its command line.
+"""The Python client.
 
-    python -m serving.client search cat.jpg -k 10
-    python -m serving.client embed photographs --out embeddings.npy
-    python -m serving.client describe
+    with Client("http://127.0.0.1:8080") as client:
+        client.upsert([{"id": "cat", "image": "cat.jpg", "label": "pet", "metadata": {"year": 2024}}])
+        client.search(["dog.jpg"], k=5, filter={"label": "pet"})
 
-Left out: anything asynchronous; one `Client` may be shared among threads.
+Left out: the command line (`serving.command`), and anything asynchronous; one `Client` may be shared among threads.
 """
 
-import argparse
 import base64
 import io
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NotRequired, Self, TypedDict
 
 import httpx
 import numpy as np
 from numpy.typing import NDArray
 
 Image = bytes | str | Path
+Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
 MODEL = "simclr"  # the name under which `serving.launch` registers whatever release it serves
 MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -35,13 +34,28 @@ class ServerError(RuntimeError):
         self.status = status
 
 
+class NewItem(TypedDict):
+    """An item to store: a path is read, bytes are an image file."""
+
+    id: str
+    image: Image
+    label: NotRequired[str | None]
+    metadata: NotRequired[Mapping[str, Any]]
+
+
 class Client:
-    """Talks to one model of one server. Images are bytes, or paths of image files."""
+    """Talks to one model of one server. Images are bytes, or paths of image files.
+
+    Methods raise `ServerError` for a request that is refused as a whole; of several images or ids, one that fails has
+    an `error` in its place.
+    """
 
     def __init__(self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0) -> None:
         here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not here)  # no proxy to loopback
         self.model = model
+
+    # Images
 
     def embed(self, images: Sequence[Image]) -> NDArray[np.float32]:
         """Unit-norm embeddings, float32 (N, D), N >= 1; raises `ServerError` if any image is bad."""
@@ -49,32 +63,110 @@ class Client:
 
     def embed_once(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], str]:
         """The same of as many images as one request may hold, and the release that the embeddings are of."""
-        reply = self._post("embed", images, headers={"accept": "application/x-npy"})
+        reply = self._post("embed", images=_texts(images), headers={"accept": "application/x-npy"})
         return np.load(io.BytesIO(reply.content), allow_pickle=False), reply.headers["x-release"]
 
-    def classify(self, images: Sequence[Image]) -> list[dict[str, Any]]:
-        """Per image `label`, `probability` and `probabilities`, or `error`."""
-        return [result for part in _parts(images) for result in self._results(self._post("classify", part))]
+    def classify(self, images: Sequence[Image], *, vote: bool = False) -> list[dict[str, Any]]:
+        """Per image `label`, `probability` and `probabilities`, with `vote` also what its neighbours' labels say."""
+        include = ["vote"] if vote else []
+        return [
+            result
+            for part in _parts(images)
+            for result in self._post("classify", images=_texts(part), include=include).json()["results"]
+        ]
 
     def search(
         self,
         images: Sequence[Image] = (),
         *,
         ids: Sequence[str] = (),
-        vectors: Sequence[Sequence[float]] | NDArray[np.float32] = (),
+        vectors: Vectors = (),
+        positives: Sequence[str | Mapping[str, Any]] = (),
+        negatives: Sequence[str | Mapping[str, Any]] = (),
         k: int = 10,
+        filter: Mapping[str, Any] | None = None,
+        include: Sequence[str] = (),
+        **options: Any,
     ) -> list[dict[str, Any]]:
-        """Per image, id and vector (in this order) its `neighbours`, or `error`.
+        """Per image, id, vector and mix of examples (in this order) its `neighbours`, or `error`.
 
         A neighbour has `id`, `score` (cosine similarity, at most 1) and `label`; an id is not its own neighbour.
+        `positives` and `negatives` are ids, or {"image": ...} or {"vector": ...}, and make one query. `include` may
+        have metadata, vector, thumbnail and vote; `options` are offset, min_score, exact and group_by.
         """
         rows = [[float(number) for number in vector] for vector in vectors]
-        return self._results(self._post("search", images, ids=list(ids), vectors=rows, k=k))
+        body = {"ids": list(ids), "vectors": rows, "k": k, "filter": filter, "include": list(include), **options}
+        mix = {"positives": [*map(_example, positives)], "negatives": [*map(_example, negatives)]}
+        results: list[dict[str, Any]] = self._post("search", images=_texts(images), **body, **mix).json()["results"]
+        return results
+
+    # The collection
+
+    def upsert(self, items: Sequence[NewItem]) -> dict[str, Any]:
+        """Store items, the same id again replaces; returns `seq`, and `results` with `id` and `outcome` for each.
+
+        One transaction: on disk when this returns. At most 64 items.
+        """
+        files = {f"image{at}": _read(item["image"]) for at, item in enumerate(items)}
+        said = [
+            {
+                "id": item["id"],
+                "image": f"image{at}",
+                "label": item.get("label"),
+                "metadata": dict(item.get("metadata", {})),
+            }
+            for at, item in enumerate(items)
+        ]
+        request = {"files": [*files.items()], "data": {"items": json.dumps(said)}}
+        return self._json(self._request("POST", "upsert", **request))
+
+    def delete(self, ids: Sequence[str] = (), *, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Delete by ids or by a filter; returns `deleted`, how many, and `missing`, ids that there were not."""
+        return self._post("delete", ids=list(ids), filter=filter).json()  # type: ignore[no-any-return]
+
+    def get(self, ids: Sequence[str], *, include: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Per id its item, or `error`; `include` may have vector, thumbnail and image (both base64)."""
+        results: list[dict[str, Any]] = self._post("get", ids=list(ids), include=list(include)).json()["results"]
+        return results
+
+    def picture(self, name: str, *, thumbnail: bool = False) -> bytes:
+        """The image file of an item as it was stored, or a JPEG of at most 128 pixels a side."""
+        body = {"id": name, "include": ["thumbnail"] if thumbnail else []}
+        return self._post("get", headers={"accept": "image/*"}, **body).content
+
+    def items(
+        self,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        include: Sequence[str] = (),
+        page: int = 100,
+    ) -> Iterator[dict[str, Any]]:
+        """Every item that a filter means, `page` of them at a request."""
+        yield from self._pages("list", filter=filter, include=list(include), limit=page)
+
+    def count(self, *, filter: Mapping[str, Any] | None = None) -> int:
+        """How many items a filter means."""
+        return int(self._post("count", filter=filter).json()["count"])
+
+    def stats(self) -> dict[str, Any]:
+        """What the collection holds, and what is known of its index."""
+        return self._json(self._request("GET", "stats"))
+
+    def duplicates(
+        self,
+        *,
+        min_score: float = 0.98,
+        filter: Mapping[str, Any] | None = None,
+        page: int = 100,
+    ) -> Iterator[dict[str, Any]]:
+        """Every item that has near-duplicates, with them; each pair is told from both sides."""
+        yield from self._pages("duplicates", min_score=min_score, filter=filter, limit=page)
 
     def describe(self) -> dict[str, Any]:
         """What the server serves: release, labels, collection, limits."""
-        found: dict[str, Any] = self._checked(self._request("GET", "describe")).json()
-        return found
+        return self._json(self._request("GET", "describe"))
+
+    # HTTP
 
     def close(self) -> None:
         """Close the connections."""
@@ -88,11 +180,17 @@ class Client:
     ) -> None:
         self.close()
 
-    def _post(
-        self, op: str, images: Sequence[Image], *, headers: dict[str, str] | None = None, **options: Any
-    ) -> httpx.Response:
-        body = {"images": [base64.b64encode(_read(image)).decode() for image in images], **options}
-        return self._checked(self._request("POST", op, json=body, headers=headers))
+    def _pages(self, op: str, **options: Any) -> Iterator[dict[str, Any]]:
+        cursor = None
+        while True:
+            page = self._post(op, cursor=cursor, **options).json()
+            yield from page["items"]
+            if (cursor := page["cursor"]) is None:
+                return
+
+    def _post(self, op: str, *, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
+        said = {name: value for name, value in options.items() if value is not None}
+        return self._checked(self._request("POST", op, json=said, headers=headers))
 
     def _request(self, method: str, op: str, **options: Any) -> httpx.Response:
         try:
@@ -100,10 +198,9 @@ class Client:
         except httpx.TransportError as error:
             raise ServerError(f"no answer from {self._http.base_url}: {error}; is the server running?", 0) from error
 
-    @staticmethod
-    def _results(reply: httpx.Response) -> list[dict[str, Any]]:
-        results: list[dict[str, Any]] = reply.json()["results"]
-        return results
+    def _json(self, reply: httpx.Response) -> dict[str, Any]:
+        found: dict[str, Any] = self._checked(reply).json()
+        return found
 
     @staticmethod
     def _checked(reply: httpx.Response) -> httpx.Response:
@@ -125,75 +222,28 @@ def _parts(images: Sequence[Image]) -> list[Sequence[Image]]:
     return [images[at : at + MOST_IMAGES] for at in range(0, len(images), MOST_IMAGES)] or [images]
 
 
+def _texts(images: Sequence[Image]) -> list[str]:
+    return [base64.b64encode(_read(image)).decode() for image in images]
+
+
+def _example(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
+    if isinstance(given, str):
+        return given
+    said = dict(given)
+    if "image" in said:
+        (said["image"],) = _texts([said["image"]])
+    if "vector" in said:
+        said["vector"] = [float(number) for number in said["vector"]]
+    return said
+
+
 def _read(image: Image) -> bytes:
     return image if isinstance(image, bytes) else Path(image).read_bytes()
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.client", description="Ask a running server.")
-    parser.add_argument("--url", default=DEFAULT_URL, help="the server (default: %(default)s)")
-    parser.add_argument("--model", default=MODEL, help="TorchServe's model name (default: %(default)s)")
-    commands = parser.add_subparsers(dest="op", required=True)
-    embed = commands.add_parser("embed", help="embeddings of images, folders and zips, as a npy file")
-    embed.add_argument("paths", nargs="+", metavar="PATH")
-    embed.add_argument("--out", type=Path, required=True, help=".npy to write, float32 (N, D); ids go to a .parquet")
-    embed.add_argument("--connections", type=int, default=4, help="requests at a time (default: %(default)s)")
-    classify = commands.add_parser("classify", help="the linear probe's label for each image file")
-    classify.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
-    search = commands.add_parser("search", help="nearest neighbours of image files or of stored ids")
-    search.add_argument("images", type=Path, nargs="*", metavar="IMAGE")
-    search.add_argument("--id", dest="ids", action="append", default=[], help="a stored id (may be repeated)")
-    search.add_argument("-k", type=int, default=10, help="how many neighbours (default: %(default)s)")
-    for command in (classify, search):
-        command.add_argument("--json", action="store_true", help="print the server's results as JSON")
-    commands.add_parser("describe", help="what the server serves")
-    return parser.parse_args(arguments)
-
-
-def _run(client: Client, given: argparse.Namespace) -> int:
-    if given.op == "embed":
-        from serving.bulk.remote import embed_command  # takes a moment, and nothing else needs it
-
-        return embed_command(client, given.paths, given.out, connections=given.connections)
-    if given.op == "describe":
-        print(json.dumps(client.describe(), indent=2))
-    elif given.op == "classify":
-        _show(given, given.images, client.classify(given.images))
-    else:
-        _show(given, [*given.images, *given.ids], client.search(given.images, ids=given.ids, k=given.k))
-    return 0
-
-
-def _show(given: argparse.Namespace, names: Sequence[object], results: list[dict[str, Any]]) -> None:
-    if given.json:
-        print(json.dumps(results, indent=2))
-        return
-    for name, result in zip(names, results, strict=True):
-        print(f"{name}")
-        for line in _lines(result):
-            print(f"  {line}")
-
-
-def _lines(result: dict[str, Any]) -> list[str]:
-    if "error" in result:
-        return [f"error {result['error']['status']}: {result['error']['message']}"]
-    if "neighbours" in result:
-        return [f"{one['score']:.4f}  {one['id']}  {one['label'] or ''}".rstrip() for one in result["neighbours"]]
-    return [f"{result['label']}  ({result['probability']:.1%})"]
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    given = _arguments(arguments)
-    try:
-        with Client(given.url, given.model) as client:
-            return _run(client, given)
-    except (ServerError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    from serving.client import main as main_of_module  # as __main__ this file would have a ServerError of its own
+    import sys
 
-    sys.exit(main_of_module())
+    from serving.command import main  # as __main__ this file would have a ServerError of its own
+
+    sys.exit(main())

@@ -1,13 +1,13 @@
-"""The service without a server: embed, classify, search and describe, for many requests in one forward pass.
+"""The service without a server: every operation, for many requests in one forward pass and one transaction.
 
 Nothing here knows TorchServe or HTTP; a status travels only as a number on an error. Each request fails or
-succeeds alone, and so does each image of a request with several.
-Left out: the shape of requests and answers (`serving.messages`), reading and writing them (`serving.wire`), and
-changing the collection.
+succeeds alone, and so does each image of a request with several. Of a batch, what is written is written first.
+Left out: the shape of requests and answers (`serving.messages`), reading and writing them (`serving.wire`), and what
+the operations on a collection do (`serving.writing`, `serving.finding`, `serving.showing`, `serving.duplicates`).
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,38 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.catalogue import Catalogue
 from serving.choice import Choice, choose
+from serving.collection.errors import CollectionError
+from serving.collection.filters import EVERYTHING
+from serving.duplicates import duplicates
 from serving.embedder import Embedded, Embedder
 from serving.embedding_cache import EmbeddingCache
 from serving.encodings import ENCODINGS
+from serving.failures import failure_of
+from serving.finding import Search, find_all
 from serving.images import ImageError
 from serving.machine import usable_cores
 from serving.manifest import FORMATS, Release
-from serving.messages import MAX_IMAGES, MAX_K, OPS, Answer, Failure, Request, RequestError
-from serving.neighbours import Neighbours, open_base
+from serving.messages import (
+    MAX_IDS,
+    MAX_IMAGES,
+    MAX_K,
+    MAX_LIMIT,
+    MAX_OFFSET,
+    OF_A_COLLECTION,
+    WRITES,
+    Answer,
+    Failure,
+    Request,
+    RequestError,
+)
+from serving.opened import OpenCollection
 from serving.options import EngineOptions
+from serving.queries import ids_of, queries_of
+from serving.refusals import Abilities, refusal_of
 from serving.runtime import Device, Outputs, images_of_pass, open_runtime
+from serving.showing import get, list_items
+from serving.writing import write_all
 
 DEFAULT_OPTIONS = EngineOptions()
 _LOG = logging.getLogger(__name__)
@@ -41,16 +61,17 @@ class Engine:
         embedder: Embedder,
         choice: Choice,
         *,
-        catalogue: Catalogue | None = None,
-        neighbours: Neighbours | None = None,
+        collection: OpenCollection | None = None,
     ) -> None:
         self.manifest = release.manifest
         self.digest = release.digest
         self.choice = choice
         self._medians = release.medians()
         self._embedder = embedder
-        self._catalogue = catalogue
-        self._neighbours = neighbours
+        self.collection = collection
+        self._abilities = Abilities(
+            self.manifest.title, self.manifest.classes is not None, self._medians is not None, collection is not None
+        )
 
     @classmethod
     def open(
@@ -62,16 +83,15 @@ class Engine:
         gpu: int = 0,
         options: EngineOptions = DEFAULT_OPTIONS,
     ) -> "Engine":
-        """Open a release folder and a collection folder, and run the graph so that it is warm.
+        """Open a release folder and a collection folder, which may be new, and run the graph so that it is warm.
 
-        Raises `ManifestError` for a release that does not verify or lacks the format asked for, `IndexUnusable` for a
-        collection that was not embedded with this very release.
+        Raises `ManifestError` for a release that does not verify or lacks the format asked for, `CollectionError` for
+        a collection that can't be used.
         """
         opened = Release(release)
         threads = options.threads or usable_cores()
         faiss.omp_set_num_threads(threads)
-        catalogue = Catalogue(collection) if collection is not None else None
-        neighbours = open_base(catalogue, opened.digest) if catalogue is not None else None
+        held = OpenCollection(collection, opened.digest) if collection is not None else None
         choice = choose(opened, form=options.form, device=device, gpu=gpu)
         runtime = open_runtime(
             opened.file(FORMATS[choice.form]),
@@ -86,17 +106,21 @@ class Engine:
         per_pass = images_of_pass(size, gpu=choice.device == "cuda")
         embedder = Embedder(runtime, size, threads=threads, per_pass=per_pass, cache=cache)
         embedder.warm_up()
-        return cls(opened, embedder, choice, catalogue=catalogue, neighbours=neighbours)
+        return cls(opened, embedder, choice, collection=held)
 
     def embed(self, images: NDArray[np.uint8]) -> Outputs:
         """Embeddings (N, D) and logits (N, C) of decoded images, uint8 (N, S, S, 3), N >= 1."""
         return self._embedder.pixels(images)
 
+    def embed_files(self, images: Sequence[bytes]) -> list[Embedded]:
+        """Per image file its `Outputs`, (D,) and (C,), or the `ImageError` that it failed with."""
+        return self._embedder.files(images)
+
     def answer(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
-        """Answer each request on its own, all their images in common forward passes."""
-        checked = [self._refusal(request) for request in requests]
+        """Answer each request on its own, all their images in common forward passes, all writes in one transaction."""
+        checked = [refusal_of(request, self._abilities) for request in requests]
         batch = [request for request, refusal in zip(requests, checked, strict=True) if refusal is None]
-        answers = iter(self._answer(batch) if batch else [])
+        answers = iter(self._answer(batch))
         return [refusal if refusal is not None else next(answers) for refusal in checked]
 
     def describe(self) -> dict[str, Any]:
@@ -114,58 +138,85 @@ class Engine:
             "why": self.choice.why,
             "encodings": [name for name in ENCODINGS if name != "binary" or self._medians is not None],
             "cache": self._embedder.cache.describe() if self._embedder.cache is not None else None,
-            "collection": {"items": len(self._neighbours)} if self._neighbours is not None else None,
-            "operations": [op for op in OPS if self._refusal(Request(op, images=(b"",))) is None],
+            "collection": self.collection.describe() if self.collection is not None else None,
+            "operations": self._abilities.operations,
             "limits": {
                 "image_bytes": self._embedder.limits.max_bytes,
                 "image_pixels": self._embedder.limits.max_pixels,
                 "images_per_request": MAX_IMAGES,
+                "ids_per_request": MAX_IDS,
                 "k": MAX_K,
+                "offset": MAX_OFFSET,
+                "limit": MAX_LIMIT,
             },
         }
 
-    def _refusal(self, request: Request) -> RequestError | None:
-        """Why this request can't be answered at all, before any work is done on it."""
-        asked = len(request.images) + len(request.ids) + len(request.vectors)
-        if request.op == "describe":
-            return None
-        if request.op == "classify" and self.manifest.classes is None:
-            return RequestError(
-                f"release {self.manifest.title} has no linear probe, because its images had no labels", 409
-            )
-        if request.op == "search" and self._neighbours is None:
-            return RequestError("the server was started without a collection: there is nothing to search", 409)
-        if request.op != "search" and (request.ids or request.vectors):
-            return RequestError(f"{request.op} takes images; ids and vectors are for search")
-        if asked == 0:
-            return RequestError(f"{request.op} needs at least one image" + _OR_QUERY.get(request.op, ""))
-        if asked > MAX_IMAGES:
-            return RequestError(f"{asked} images, ids and vectors in one request; at most {MAX_IMAGES}", 413)
-        if request.encoding == "binary" and self._medians is None:
-            return RequestError(
-                f"release {self.manifest.title} has no medians, which binary embeddings need: publish it again", 409
-            )
-        if not 1 <= request.k <= MAX_K:
-            return RequestError(f"k is {request.k}; it must be from 1 to {MAX_K}")
-        return None
-
-    def _answer(self, requests: Sequence[Request]) -> list[Answer]:
+    def _answer(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
         embedded = self._embed_all(requests)
-        found = self._search_all(requests, embedded)
-        return [
-            Answer(
-                request.op, self.manifest.title, self._results(request, images, hits), request.encoding, self._medians
-            )
-            for request, images, hits in zip(requests, embedded, found, strict=True)
-        ]
+        written = iter(self._write(requests, embedded))
+        read = iter(self._read(requests, embedded))
+        return [next(written) if request.op in WRITES else next(read) for request in requests]
 
-    def _results(self, request: Request, images: list[Any], hits: list[Any]) -> list[Any]:
+    def _embed_all(self, requests: Sequence[Request]) -> list[list[Embedded]]:
+        """For each request, per file its `Outputs` (D,), (C,) or the `ImageError` that it failed with."""
+        flat = iter(self._embedder.files([file for request in requests for file in request.files]))
+        return [[next(flat) for _ in request.files] for request in requests]
+
+    def _write(
+        self, requests: Sequence[Request], embedded: Sequence[Sequence[Embedded]]
+    ) -> Sequence[Answer | RequestError]:
+        writes = [pair for pair in zip(requests, embedded, strict=True) if pair[0].op in WRITES]
+        if not writes:
+            return []
+        assert self.collection is not None
+        of_writes, images = zip(*writes, strict=True)
+        return write_all(self.collection, of_writes, images, self.manifest.title)
+
+    def _read(
+        self, requests: Sequence[Request], embedded: Sequence[Sequence[Embedded]]
+    ) -> Sequence[Answer | RequestError]:
+        """Everything but writes; what looks at the collection sees one moment of it."""
+        reads = [pair for pair in zip(requests, embedded, strict=True) if pair[0].op not in WRITES]
+        if self.collection is None or not any(_looks_at_collection(request) for request, _ in reads):
+            return [self._one(request, images, []) for request, images in reads]
+        try:
+            with self.collection.turn():
+                found = self._find(reads)
+                return [self._one(*pair, hits) for pair, hits in zip(reads, found, strict=True)]
+        except CollectionError as error:  # the collection can't be read at all: the rest is answered nonetheless
+            failure = failure_of(error)
+            return [
+                failure if _looks_at_collection(request) else self._one(request, images, [])
+                for request, images in reads
+            ]
+
+    def _one(self, request: Request, images: Sequence[Embedded], found: list[Any]) -> Answer | RequestError:
+        try:
+            return self._answer_of(request, images, found)
+        except RequestError as error:
+            return error
+        except CollectionError as error:
+            return failure_of(error)
+
+    def _answer_of(self, request: Request, images: Sequence[Embedded], found: list[Any]) -> Answer:
+        title = self.manifest.title
+        if request.op in ("embed", "classify", "search"):
+            results = found if request.op == "search" else self._per_image(request, images, found)
+            return Answer(request.op, title, results, request.encoding, self._medians)
         if request.op == "describe":
-            return [self.describe()]
-        if request.op == "search":
-            return _neighbours(request, hits)
+            return Answer(request.op, title, more=self.describe())
+        assert self.collection is not None
+        if request.op == "get":
+            return Answer(request.op, title, get(self.collection, request))
+        return Answer(request.op, title, more=_OF_THE_WHOLE[request.op](self.collection, request))
+
+    def _per_image(self, request: Request, images: Sequence[Embedded], found: list[Any]) -> list[Any]:
         shape = self._classified if request.op == "classify" else self._embedded
-        return [image if isinstance(image, ImageError) else shape(image) for image in images]
+        results = [image if isinstance(image, ImageError) else shape(image) for image in images]
+        for result, hits in zip(results, found, strict=bool(found)):
+            if isinstance(result, dict):
+                result["vote"] = hits["vote"] if isinstance(hits, dict) else None
+        return results
 
     @staticmethod
     def _embedded(image: Outputs) -> dict[str, Any]:
@@ -183,67 +234,42 @@ class Engine:
             "probabilities": named,
         }
 
-    def _embed_all(self, requests: Sequence[Request]) -> list[list[Embedded]]:
-        """For each request, per image its `Outputs` (D,), (C,) or the `ImageError` that it failed with."""
-        flat = iter(self._embedder.files([image for request in requests for image in request.images]))
-        return [[next(flat) for _ in request.images] for request in requests]
-
-    def _search_all(self, requests: Sequence[Request], embedded: list[list[Any]]) -> list[list[Any]]:
-        """For each request, per query its hits or why there are none: one FAISS call for the whole batch."""
-        searches = [request for request in requests if request.op == "search"]
-        queries = [
-            self._queries(request, images) if request.op == "search" else []
-            for request, images in zip(requests, embedded, strict=True)
-        ]
-        vectors = [query for of_one in queries for query in of_one if not isinstance(query, ValueError)]
-        depth = 1 + max((request.k for request in searches), default=0)  # one more, as an id finds itself
-        hits = iter(self._hits(vectors, depth))
-        return [[query if isinstance(query, ValueError) else next(hits) for query in of_one] for of_one in queries]
-
-    def _queries(self, request: Request, images: list[Any]) -> list[NDArray[np.float32] | Failure]:
-        """Images first, then ids, then vectors: each a unit-norm float32 (D,) or the reason why not."""
-        assert self._catalogue is not None
-        stored = self._catalogue.vectors_of(request.ids, self.digest)
-        by_image = [image if isinstance(image, ImageError) else image.embedding for image in images]
-        by_id = [stored.get(name, RequestError(f"no item with id {name!r}", 404)) for name in request.ids]
-        return [*by_image, *by_id, *map(self._unit, request.vectors)]
-
-    def _unit(self, vector: NDArray[np.float32]) -> NDArray[np.float32] | RequestError:
+    def _find(self, reads: Sequence[tuple[Request, Sequence[Embedded]]]) -> list[list[Any]]:
+        """For each request, per query what was found or why nothing was."""
+        assert self.collection is not None
+        wanted = [request for request, _ in reads if _searches(request)]
+        stored = self.collection.catalogue.vectors_of([name for one in wanted for name in ids_of(one)], self.digest)
         dim = self.manifest.embedding_dim
-        if vector.shape != (dim,):
-            return RequestError(f"a vector has {vector.size} numbers; release {self.manifest.title} has {dim}")
-        norm = float(np.linalg.norm(vector.astype(np.float64)))
-        if not np.isfinite(norm) or norm == 0.0:
-            return RequestError(f"a vector has norm {norm}; it must be finite and above 0")
-        return (vector / norm).astype(np.float32)
-
-    def _hits(self, vectors: list[NDArray[np.float32]], depth: int) -> list[list[dict[str, Any]]]:
-        if not vectors:
-            return []
-        assert self._catalogue is not None
-        assert self._neighbours is not None
-        found = self._neighbours.search(np.stack(vectors), depth)
-        items = self._catalogue.items(map(int, found.rows.ravel()))
-        return [
+        queries: list[list[Search | Failure]] = [
             [
-                {"id": items[row].id, "score": float(score), "label": items[row].label}
-                for row, score in zip(map(int, rows), scores, strict=True)
-                if row in items
+                query if isinstance(query, ValueError) else Search(request, query)
+                for query in (queries_of(request, images, stored, dim=dim) if _searches(request) else [])
             ]
-            for rows, scores in zip(found.rows, found.scores, strict=True)
+            for request, images in reads
         ]
+        found = iter(find_all(self.collection, [one for line in queries for one in line if isinstance(one, Search)]))
+        return [[next(found) if isinstance(one, Search) else one for one in line] for line in queries]
 
 
-_OR_QUERY = {"search": ", id or vector"}
+def _searches(request: Request) -> bool:
+    return request.op == "search" or (request.op == "classify" and "vote" in request.include)
 
 
-def _neighbours(request: Request, hits: list[Any]) -> list[Any]:
-    """Cut each query's hits to k, an id without itself."""
-    names = [*[None] * len(request.images), *request.ids, *[None] * len(request.vectors)]
-    return [
-        hit if isinstance(hit, ValueError) else {"neighbours": [n for n in hit if n["id"] != name][: request.k]}
-        for name, hit in zip(names, hits, strict=True)
-    ]
+def _looks_at_collection(request: Request) -> bool:
+    return request.op in OF_A_COLLECTION or _searches(request)
+
+
+def _count(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    where = request.where if request.where is not None else EVERYTHING
+    return {"count": collection.catalogue.count(where)}
+
+
+_OF_THE_WHOLE: dict[str, Callable[[OpenCollection, Request], dict[str, Any]]] = {
+    "list": list_items,
+    "count": _count,
+    "stats": lambda collection, request: collection.stats(),
+    "duplicates": duplicates,
+}
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:

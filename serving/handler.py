@@ -1,7 +1,8 @@
 """TorchServe's door: a batch comes in, and each item gets its own answer, status and content type.
 
 TorchServe fails a whole batch with 503 when a handler raises, so nothing is raised here.
-The collection is the folder named by the environment variable SIMCLR_COLLECTION (none: no search).
+The collection is the folder named by the environment variable SIMCLR_COLLECTION (none: no search); every worker has
+it open, and keeps it.
 Left out: everything that is not TorchServe's (`serving.wire`, `serving.engine`).
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.engine import Engine
+from serving.keeping import Keeper
 from serving.messages import Answer, Request, RequestError
 from serving.options import EngineOptions
 from serving.wire import Accept, Reply, encode, encode_error, parse
@@ -25,6 +27,7 @@ class Handler:
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
+        self._keeper: Keeper | None = None
 
     def initialize(self, context: Any) -> None:
         """Open the release that lies in the model's folder, and the collection; raises if either is unfit."""
@@ -37,6 +40,8 @@ class Handler:
             gpu=int(gpu or 0),
             options=EngineOptions.from_environment(),
         )
+        if self._engine.collection is not None:
+            self._keeper = Keeper(self._engine.collection)
         _return_free_memory()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:

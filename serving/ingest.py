@@ -1,169 +1,197 @@
-"""Fill a collection: embed the images that a data folder lists, store them, and build the index.
+"""Fill a collection without a server, or beside one: embed images, store them, and bring the index up to date.
 
-`python -m serving.ingest --release model_store/digits/1 --data runs/digits/data --collection runs/digits/collection`
+`python -m serving.ingest --release model_store/digits/1 --collection runs/digits/collection ~/photographs`
+`python -m serving.ingest --release model_store/digits/1 --collection runs/digits/collection --data runs/digits/data`
 
-The data folder is the one that `training.sources` writes; of it only `dataset.json` (where the images are) and
-`items.jsonl` (id, label, split) are read. The exported file does the embedding, so what is stored is what the
-server computes. Killed and run again it goes on where it stopped; images that did not change are not embedded
-twice. Images that can't be read are listed; what was stored of them stays.
-Left out: adding images while serving.
+Takes a folder, a zip, or a data folder that `training.sources` wrote. The exported file does the embedding, so what is
+stored is what the server computes. Pictures stay where they are; the catalogue has their paths.
+Killed and run again it goes on where it stopped: files that did not change are not embedded twice. Files that can't be
+read are listed; what was stored of them stays. Metadata given elsewhere stays, too.
+Left out: sending images to a server elsewhere (`python -m serving.client ingest`).
 """
 
 import argparse
-import hashlib
-import json
 import logging
 import sys
-import zipfile
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
-from serving.catalogue import Catalogue, CatalogueError, Item
+from serving.collection.base import open_base
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import Policy, compact, wait_for_another
+from serving.collection.errors import CollectionError, IndexUnusable
+from serving.collection.items import Item, Source, encode_item
+from serving.collection.neighbours import Neighbours
 from serving.engine import Engine
-from serving.images import ImageError, decode
+from serving.folders import SourceError, UnreadableFile
+from serving.images import ImageError
+from serving.ingest_sources import Images, Listed, data_folder, image_files, in_batches
 from serving.machine import usable_cores
 from serving.manifest import ManifestError
-from serving.neighbours import IndexUnusable, build_base, open_base
+from serving.pictures import media_type_of
 
 _BATCH = 64
+_BATCHES_AHEAD = 2
+_PAGE = 10_000
+_TOLD = 10
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One image to ingest: its id and label, and where its bytes are."""
-
-    id: str
-    label: str | None
-    path: Path
-    archive: zipfile.ZipFile | None
-    member: str
-
-    def read(self) -> bytes:
-        """The source's bytes; raises `ImageError` if they can't be read."""
-        try:
-            return self.archive.read(self.member) if self.archive is not None else Path(self.member).read_bytes()
-        except (OSError, KeyError, zipfile.BadZipFile) as error:
-            raise ImageError(f"can't be read: {error}") from error
-
-    @property
-    def source(self) -> str:
-        """How the catalogue names the source: a path, or archive!member."""
-        return f"{self.path}!{self.member}" if self.archive is not None else self.member
-
-
-@dataclass(frozen=True)
+@dataclass
 class Summary:
-    """What an ingestion did."""
+    """What an ingestion did; `unreadable` has a reason by id."""
 
-    items: int
-    embedded: int
-    unchanged: int
-    removed: int
-    unreadable: dict[str, str]
-
-
-def listed(data: Path, splits: Sequence[str]) -> list[Listed]:
-    """The images of a data folder that belong to one of `splits`."""
-    try:
-        about = json.loads((data / "dataset.json").read_text())
-        lines = (data / "items.jsonl").read_text().splitlines()
-    except FileNotFoundError as error:
-        raise CatalogueError(f"{data} is no data folder: {error.filename} is missing") from error
-    source, prefix = Path(about["source"]), about["prefix"]
-    if not source.exists():  # an unmounted disk must not look like a collection whose images were all removed
-        raise CatalogueError(f"{source}, where the images of {data} are, does not exist")
-    archive = zipfile.ZipFile(source) if source.is_file() else None
-    top = "/".join(part for part in ("" if archive is not None else str(source), prefix) if part)
-    rows = (json.loads(line) for line in lines)
-    return [
-        Listed(row["id"], row["label"], source, archive, f"{top}/{row['id']}" if top else row["id"])
-        for row in rows
-        if row["split"] in splits
-    ]
+    items: int = 0
+    embedded: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    unreadable: dict[str, str] = field(default_factory=dict)
 
 
-def ingest(engine: Engine, catalogue: Catalogue, images: Sequence[Listed]) -> Summary:
-    """Make the collection hold exactly `images`, embedded by the engine's release, and build its base."""
-    known = catalogue.known(engine.digest)
-    unreadable: dict[str, str] = {}
-    embedded = 0
-    with (
-        ThreadPoolExecutor(usable_cores()) as pool,
-        tqdm(total=len(images), desc="embed", unit="image") as bar,
-    ):
-        for batch in _batches(images):
-            prepared = list(pool.map(lambda image: _prepare(image, known, engine.manifest.input.size), batch))
-            unreadable |= {entry.id: why for entry, why in zip(batch, prepared, strict=True) if isinstance(why, str)}
-            fresh = [entry for entry in prepared if isinstance(entry, tuple)]
-            if fresh:
-                _store(engine, catalogue, fresh)
-            embedded += len(fresh)
+@dataclass(frozen=True)
+class _File:
+    """A file as it was read: its bytes, or why there are none."""
+
+    listed: Listed
+    content: bytes
+    unreadable: str | None = None
+
+
+def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool = True) -> Summary:
+    """Have the collection hold `images`, embedded by the engine's release, and its base up to date.
+
+    With `prune`, items whose files lie in the same source but are not among `images` are removed.
+    """
+    summary = Summary()
+    with tqdm(total=len(images.listed), desc="embed", unit="image") as bar:
+        for batch in _read_ahead(images):
+            _store(engine, catalogue, images, batch, summary)
             bar.update(len(batch))
-    removed = catalogue.keep_only(image.id for image in images)  # also those that can't be read just now
-    _rebuild_unless_good(catalogue, engine.digest)
-    unchanged = len(images) - len(unreadable) - embedded
-    return Summary(catalogue.count(engine.digest), embedded, unchanged, removed, unreadable)
+    if prune:
+        summary.removed = _remove_others(catalogue, images)
+    bring_up_to_date(catalogue, engine.digest)
+    summary.items = len(catalogue.census(engine.digest).rows)
+    return summary
 
 
-def _store(engine: Engine, catalogue: Catalogue, fresh: Sequence[tuple[Item, NDArray[np.uint8]]]) -> None:
-    outputs = engine.embed(np.stack([array for _, array in fresh]))
-    catalogue.upsert([item for item, _ in fresh], outputs.embedding, engine.digest)
+def bring_up_to_date(catalogue: Catalogue, release: str) -> None:
+    """Build the base if there is none, if it is damaged, or if much was written since."""
+    while _wants_base(catalogue, release) and not compact(catalogue, release):
+        wait_for_another(catalogue.folder)
 
 
-def _prepare(image: Listed, known: dict[str, Item], size: int) -> tuple[Item, NDArray[np.uint8]] | str | None:
-    """The item and its pixels; a reason if it can't be read; None if it is stored already, unchanged."""
+def _wants_base(catalogue: Catalogue, release: str) -> bool:
+    base = catalogue.base(release)
+    if base is None:
+        return len(catalogue.census(release).rows) > 0
     try:
-        data = image.read()
-        item = Item(image.id, image.label, image.source, hashlib.sha256(data).digest())
-        return None if known.get(image.id) == item else (item, decode(data, size))
-    except ImageError as error:
-        return str(error)
-
-
-def _rebuild_unless_good(catalogue: Catalogue, release: str) -> None:
-    """Build the base again if it is absent, behind or damaged."""
-    before = catalogue.base(release)
-    try:
-        open_base(catalogue, release)
+        open_base(catalogue.folder, base)
     except IndexUnusable:
-        build_base(catalogue, release)
-        if before is not None:
-            _forget(catalogue, before.file, release)
+        return True
+    neighbours = Neighbours(catalogue, release)
+    try:
+        return Policy().due(neighbours.sizes)
+    finally:
+        neighbours.close()
 
 
-def _forget(catalogue: Catalogue, file: str, release: str) -> None:
-    """Remove a base that no row names any more; a process that has it mapped keeps it until it closes."""
-    current = catalogue.base(release)
-    if current is not None and current.file != file:
-        for suffix in (".faiss", ".rows.npy"):
-            (catalogue.folder / file).with_suffix(suffix).unlink(missing_ok=True)
+def _read_ahead(images: Images) -> Iterator[list[_File]]:
+    """Batches of files, those to come being read while one is embedded."""
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="read") as pool:
+        ahead: deque[list[Future[_File]]] = deque()
+        for batch in in_batches(images.listed, _BATCH):
+            ahead.append([pool.submit(_read, images, listed) for listed in batch])
+            if len(ahead) > _BATCHES_AHEAD:
+                yield [future.result() for future in ahead.popleft()]
+        while ahead:
+            yield [future.result() for future in ahead.popleft()]
 
 
-def _batches(images: Sequence[Listed]) -> Iterator[list[Listed]]:
-    rest = iter(images)
-    while batch := list(islice(rest, _BATCH)):
-        yield batch
+def _read(images: Images, listed: Listed) -> _File:
+    try:
+        return _File(listed, images.read(listed))
+    except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+        return _File(listed, b"", f"can't be read: {error}")
+
+
+def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence[_File], summary: Summary) -> None:
+    """One transaction for what is new of a batch, or has a new label or place."""
+    summary.unreadable |= {file.listed.id: file.unreadable for file in files if file.unreadable is not None}
+    readable = [file for file in files if file.unreadable is None]
+    names = [file.listed.id for file in readable]
+    stored, digests = catalogue.get_many(names), catalogue.digests_of(names, engine.digest)
+    made: list[Item] = []
+    for file in readable:
+        before = stored.get(file.listed.id)
+        source = Source.at(images.path_of(file.listed), file.content, media_type_of(file.content))
+        made.append(Item(file.listed.id, source, file.listed.label, before.metadata if before is not None else {}))
+    vectors = catalogue.vectors_of(
+        [item.id for item in made if digests.get(item.id) == item.source.sha256], engine.digest
+    )
+    fresh = [(file, item) for file, item in zip(readable, made, strict=True) if item.id not in vectors]
+    for (_, item), outputs in zip(fresh, engine.embed_files([file.content for file, _ in fresh]), strict=True):
+        problem = str(outputs) if isinstance(outputs, ImageError) else _problem(item)
+        if problem is not None:
+            summary.unreadable[item.id] = problem
+        elif not isinstance(outputs, ImageError):
+            vectors[item.id] = outputs.embedding
+            summary.embedded += 1
+    fresh_ids = {item.id for _, item in fresh}
+    summary.unchanged += sum(item.id not in fresh_ids for item in made)
+    good = [item for item in made if item.id in vectors]
+    if good:
+        catalogue.upsert(good, np.stack([vectors[item.id] for item in good]), engine.digest)
+
+
+def _problem(item: Item) -> str | None:
+    try:
+        encode_item(item)
+    except CollectionError as error:
+        return str(error)
+    return None
+
+
+def _remove_others(catalogue: Catalogue, images: Images) -> int:
+    """Of the items whose files lie in the source, also those that can't be read just now stay."""
+    wanted = {listed.id for listed in images.listed}
+    gone, cursor = 0, None
+    while True:
+        page = catalogue.list_items(limit=_PAGE, cursor=cursor)
+        others = [item.id for item in page.items if images.owns(item.source.path or "") and item.id not in wanted]
+        if others:
+            gone += catalogue.delete(others).count
+        if (cursor := page.cursor) is None:
+            return gone
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m serving.ingest",
-        description="Embed images, store them in a collection, build its index.",
+        description="Embed images, store them in a collection, bring its index up to date.",
     )
+    parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="folder or zip of images")
+    parser.add_argument("--data", type=Path, help="instead of PATH, a data folder written by training.sources")
     parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
-    parser.add_argument("--data", type=Path, required=True, help="data folder written by training.sources")
-    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection, which may be new")
     parser.add_argument(
-        "--splits", default="train,validation", help="which splits to take, by comma (default: %(default)s)"
+        "--splits", default="train,validation", help="which splits of --data to take, by comma (default: %(default)s)"
     )
-    return parser.parse_args(arguments)
+    parser.add_argument("--labels", action="store_true", help="the folder of PATH that an image lies in is its label")
+    parser.add_argument("--prefix", default="", help="put before each path inside PATH to make the image's id")
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="remove items that came from PATH and are no longer in it (always of --data)",
+    )
+    given = parser.parse_args(arguments)
+    if (given.path is None) == (given.data is None):
+        parser.error("give either PATH or --data")
+    return given
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -171,16 +199,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
     try:
-        summary = ingest(
-            Engine.open(given.release),
-            Catalogue(given.collection, create=True),
-            listed(given.data, given.splits.split(",")),
+        images = (
+            data_folder(given.data, given.splits.split(","))
+            if given.data is not None
+            else image_files(given.path, labels=given.labels, prefix=given.prefix)
         )
-    except (ManifestError, CatalogueError, IndexUnusable, OSError, zipfile.BadZipFile) as error:
+        prune = given.prune or given.data is not None
+        summary = ingest(Engine.open(given.release), Catalogue(given.collection, create=True), images, prune=prune)
+    except (ManifestError, CollectionError, SourceError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for name, reason in list(summary.unreadable.items())[:10]:
+    for name, reason in list(summary.unreadable.items())[:_TOLD]:
         print(f"left out {name}: {reason}", file=sys.stderr)
+    if len(summary.unreadable) > _TOLD:
+        print(f"(and {len(summary.unreadable) - _TOLD} more)", file=sys.stderr)
     print(
         f"collection {given.collection}: {summary.items} items ({summary.embedded} embedded, {summary.unchanged} "
         f"unchanged, {summary.removed} removed, {len(summary.unreadable)} unreadable)"

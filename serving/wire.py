@@ -1,46 +1,32 @@
-"""Requests and replies as HTTP carries them: JSON, multipart, raw image bytes; JSON, npy and raw numbers.
+"""Requests and replies as HTTP carries them: JSON, multipart, raw image bytes; JSON, npy, raw numbers and pictures.
 
 `parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
 content type, headers and bytes. Nothing is ever unpickled.
-Left out: TorchServe itself (`serving.handler`), and what the operations do (`serving.engine`).
+Left out: TorchServe itself (`serving.handler`), what a request may say (`serving.body`, `serving.asking`), and what
+the operations do (`serving.engine`).
 """
 
 import base64
-import binascii
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal, cast
 
-import msgspec
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
-from serving.encodings import ENCODINGS, Encoded, Encoding, pack
+from serving.asking import request_of
+from serving.body import OPTIONS, Body, is_option, read_json, with_options
+from serving.encodings import Encoded, pack
 from serving.images import ImageError
-from serving.messages import OPS, Answer, Failure, Op, Request, RequestError
+from serving.messages import PER_ITEM, Answer, Failure, Picture, Request, RequestError
 
-Accept = Literal["application/json", "application/x-npy", "application/octet-stream"]
+Accept = Literal["application/json", "application/x-npy", "application/octet-stream", "image/*"]
 JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 RAW: Final = "application/octet-stream"
-_OPTIONS = ("op", "k", "id", "encoding_format")
+PICTURE: Final = "image/*"
 _ANY = ("*/*", "application/*", "")
-
-
-class Body(msgspec.Struct, forbid_unknown_fields=True):
-    """The JSON body. Images are base64 or data URIs; `image`, `id` and `vector` are short for lists of one."""
-
-    op: str | None = None
-    image: str | None = None
-    images: list[str] = msgspec.field(default_factory=list)
-    id: str | None = None
-    ids: list[str] = msgspec.field(default_factory=list)
-    vector: list[float] | None = None
-    vectors: list[list[float]] = msgspec.field(default_factory=list)
-    k: int | None = None
-    encoding_format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,20 +48,25 @@ def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Reques
     """
     plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
     accept = _accept(plain.get("accept", ""))
-    options = {name: _text(name, fields[name]) for name in _OPTIONS if name in fields}
-    rest = {name: value for name, value in fields.items() if name not in _OPTIONS}
-    body, images = Body(), []
-    for name, value in rest.items():
+    body, files = Body(), {}
+    for name, value in fields.items():
+        if is_option(name):
+            continue
         if _is_json(name, value, headers, plain):
-            body = _json(value)
+            body = read_json(value)
         elif name == "body" and not len(value):
             continue
         elif name == "body" or _is_file(name, headers):
-            images.append(_bytes(name, value))
+            files[name] = _bytes(name, value)
         else:
-            raise RequestError(f"{name!r} is no option; the options are {', '.join(_OPTIONS)}, and an image is a file")
-    path = plain.get("url_path", "")
-    return _request(options, path, body, images, asked=_parameter(plain.get("accept", ""), "encoding_format")), accept
+            raise RequestError(f"{name!r} is no option; the options are {', '.join(OPTIONS)}, and an image is a file")
+    body = with_options(body, {name: value for name, value in fields.items() if is_option(name)})
+    request = request_of(
+        body, files, path=plain.get("url_path", ""), encoding=_parameter(plain.get("accept", ""), "encoding_format")
+    )
+    if accept == PICTURE and "thumbnail" not in request.include:
+        request = replace(request, include=request.include | {"image"})
+    return request, accept
 
 
 def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
@@ -86,17 +77,16 @@ def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
     if failures and (len(failures) == len(answer.results) or accept != JSON):
         return encode_error(failures[0])
     if accept != JSON:
-        return _binary(answer, accept)
-    if answer.op == "describe":
-        return Reply(200, orjson.dumps(answer.results[0]))
-    content: dict[str, Any] = {"release": answer.release}
+        return _picture(answer) if accept == PICTURE else _binary(answer, accept)
+    content: dict[str, Any] = {"release": answer.release, **answer.more}
     if answer.encoding != "float":
         content["encoding_format"] = answer.encoding
-    content["results"] = [
-        _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
-        for result in answer.results
-    ]
-    return Reply(200, orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
+    if answer.op in PER_ITEM:
+        content["results"] = [
+            _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
+            for result in answer.results
+        ]
+    return Reply(200, orjson.dumps(content, default=_base64, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def encode_error(error: Failure) -> Reply:
@@ -106,6 +96,13 @@ def encode_error(error: Failure) -> Reply:
 
 def _error(error: Failure) -> dict[str, Any]:
     return {"error": {"status": error.status, "message": str(error)}}
+
+
+def _base64(value: Any) -> str:
+    """What JSON has no form for: a picture."""
+    if isinstance(value, Picture):
+        return base64.b64encode(value.content).decode()
+    raise TypeError
 
 
 def _written(answer: Answer, result: dict[str, Any]) -> dict[str, Any]:
@@ -134,48 +131,27 @@ def _binary(answer: Answer, accept: Accept) -> Reply:
     return Reply(200, file.getvalue(), NPY, headers)
 
 
-def _request(
-    options: Mapping[str, str], path: str, body: Body, images: list[bytes], *, asked: str | None = None
-) -> Request:
-    texts = [*([body.image] if body.image is not None else []), *body.images]
-    ids = [options["id"]] if "id" in options else []
-    ids += [*([body.id] if body.id is not None else []), *body.ids]
-    vectors = [*([body.vector] if body.vector is not None else []), *body.vectors]
-    k = _whole("k", options["k"]) if "k" in options else body.k
-    encoding = options.get("encoding_format") or body.encoding_format or asked or "float"
-    op = _op(options.get("op") or body.op or path.strip("/") or "embed")
-    return Request(
-        op=op,
-        images=(*images, *(_from_base64(at, text) for at, text in enumerate(texts))),
-        ids=tuple(ids),
-        vectors=tuple(_vector(vector) for vector in vectors),
-        k=k if k is not None else 10,
-        encoding=_encoding(encoding, op),
-    )
-
-
-def _encoding(name: str, op: Op) -> Encoding:
-    if name not in ENCODINGS:
-        raise RequestError(f"encoding_format is {name!r}; it must be one of {', '.join(ENCODINGS)}")
-    if op != "embed" and name != "float":
-        raise RequestError(f"encoding_format is {name!r}, but {op} replies without embeddings; only embed takes it")
-    return name
-
-
-def _op(name: str) -> Op:
-    if name not in OPS:
-        raise RequestError(f"op is {name!r}; it must be one of {', '.join(OPS)}")
-    return name
+def _picture(answer: Answer) -> Reply:
+    """The picture of the one item that was asked for; its type is of those that are read here, never a page's."""
+    if answer.op != "get" or len(answer.results) != 1:
+        return encode_error(
+            RequestError("a picture is the reply to get with one id; anything else replies in JSON", 406)
+        )
+    (result,) = answer.results
+    picture: Picture = result.get("thumbnail") or result["image"]
+    return Reply(200, picture.content, picture.media_type, {"x-content-type-options": "nosniff"})
 
 
 def _accept(header: str) -> Accept:
     asked = [part.split(";")[0].strip().lower() for part in header.split(",")]
+    if asked[0].startswith("image/"):  # as a browser asks for <img>; for a page it names images last
+        return PICTURE
     for kind in asked:
         if kind in (JSON, NPY, RAW):
             return cast(Accept, kind)
         if kind in _ANY:
             return JSON
-    raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY} or {RAW}", 406)
+    raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY}, {RAW} or {PICTURE}", 406)
 
 
 def _parameter(header: str, name: str) -> str | None:
@@ -201,45 +177,7 @@ def _is_json(name: str, value: Any, headers: Mapping[str, Any], plain: Mapping[s
     return str(kind or plain.get("content-type", "")).split(";")[0].strip().lower() == JSON
 
 
-def _json(value: Any) -> Body:
-    try:
-        if isinstance(value, bytes | bytearray | str):
-            return msgspec.json.decode(bytes(value) if not isinstance(value, str) else value, type=Body)
-        return msgspec.convert(value, Body)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise RequestError(f"the JSON body can't be read: {error}") from error
-
-
-def _from_base64(position: int, text: str) -> bytes:
-    if text.startswith("data:"):
-        head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            raise RequestError(f"image {position} is a data URI without ';base64,'")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"image {position} is no valid base64: {error}") from error
-
-
-def _vector(numbers: list[float]) -> NDArray[np.float32]:
-    return np.asarray(numbers, np.float32)
-
-
 def _bytes(name: str, value: Any) -> bytes:
     if isinstance(value, bytes | bytearray):
         return bytes(value)
-    raise RequestError(f"field {name!r} is text; send an image file, or one of {', '.join(_OPTIONS)}")
-
-
-def _text(name: str, value: Any) -> str:
-    try:
-        return value if isinstance(value, str) else bytes(value).decode()
-    except (UnicodeDecodeError, TypeError, ValueError) as error:
-        raise RequestError(f"{name} must be text") from error
-
-
-def _whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RequestError(f"{name} is {text!r}; it must be a whole number") from None
+    raise RequestError(f"field {name!r} is text; send an image file, or one of {', '.join(OPTIONS)}")

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from export.archive import build_archive
 from export.release import Ingredients, publish
-from serving.catalogue import Catalogue
 from serving.client import Client
+from serving.collection.catalogue import Catalogue
 from serving.engine import Engine
-from serving.ingest import ingest, listed
+from serving.ingest import ingest
+from serving.ingest_sources import data_folder
 from serving.launch import Server
 from serving.manifest import Release
 from serving.options import EngineOptions
@@ -76,9 +77,9 @@ class Chain:
     def stored(self) -> tuple[list[str], NDArray[np.float64]]:
         """Every id of the collection and its stored embedding, read from SQLite."""
         catalogue = Catalogue(self.collection)
-        rows = list(catalogue.vectors(self.release.digest))
-        items = catalogue.items(row for row, _ in rows)
-        return [items[row].id for row, _ in rows], np.stack([vector for _, vector in rows]).astype(np.float64)
+        rows, vectors = catalogue.vectors_at(catalogue.census(self.release.digest).rows, self.release.digest)
+        items = catalogue.items_at(rows.tolist())
+        return [items[row].id for row in rows.tolist()], vectors.astype(np.float64)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +98,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     ingest(
         Engine.open(release.folder, options=EngineOptions(form="onnx")),
         Catalogue(root / "collection", create=True),
-        listed(data.folder, ("train", "validation")),
+        data_folder(data.folder, ("train", "validation")),
     )
     return Chain(data, ingredients, root / "store", release, archive, root / "collection")
 

@@ -87,6 +87,11 @@ class Catalogue:
         with self._database.reading() as db:
             return records.get(db, name, content=content)
 
+    def get_many(self, names: Sequence[str]) -> dict[str, Stored]:
+        """Those of `names` that there are, by id, without their sources' bytes."""
+        with self._database.reading() as db:
+            return records.get_many(db, names)
+
     def items_at(self, rows: Iterable[int]) -> dict[int, Stored]:
         """The items at these rows, by row."""
         with self._database.reading() as db:
@@ -119,6 +124,11 @@ class Catalogue:
         """The stored embedding (D,) of each of `ids` that has one by `release`."""
         with self._database.reading() as db:
             return vectors.vectors_of(db, ids, release)
+
+    def digests_of(self, ids: Sequence[str], release: str) -> dict[str, bytes]:
+        """Of each of `ids` that has an embedding by `release`, the SHA-256 of the bytes that it was computed from."""
+        with self._database.reading() as db:
+            return vectors.digests_of(db, ids, release)
 
     def vectors_at(self, rows: Rows, release: str, *, until: int | None = None) -> tuple[Rows, Vectors]:
         """Those of `rows` that have a vector by `release`, ascending, with their vectors.
@@ -159,6 +169,11 @@ class Catalogue:
         """The names of all files that are some release's base."""
         with self._database.reading() as db:
             return bases.base_files(db)
+
+    @property
+    def connection(self) -> apsw.Connection:
+        """This thread's connection, for work on the whole file."""
+        return self._database.connection
 
     def close(self) -> None:
         """Close this thread's connection."""

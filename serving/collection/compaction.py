@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from serving.collection.base import remove_base
 from serving.collection.build import build_base
@@ -43,7 +44,7 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
 
     `reserve_bytes` of the disk are to stay free. Raises `CompactionError`; the base before it then stays in use.
     """
-    with _alone(catalogue) as alone:
+    with _alone(catalogue.folder) as alone:
         if not alone:
             return False
         _clear(catalogue)
@@ -59,14 +60,29 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
 
 def clear(catalogue: Catalogue) -> list[str]:
     """Remove bases that nobody uses, and what a killed compaction left; the names of those that had to stay."""
-    with _alone(catalogue) as alone:
+    with _alone(catalogue.folder) as alone:
         return _clear(catalogue) if alone else []
 
 
+def under_way(folder: Path) -> bool:
+    """Whether some process compacts the collection just now."""
+    with _alone(folder) as alone:
+        return not alone
+
+
+def wait_for_another(folder: Path) -> None:
+    """Return when no process compacts the collection."""
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
-def _alone(catalogue: Catalogue) -> Iterator[bool]:
+def _alone(folder: Path) -> Iterator[bool]:
     """Whether this is the only compaction of the collection; the system frees the lock of a process that dies."""
-    handle = os.open(catalogue.folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

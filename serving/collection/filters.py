@@ -32,7 +32,7 @@ class OneOf:
 
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant."""
-        return any(_equal(value, wanted) for value in _values(item, self.key) for wanted in self.values)
+        return any(_equal(value, wanted) for value in values_of(item, self.key) for wanted in self.values)
 
     def to_sql(self) -> Sql:
         """The same for SQLite."""
@@ -63,7 +63,7 @@ class Range:
 
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant: one value that fulfils both ends."""
-        return any(self._holds(value) for value in _values(item, self.key))
+        return any(self._holds(value) for value in values_of(item, self.key))
 
     def to_sql(self) -> Sql:
         """The same for SQLite, which puts all numbers before all text and all text before all blobs."""
@@ -105,7 +105,7 @@ class Exists:
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant."""
         if self.key in BUILT_IN:
-            return (_values(item, self.key) != [None]) == self.wanted
+            return (values_of(item, self.key) != [None]) == self.wanted
         keys = {key for key, _ in scalars_of(item.metadata)}
         return any(key == self.key or key.startswith(f"{self.key}.") for key in keys) == self.wanted
 
@@ -179,7 +179,8 @@ def keys_of(condition: Filter) -> Iterator[str]:
         yield condition.key
 
 
-def _values(item: Stored, key: str) -> list[Scalar]:
+def values_of(item: Stored, key: str) -> list[Scalar]:
+    """What an item has at a key, a built-in one or one of its metadata."""
     columns = {"bytes": item.source.size, "media_type": item.source.media_type}
     if key in BUILT_IN:
         return [columns[key] if key in columns else getattr(item, key)]

@@ -4,7 +4,7 @@ Functions on a connection, of one moment each. Left out: vectors (`serving.colle
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,14 @@ def get(db: apsw.Connection, name: str, *, content: bool) -> Stored | None:
     query = f"SELECT {_COLUMNS}, {_CONTENT if content else 'NULL'} FROM items WHERE id = ?"
     line = db.execute(query, (name,)).fetchone()
     return _stored(line) if line is not None else None
+
+
+def get_many(db: apsw.Connection, names: Sequence[str]) -> dict[str, Stored]:
+    """Those of `names` that there are, by id."""
+    if not names:
+        return {}
+    lines = db.execute(f"SELECT {_COLUMNS}, NULL FROM items WHERE id IN carray(?)", (apsw.carray(tuple(names)),))
+    return {line[1]: _stored(line) for line in lines}
 
 
 def items_at(db: apsw.Connection, rows: Iterable[int]) -> dict[int, Stored]:

@@ -85,6 +85,16 @@ def vectors_of(db: apsw.Connection, ids: Sequence[str], release: str) -> dict[st
     return {name: np.frombuffer(blob, "<f4") for name, blob in db.execute(query, (apsw.carray(tuple(ids)), release))}
 
 
+def digests_of(db: apsw.Connection, ids: Sequence[str], release: str) -> dict[str, bytes]:
+    """Of each of `ids` that has an embedding, the SHA-256 of the bytes that it was computed from."""
+    if not ids:
+        return {}
+    query = (
+        "SELECT id, vectors.sha256 FROM items CROSS JOIN vectors ON item = row WHERE id IN carray(?) AND release = ?"
+    )
+    return dict(db.execute(query, (apsw.carray(tuple(ids)), release)))
+
+
 def changes_since(db: apsw.Connection, release: str, since: int) -> Changes:
     """What changed after write `since`; 0 for all there is. Raises `ChangesForgotten` where that is not known."""
     with_deletions = since > 0  # who holds nothing yet has nothing to delete

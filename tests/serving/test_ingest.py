@@ -10,12 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.catalogue import Catalogue, CatalogueError
+from serving.collection.base import open_base
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CollectionError
+from serving.collection.items import Item, Source
+from serving.collection.neighbours import Neighbours
 from serving.engine import Engine
+from serving.folders import SourceError
 from serving.images import decode
-from serving.ingest import Summary, ingest, listed, main
+from serving.ingest import Summary, ingest, main
+from serving.ingest_sources import data_folder, image_files
 from serving.messages import Request
-from serving.neighbours import open_base
+from serving.pictures import picture_of
 from tests.conftest import Chain, write_files
 
 ROOT = Path(__file__).parents[2]
@@ -37,7 +43,7 @@ def data(chain: Chain, tmp_path: Path) -> Path:
 
 def run(engine: Engine, data: Path) -> tuple[Summary, Catalogue]:
     catalogue = Catalogue(data.parent / "collection", create=True)
-    return ingest(engine, catalogue, listed(data, ["train"])), catalogue
+    return ingest(engine, catalogue, data_folder(data, ["train"])), catalogue
 
 
 def paths(data: Path) -> list[Path]:
@@ -66,8 +72,9 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
     )
     one, two = vectors.values()
     np.testing.assert_allclose(one, two, atol=1e-6)
-    assert len(open_base(catalogue, engine.digest)) == 11
-    assert len(list(catalogue.folder.glob("*.faiss"))) == 1
+    neighbours = Neighbours(catalogue, engine.digest)
+    assert len(neighbours) == 11
+    assert neighbours.search(one[None], 2).scores[0] == pytest.approx(1, abs=1e-5)
 
 
 def test_an_image_that_can_not_be_read_just_now_keeps_what_was_stored(engine: Engine, data: Path) -> None:
@@ -80,9 +87,9 @@ def test_an_image_that_can_not_be_read_just_now_keeps_what_was_stored(engine: En
 def test_images_that_went_away_altogether_are_an_error_not_an_empty_collection(engine: Engine, data: Path) -> None:
     _, catalogue = run(engine, data)
     (data.parent / "images").rename(data.parent / "elsewhere")
-    with pytest.raises(CatalogueError, match="does not exist"):
+    with pytest.raises(SourceError, match="does not exist"):
         run(engine, data)
-    assert catalogue.count(engine.digest) == 12
+    assert catalogue.count() == 12
 
 
 def test_a_damaged_index_is_built_again(engine: Engine, data: Path) -> None:
@@ -91,7 +98,9 @@ def test_a_damaged_index_is_built_again(engine: Engine, data: Path) -> None:
     assert base is not None
     (catalogue.folder / base.file).with_suffix(".rows.npy").unlink()
     run(engine, data)
-    assert len(open_base(catalogue, engine.digest)) == 12
+    rebuilt = catalogue.base(engine.digest)
+    assert rebuilt is not None
+    assert len(open_base(catalogue.folder, rebuilt)) == 12
 
 
 def test_what_is_stored_is_what_the_engine_answers(engine: Engine, data: Path) -> None:
@@ -105,8 +114,8 @@ def test_what_is_stored_is_what_the_engine_answers(engine: Engine, data: Path) -
 def stored(collection: Path, release: str) -> int:
     """How many items a collection has, which may not be there yet."""
     try:
-        return Catalogue(collection).count(release)
-    except CatalogueError:
+        return len(Catalogue(collection).census(release).rows)
+    except CollectionError:
         return 0
 
 
@@ -120,8 +129,44 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
     before = stored(collection, chain.release.digest)
     assert main(given) == 0
     again = Catalogue(collection)
-    assert again.count(chain.release.digest) == len(chain.data.rows("train", "validation"))
+    assert again.count() == len(chain.data.rows("train", "validation"))
     assert before > 0
     engine = Engine.open(chain.release.folder, collection)
     (answer,) = engine.answer([Request("search", ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
     assert not isinstance(answer, ValueError)
+
+
+def test_metadata_given_elsewhere_stays_and_so_does_what_came_from_elsewhere(engine: Engine, data: Path) -> None:
+    _, catalogue = run(engine, data)
+    (name, *_) = (path.relative_to(data.parent / "images").as_posix() for path in paths(data))
+    before = catalogue.get(name)
+    assert before is not None
+    vectors = catalogue.vectors_of([name], engine.digest)[name][None]
+    tagged = Item(name, before.source, before.label, {"tag": "mine"})
+    foreign = Item("uploaded", Source.kept(b"bytes"), None)
+    catalogue.upsert([tagged, foreign], np.repeat(vectors, 2, axis=0), engine.digest)
+    paths(data)[0].write_bytes(paths(data)[1].read_bytes())
+    summary, _ = run(engine, data)
+    assert (summary.embedded, summary.removed, summary.items) == (1, 0, 13)
+    after = catalogue.get(name)
+    assert after is not None
+    assert after.metadata == {"tag": "mine"}
+
+
+def test_a_folder_or_zip_needs_no_data_folder(engine: Engine, data: Path) -> None:
+    folder = data.parent / "images"
+    packed = Path(shutil.make_archive(str(data.parent / "packed"), "zip", folder))
+    (folder / "train/broken.jpg").write_bytes(b"no image")
+    of_folder, of_zip = (Catalogue(data.parent / name, create=True) for name in ("one", "two"))
+    summary = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
+    assert (summary.items, list(summary.unreadable)) == (12, ["train/broken.jpg"])
+    again = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
+    assert (again.embedded, again.unchanged) == (0, 12)
+    ingest(engine, of_zip, image_files(packed, prefix="zipped/"), prune=False)
+    for item in of_folder.list_items().items:
+        other = of_zip.get(f"zipped/{item.id}")
+        assert other is not None
+        assert item.label == item.id.split("/")[-2]
+        assert (picture_of(other).content, other.label) == (picture_of(item).content, None)
+    (folder / of_folder.list_items().items[0].id).unlink()
+    assert ingest(engine, of_folder, image_files(folder), prune=True).removed == 1

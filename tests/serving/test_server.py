@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from serving.client import Client, ServerError
-from serving.client import main as client_main
+from serving.command import main as client_main
 from serving.engine import Engine
 from serving.images import decode
 from serving.launch import Server

@@ -12,7 +12,8 @@ import pytest
 from serving.bulk import read
 from serving.bulk.errors import BulkError
 from serving.bulk.remote import embed_paths
-from serving.client import Client, ServerError, main
+from serving.client import Client, ServerError
+from serving.command import main
 from serving.engine import Engine
 from serving.launch import Server
 from serving.wire import Reply, encode, parse

@@ -1,0 +1,64 @@
+"""Compact a collection: build a new base for everything written so far, and switch to it. While it is served, too.
+
+`python -m serving.compact --collection runs/digits/collection`
+
+A server does this by itself when enough has changed; by hand it is for choosing the kind of index or its recall.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import faiss
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import compact
+from serving.collection.errors import CollectionError
+from serving.collection.index_kinds import KINDS, Plan
+from serving.machine import usable_cores
+
+_POLITE = 10
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.compact", description="Build a collection's index anew.")
+    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--release", help="digest of one release (default: every release that has vectors)")
+    parser.add_argument("--kind", choices=("auto", *KINDS), default="auto", help="of index (default: by size)")
+    parser.add_argument("--recall", type=float, default=Plan.recall_target, help="recall@10 to reach (%(default)s)")
+    parser.add_argument("--nice", action="store_true", help="yield the cores to others")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    given = _arguments(arguments)
+    if given.nice:
+        os.nice(_POLITE)
+    faiss.omp_set_num_threads(usable_cores())
+    try:
+        catalogue = Catalogue(given.collection)
+        plan = Plan(kind=given.kind, recall_target=given.recall)
+        releases = [given.release] if given.release else [one.release for one in catalogue.stats().releases]
+        for release in releases:
+            _tell(catalogue, release, done=compact(catalogue, release, plan))
+    except (CollectionError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _tell(catalogue: Catalogue, release: str, *, done: bool) -> None:
+    base = catalogue.base(release)
+    if not done:
+        print("another process compacts this collection just now", file=sys.stderr)
+    elif base is not None:
+        print(f"{release[:16]}: {base.kind} of {base.count}, recall@10 {base.recall:.3f}, {base.facts['seconds']} s")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Near-duplicates: for each item of a page, the others whose embeddings are as good as the same.
+
+Walking all pages tells every pair, from both sides, up to the first hundred of an item; so who joins what is paired
+finds every group, also of more.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.collection.filters import EVERYTHING
+from serving.collection.items import Stored
+from serving.collection.vectors import Rows, Vectors
+from serving.messages import Request
+from serving.opened import OpenCollection
+
+DEFAULT_MIN_SCORE = 0.98
+MOST = 100
+_FIRST = 8
+_WIDER = 4
+
+
+def duplicates(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    """Those items of a page that have near-duplicates, with them, and the cursor of the next page.
+
+    With a filter only what it means is looked at, on both sides. For use inside the collection's `turn`.
+    """
+    where = request.where if request.where is not None else EVERYTHING
+    page = collection.catalogue.list_items(where, limit=request.limit, cursor=request.cursor)
+    least = request.min_score if request.min_score is not None else DEFAULT_MIN_SCORE
+    listed = np.array([item.row for item in page.items], np.int64)
+    rows, vectors = collection.catalogue.vectors_at(listed, collection.release)
+    allowed = collection.catalogue.rows_matching(where) if request.where is not None else None
+    near = _near(collection, rows, vectors, least=least, allowed=allowed)
+    others = collection.catalogue.items_at(row for pairs in near.values() for row, _ in pairs)
+    here = {item.row: item for item in page.items}
+    shown = [_shown(here[row], [(others[other], score) for other, score in pairs]) for row, pairs in near.items()]
+    return {"items": shown, "min_score": least, "cursor": page.cursor}
+
+
+def _near(
+    collection: OpenCollection, rows: Rows, vectors: Vectors, *, least: float, allowed: Rows | None
+) -> dict[int, list[tuple[int, float]]]:
+    """By row, the other rows that score at least so much, for those that have any; wider where all found do."""
+    near: dict[int, list[tuple[int, float]]] = {}
+    pending: NDArray[np.intp] = np.arange(len(rows))
+    count = _FIRST
+    while pending.size:
+        found = collection.neighbours.search(vectors[pending], count + 1, rows=allowed)
+        full: list[int] = []
+        for at, line, scores in zip(pending.tolist(), found.rows.tolist(), found.scores.tolist(), strict=True):
+            close = [(row, score) for row, score in zip(line, scores, strict=True) if score >= least]
+            if len(close) == count + 1 and count < MOST:
+                full.append(at)
+            elif others := [(row, score) for row, score in close if row != int(rows[at])]:
+                near[int(rows[at])] = others[:MOST]
+        pending = np.array(full, np.intp)
+        count = min(_WIDER * count, MOST)
+    return dict(sorted(near.items()))
+
+
+def _shown(item: Stored, others: list[tuple[Stored, float]]) -> dict[str, Any]:
+    """`identical` is whether the files are the same to the byte."""
+    return {
+        "id": item.id,
+        "duplicates": [
+            {"id": other.id, "score": score, "identical": other.source.sha256 == item.source.sha256}
+            for other, score in others
+        ],
+    }

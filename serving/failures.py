@@ -1,0 +1,23 @@
+"""The collection's errors as answers to a request: which status, and no path of this machine in the message."""
+
+import logging
+
+import apsw
+
+from serving.collection.errors import CollectionError, FilterError, ItemError
+from serving.messages import RequestError
+
+_LOG = logging.getLogger(__name__)
+
+
+def failure_of(error: CollectionError) -> RequestError:
+    """400 for what was asked wrongly, 507 for a full disk, 503 for one that is busy, else 500."""
+    if isinstance(error, ItemError | FilterError):
+        return RequestError(str(error), 400)
+    _LOG.error("the collection: %s", error)
+    cause = error.__cause__
+    if isinstance(cause, apsw.FullError | apsw.IOError):
+        return RequestError("the collection's disk took nothing of this write; it is probably full", 507)
+    if isinstance(cause, apsw.BusyError):
+        return RequestError("the collection is busy with other writes, and this one was not made: try again", 503)
+    return RequestError("the collection can't be used just now; the server's log says why", 500)

@@ -1,0 +1,90 @@
+"""The images that an ingestion takes, from a folder, a zip, or a data folder of `training.sources`.
+
+Of a data folder only `dataset.json` (where the images are) and `items.jsonl` (id, label, split) are read.
+Left out: what becomes of them (`serving.ingest`, `serving.remote_ingest`).
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from posixpath import dirname
+
+from serving.folders import ImageSource, SourceError, ZipSource, open_source
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One image to ingest: its id and label, and its name inside the source."""
+
+    id: str
+    label: str | None
+    name: str
+
+
+@dataclass(frozen=True)
+class Images:
+    """A source, and those of its images that are wanted."""
+
+    source: ImageSource
+    listed: Sequence[Listed]
+
+    def read(self, image: Listed) -> bytes:
+        """The bytes of one; `UnreadableFile` says why not."""
+        return self.source.read(image.name)
+
+    def path_of(self, image: Listed) -> str:
+        """Where it lies: a path, or archive.zip!member."""
+        return self._below + image.name
+
+    def owns(self, path: str) -> bool:
+        """Whether this is the path of a file of the source."""
+        return path.startswith(self._below)
+
+    @property
+    def _below(self) -> str:
+        where = str(self.source.path.resolve())
+        return f"{where}!" if isinstance(self.source, ZipSource) else f"{where}/"
+
+
+def image_files(path: Path, *, labels: bool = False, prefix: str = "") -> Images:
+    """Every image file of a folder or zip; its id is `prefix` and the path inside.
+
+    With `labels`, the label is the name of the folder that it lies in. Raises `SourceError`.
+    """
+    source = open_source(path)
+    names = list(source.names())
+    if not names:
+        raise SourceError(f"{path} has no image file in it")
+    return Images(source, [Listed(prefix + name, _folder(name) if labels else None, name) for name in names])
+
+
+def data_folder(data: Path, splits: Sequence[str]) -> Images:
+    """The images of a data folder that belong to one of `splits`. Raises `SourceError`."""
+    try:
+        about = json.loads((data / "dataset.json").read_text())
+        lines = (data / "items.jsonl").read_text().splitlines()
+    except FileNotFoundError as error:
+        raise SourceError(f"{data} is no data folder: {error.filename} is missing") from error
+    path, prefix = Path(about["source"]), about["prefix"]
+    if not path.exists():  # an unmounted disk must not look like a collection whose images were all removed
+        raise SourceError(f"{path}, where the images of {data} are, does not exist")
+    rows = (json.loads(line) for line in lines)
+    wanted = [
+        Listed(row["id"], row["label"], f"{prefix}/{row['id']}" if prefix else row["id"])
+        for row in rows
+        if row["split"] in splits
+    ]
+    return Images(open_source(path), wanted)
+
+
+def in_batches(listed: Sequence[Listed], size: int) -> Iterator[list[Listed]]:
+    """Them in order, `size` at a time."""
+    rest = iter(listed)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def _folder(name: str) -> str | None:
+    return dirname(name).rpartition("/")[2] or None

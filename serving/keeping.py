@@ -1,0 +1,91 @@
+"""Keeps a worker's view of the collection young, and has it compacted when enough has changed.
+
+A thread looks once a second, also where no request comes: so an idle worker lets go of old bases, and its next search
+has little to catch up with. A compaction runs in a process of its own (`python -m serving.compact`), which takes no
+memory and no lock of the worker's; of several workers that want one, one gets it.
+Left out: when a compaction is due, and what it does (`serving.collection.compaction`).
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import serving
+from serving.collection.compaction import Policy, clear, under_way
+from serving.collection.errors import CollectionError
+from serving.opened import OpenCollection
+
+EVERY_SECONDS = 1.0
+PAUSE_AFTER_FAILURE = 60.0
+_CODE = Path(serving.__file__).parents[1]
+_LOG = logging.getLogger(__name__)
+
+
+class Keeper:
+    """The thread of one collection; it ends with the process, or by `stop`."""
+
+    def __init__(self, collection: OpenCollection, policy: Policy | None = None) -> None:
+        self._collection = collection
+        self._policy = policy or Policy()
+        self._stop = threading.Event()
+        self._compaction: subprocess.Popen[bytes] | None = None
+        self._not_before = 0.0
+        self._thread = threading.Thread(target=self._run, name="keep-collection", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and the compaction if one runs: the base before it then stays in use."""
+        self._stop.set()
+        self._thread.join()
+        if self._compaction is not None:
+            self._compaction.kill()
+            self._compaction.wait()
+
+    def _run(self) -> None:
+        told = ""
+        while not self._stop.wait(EVERY_SECONDS):
+            try:
+                self._look()
+                told = ""
+            except CollectionError as error:  # told once, not every second
+                if str(error) != told:
+                    told = str(error)
+                    _LOG.error("the collection can't be kept up to date: %s", error)
+
+    def _look(self) -> None:
+        collection = self._collection
+        before = collection.neighbours.base
+        collection.refresh()
+        if collection.neighbours.base != before:
+            clear(collection.catalogue)  # this worker has just let go of a base
+        if self._running() or time.monotonic() < self._not_before:
+            return
+        up_to_date = collection.catalogue.base(collection.release) == collection.neighbours.base
+        if up_to_date and self._due() and not under_way(collection.catalogue.folder):
+            self._compaction = start_compaction(collection)
+
+    def _due(self) -> bool:
+        return self._policy.due(self._collection.neighbours.sizes)
+
+    def _running(self) -> bool:
+        if self._compaction is None or (code := self._compaction.poll()) is None:
+            return self._compaction is not None
+        self._compaction = None
+        if code != 0:
+            _LOG.error("compaction failed with code %d; the next try is in %.0f s", code, PAUSE_AFTER_FAILURE)
+            self._not_before = time.monotonic() + PAUSE_AFTER_FAILURE
+        return False
+
+
+def start_compaction(collection: OpenCollection) -> "subprocess.Popen[bytes]":
+    """Compact in another process, which finds our code where we found it."""
+    command = [sys.executable, "-m", "serving.compact", "--collection", str(collection.catalogue.folder)]
+    return subprocess.Popen(
+        [*command, "--release", collection.release, "--nice"],
+        env={**os.environ, "PYTHONPATH": str(_CODE)},
+        stdin=subprocess.DEVNULL,
+    )

@@ -1,0 +1,161 @@
+"""Send every image of a folder or zip to a server's collection: what `python -m serving.client ingest` does.
+
+Each group of images is first asked for by id: those that are stored already, with this very file and label and an
+embedding by the release served, are not sent. So a second run sends what is missing, and a killed one goes on. Several
+connections at a time; files that can't be read, and images that the server refuses, are told at the end.
+Left out: removing what is no longer there (`delete`), and filling a collection without a server (`serving.ingest`).
+"""
+
+import hashlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from serving.client import Client, NewItem, ServerError
+from serving.folders import UnreadableFile
+from serving.ingest_sources import Images, Listed, image_files, in_batches
+
+_GROUP = 16  # images
+_GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that
+_REQUESTS_AHEAD = 2  # for each connection
+_BUSY = frozenset({503})
+_ATTEMPTS = 6
+_FIRST_PAUSE = 0.25  # seconds, doubled each time
+_TOLD = 10
+_Reply = TypeVar("_Reply")
+
+
+@dataclass
+class Summary:
+    """What came of it, in images; `failed` has a reason by id."""
+
+    sent: int = 0
+    unchanged: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+def ingest_images(client: Client, images: Images, *, connections: int = 4) -> Summary:
+    """Have the server's collection hold them, with a progress bar. Raises `ServerError` if it can't go on."""
+    summary = Summary()
+    with (
+        ThreadPoolExecutor(connections, thread_name_prefix="send") as pool,
+        tqdm(total=len(images.listed), desc="ingest", unit="image") as bar,
+    ):
+        try:
+            for size, done in _groups(pool, client, images, ahead=_REQUESTS_AHEAD * connections):
+                summary.sent += done.sent
+                summary.unchanged += done.unchanged
+                summary.failed |= done.failed
+                bar.update(size)
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return summary
+
+
+def ingest_command(client: Client, path: Path, *, labels: bool, prefix: str, connections: int) -> int:
+    """`ingest_images` as a command: says what came of it, and returns the exit code."""
+    summary = ingest_images(client, image_files(path, labels=labels, prefix=prefix), connections=connections)
+    for name, reason in list(summary.failed.items())[:_TOLD]:
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    if len(summary.failed) > _TOLD:
+        print(f"(and {len(summary.failed) - _TOLD} more)", file=sys.stderr)
+    print(f"{path}: {summary.sent} sent, {summary.unchanged} unchanged, {len(summary.failed)} left out")
+    return 0
+
+
+def _groups(pool: ThreadPoolExecutor, client: Client, images: Images, *, ahead: int) -> Iterator[tuple[int, Summary]]:
+    waiting: deque[tuple[int, Future[Summary]]] = deque()
+    for batch in in_batches(images.listed, _GROUP):
+        waiting.append((len(batch), pool.submit(_ingest_group, client, images, batch)))
+        if len(waiting) > ahead:
+            size, future = waiting.popleft()
+            yield size, future.result()
+    for size, future in waiting:
+        yield size, future.result()
+
+
+def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> Summary:
+    summary = Summary()
+    read: dict[str, bytes] = {}
+    for listed in batch:
+        try:
+            read[listed.id] = images.read(listed)
+        except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+            summary.failed[listed.id] = f"can't be read: {error}"
+    readable = [listed for listed in batch if listed.id in read]
+    stored = _patiently(lambda: _get(client, [listed.id for listed in readable]))
+    fresh: list[NewItem] = []
+    for listed, there in zip(readable, stored, strict=True):
+        digest = hashlib.sha256(read[listed.id]).hexdigest()
+        if there.get("embedded") and (there["sha256"], there["label"]) == (digest, listed.label):
+            summary.unchanged += 1
+        else:
+            metadata = there.get("metadata", {})  # what was given elsewhere stays
+            fresh.append({"id": listed.id, "image": read[listed.id], "label": listed.label, "metadata": metadata})
+    for part in _within_limits(fresh):
+        _send(client, part, summary)
+    return summary
+
+
+def _get(client: Client, ids: Sequence[str]) -> list[dict[str, object]]:
+    if not ids:
+        return []
+    try:
+        return client.get(ids)
+    except ServerError as error:
+        if error.status != 404:  # of one id alone that is the whole reply
+            raise
+        return [{} for _ in ids]
+
+
+def _send(client: Client, items: Sequence[NewItem], summary: Summary) -> None:
+    """Upsert them; a request that is refused as a whole is tried item by item, so that only its cause is left out."""
+    try:
+        results = _patiently(lambda: client.upsert(items))["results"]
+    except ServerError as error:
+        if error.status not in (400, 413, 415, 422):
+            raise
+        if len(items) > 1:
+            for item in items:
+                _send(client, [item], summary)
+        else:
+            summary.failed[items[0]["id"]] = str(error)
+        return
+    for item, result in zip(items, results, strict=True):
+        if "error" in result:
+            summary.failed[item["id"]] = f"{result['error']['status']}: {result['error']['message']}"
+        else:
+            summary.sent += 1
+
+
+def _within_limits(items: Sequence[NewItem]) -> Iterator[list[NewItem]]:
+    part: list[NewItem] = []
+    size = 0
+    for item in items:
+        assert isinstance(item["image"], bytes)
+        if part and size + len(item["image"]) > _GROUP_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(item)
+        size += len(item["image"])
+    if part:
+        yield part
+
+
+def _patiently(ask: Callable[[], _Reply]) -> _Reply:
+    """Ask again, after longer and longer pauses, while the server's queue is full or its disk busy."""
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return ask()
+        except ServerError as error:
+            if error.status not in _BUSY:
+                raise
+        time.sleep(_FIRST_PAUSE * 2**attempt)
+    return ask()

@@ -1,0 +1,131 @@
+"""Items as a reply shows them, with what was asked to be included: vectors, thumbnails, pictures.
+
+Where a source lies is never shown. Functions for use inside a collection's `turn`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.collection.filters import EVERYTHING
+from serving.collection.items import Stored
+from serving.images import ImageError
+from serving.messages import Include, Picture, Request, RequestError
+from serving.opened import OpenCollection
+from serving.pictures import picture_of, thumbnail_of
+
+MAX_PICTURE_BYTES = 32 << 20  # of all pictures in one reply; TorchServe's own limit is twice that, and base64 adds
+
+
+def get(collection: OpenCollection, request: Request) -> list[dict[str, Any] | RequestError]:
+    """Per id its item, or that there is none."""
+    found = collection.catalogue.get_many(request.ids)
+    items = [*found.values()]
+    extras = includes(collection, items, request.include)
+    if "image" in request.include:
+        _check_size(extra["image"] for extra in extras.values())
+    lines = zip(items, show(collection, items), strict=True)
+    shown = {item.id: _or_failure(line | extras[item.row]) for item, line in lines}
+    return [shown.get(name, RequestError(f"no item with id {name!r}", 404)) for name in request.ids]
+
+
+def list_items(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    """A page of items, and the cursor of the next one."""
+    page = collection.catalogue.list_items(
+        request.where if request.where is not None else EVERYTHING, limit=request.limit, cursor=request.cursor
+    )
+    extras = includes(collection, page.items, request.include)
+    lines = zip(page.items, show(collection, page.items), strict=True)
+    return {"items": [line | _without_failures(extras[item.row]) for item, line in lines], "cursor": page.cursor}
+
+
+def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, Any]]:
+    """What is stored of each; `embedded` is whether it can be found by this release's embedding of this very file."""
+    digests = collection.catalogue.digests_of([item.id for item in items], collection.release)
+    return [
+        {
+            "id": item.id,
+            "label": item.label,
+            "metadata": item.metadata,
+            "media_type": item.source.media_type,
+            "bytes": item.source.size,
+            "sha256": item.source.sha256.hex(),
+            "created": item.created,
+            "updated": item.updated,
+            "seq": item.seq,
+            "embedded": digests.get(item.id) == item.source.sha256,
+        }
+        for item in items
+    ]
+
+
+def includes(
+    collection: OpenCollection, items: Sequence[Stored], include: frozenset[Include]
+) -> dict[int, dict[str, Any]]:
+    """By row, the vector (D,) or null, the thumbnail, and the picture, as asked for; a failure where there is none."""
+    vectors = _vectors(collection, items) if "vector" in include else {}
+    found: dict[int, dict[str, Any]] = {}
+    for item in items:
+        extra: dict[str, Any] = {}
+        if "vector" in include:
+            extra["vector"] = vectors.get(item.row)
+        if include & {"thumbnail", "image"}:
+            picture = _picture(collection, item)
+            extra |= {"image": picture} if "image" in include else {}
+            extra |= {"thumbnail": _thumbnail(picture)} if "thumbnail" in include else {}
+        found[item.row] = extra
+    return found
+
+
+def include_in_neighbours(
+    collection: OpenCollection, neighbours: Sequence[tuple[Stored, dict[str, Any]]], include: frozenset[Include]
+) -> None:
+    """Add to each neighbour what was asked for; a picture that can't be had is null."""
+    if "metadata" in include:
+        for item, line in neighbours:
+            line["metadata"] = item.metadata
+    if include & {"vector", "thumbnail"}:
+        extras = includes(collection, list({item.row: item for item, _ in neighbours}.values()), include)
+        for item, line in neighbours:
+            line.update(_without_failures(extras[item.row]))
+
+
+def _vectors(collection: OpenCollection, items: Sequence[Stored]) -> Mapping[int, NDArray[np.float32]]:
+    wanted = np.array(sorted({item.row for item in items}), np.int64)
+    rows, vectors = collection.catalogue.vectors_at(wanted, collection.release)
+    return dict(zip(rows.tolist(), vectors, strict=True))
+
+
+def _picture(collection: OpenCollection, item: Stored) -> Picture | RequestError:
+    stored = collection.catalogue.get(item.id, content=True)
+    assert stored is not None, "the moment is one"
+    try:
+        return picture_of(stored)
+    except RequestError as error:
+        return error
+
+
+def _thumbnail(picture: Picture | RequestError) -> Picture | RequestError:
+    if isinstance(picture, RequestError):
+        return picture
+    try:
+        return thumbnail_of(picture)
+    except ImageError as error:
+        return RequestError(str(error), error.status)
+
+
+def _check_size(pictures: Iterable[Any]) -> None:
+    size = sum(len(picture.content) for picture in pictures if isinstance(picture, Picture))
+    if size > MAX_PICTURE_BYTES:
+        raise RequestError(f"the pictures have {size} bytes in all; at most {MAX_PICTURE_BYTES} in one reply", 413)
+
+
+def _or_failure(line: dict[str, Any]) -> dict[str, Any] | RequestError:
+    """A picture that was asked for and can't be had is that item's failure."""
+    return next((value for value in line.values() if isinstance(value, RequestError)), line)
+
+
+def _without_failures(extra: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if isinstance(value, RequestError) else value for name, value in extra.items()}
