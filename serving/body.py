@@ -59,7 +59,8 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
 
 def read_json(value: Any) -> Body:
     """The JSON body, as bytes, text, or decoded already. Raises `RequestError`."""
-    return _decoded(value, Body, "the JSON body")
+    body: Body = _decoded(value, Body, "the JSON body")
+    return body
 
 
 def with_options(body: Body, options: Mapping[str, Any]) -> Body:

@@ -95,9 +95,16 @@ class Client:
         have metadata, vector, thumbnail and vote; `options` are offset, min_score, exact and group_by.
         """
         rows = [[float(number) for number in vector] for vector in vectors]
-        body = {"ids": list(ids), "vectors": rows, "k": k, "filter": filter, "include": list(include), **options}
-        mix = {"positives": [*map(_example, positives)], "negatives": [*map(_example, negatives)]}
-        results: list[dict[str, Any]] = self._post("search", images=_texts(images), **body, **mix).json()["results"]
+        body: dict[str, Any] = {
+            "ids": list(ids),
+            "vectors": rows,
+            "k": k,
+            "filter": filter,
+            "include": list(include),
+            **options,
+        }
+        body |= {"positives": [*map(_example, positives)], "negatives": [*map(_example, negatives)]}
+        results: list[dict[str, Any]] = self._post("search", images=_texts(images), **body).json()["results"]
         return results
 
     # The collection

@@ -19,6 +19,7 @@ from serving.options import EngineOptions
 from serving.wire import Accept, Reply, encode, encode_error, parse
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
+WORKER_HEADER = "x-worker"  # of every reply: the process that answered
 _LOG = logging.getLogger(__name__)
 
 
@@ -51,7 +52,7 @@ class Handler:
         for index, reply in enumerate(replies):
             context.set_response_status(code=reply.status, idx=index)
             context.set_response_content_type(index, reply.content_type)
-            for name, value in reply.headers.items():
+            for name, value in {**reply.headers, WORKER_HEADER: str(os.getpid())}.items():
                 context.set_response_header(index, name, value)
         return [reply.body for reply in replies]
 

@@ -11,8 +11,17 @@ from serving.encodings import Encoding
 from serving.images import ImageError
 
 Op = Literal[
-    *("embed", "classify", "search", "describe"),
-    *("upsert", "delete", "get", "list", "count", "stats", "duplicates"),
+    "embed",
+    "classify",
+    "search",
+    "describe",
+    "upsert",
+    "delete",
+    "get",
+    "list",
+    "count",
+    "stats",
+    "duplicates",
 ]
 OPS: tuple[Op, ...] = get_args(Op)
 WRITES: tuple[Op, ...] = ("upsert", "delete")

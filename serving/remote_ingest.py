@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -104,7 +104,7 @@ def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> Su
     return summary
 
 
-def _get(client: Client, ids: Sequence[str]) -> list[dict[str, object]]:
+def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
     if not ids:
         return []
     try:

@@ -4,7 +4,7 @@
 `python -m serving.snapshot restore --collection runs/digits/collection digits.sqlite`
 
 A snapshot is of one moment, however much is written meanwhile. Restoring replaces everything in the collection in one
-transaction, and builds the index. Pictures that stay in their files (as `serving.ingest` leaves them) are there by path.
+transaction and builds the index. Pictures that stay in their files, as `serving.ingest` leaves them, are there by path.
 """
 
 import argparse

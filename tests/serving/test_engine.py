@@ -95,7 +95,7 @@ def test_what_can_not_be_searched_for(engine: Engine) -> None:
     vectors = (np.ones(3, np.float32), np.zeros(512, np.float32), np.full(512, np.nan, np.float32))
     results = answered(engine, Request("search", ids=("nothing",), vectors=vectors)).results
     assert [result.status for result in results] == [404, 400, 400, 400]
-    assert "3 numbers; release chain/1 has 512" in str(results[1])
+    assert "3 numbers; the release has 512" in str(results[1])
 
 
 def test_without_a_collection_there_is_no_search(chain: Chain) -> None:

@@ -19,6 +19,7 @@ from serving.command import main as client_main
 from serving.engine import Engine
 from serving.images import decode
 from serving.launch import Server
+from serving.messages import OPS
 from serving.options import EngineOptions
 from serving.settings import LaunchError, Settings
 from tests.conftest import Chain
@@ -43,8 +44,9 @@ def test_describe(client: Client, chain: Chain) -> None:
     about = client.describe()
     assert about["release"] == "chain/1"
     assert about["digest"] == chain.release.digest
-    assert about["collection"] == {"items": len(chain.data.rows("train", "validation"))}
-    assert about["operations"] == ["embed", "classify", "search", "describe"]
+    count = len(chain.data.rows("train", "validation"))
+    assert about["collection"] == {"items": count, "embedded": count}
+    assert about["operations"] == list(OPS)
 
 
 def test_batching_is_on_and_waits_a_millisecond(server: Server) -> None:
