@@ -13,6 +13,7 @@ from PIL import Image
 
 from serving.collection.compaction import Policy, compact
 from serving.collection.filter_parser import parse_filter
+from serving.collection.view import Sizes
 from serving.engine import Engine
 from serving.images import ImageError
 from serving.keeping import Keeper
@@ -302,10 +303,10 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
     assert collection is not None
     keeper = Keeper(collection, Policy(share=0.1, least=10))
     try:
-        for part in (slice(0, 20), slice(20, 60)):
-            answered(engine, Request("upsert", items=new_items(chain.test_files())[part]))
-            wait_until(lambda: collection.neighbours.sizes.delta == 0 and collection.neighbours.sizes.base > 0)
+        answered(engine, Request("upsert", items=new_items(chain.test_files())[:20]))
+        wait_until(lambda: collection.neighbours.sizes == Sizes(base=20, dead=0, delta=0))
+        answered(engine, Request("upsert", items=new_items(chain.test_files())[20:]))
+        wait_until(lambda: collection.neighbours.sizes == Sizes(base=60, dead=0, delta=0))
         wait_until(lambda: len(list(tmp_path.glob("*.faiss"))) == 1)
-        assert collection.neighbours.sizes.base == 60
     finally:
         keeper.stop()

@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from serving.collection.filters import OneOf
 from serving.images import ImageError, ImageFormatUnknown
-from serving.messages import Answer, RequestError
+from serving.messages import Answer, Picture, RequestError
 from serving.wire import JSON, NPY, RAW, encode, parse
 
 PICTURE = b"\x89PNG and so on"
@@ -87,7 +88,7 @@ def test_bad_json_is_told_what_is_wrong(content: Any, message: str) -> None:
         ({"k": b"many"}, {}, 400, "k is 'many'"),
         ({"op": b"\xff"}, {}, 400, "op must be text"),
         ({"image": "text"}, {"image": {"content-type": "text/plain"}}, 400, "field 'image' is text"),
-        ({"kk": b"5"}, {"kk": {"content-type": ""}}, 400, "'kk' is no option; the options are op, k, id"),
+        ({"kk": b"5"}, {"kk": {"content-type": ""}}, 400, "'kk' is no option; the options are op, id, label"),
         ({}, {"accept": "text/html"}, 406, "Accept is 'text/html'"),
     ],
 )
@@ -182,3 +183,81 @@ def test_raw_and_npy_carry_every_encoding(encoding: Any, dtype: str, width: int)
     assert (np.frombuffer(raw.body, dtype).reshape(2, width) == found).all()
     if encoding == "binary":
         assert found.tolist() == [[0b11000000], [0b00100000]]
+
+
+def test_an_upsert_comes_as_a_raw_body_a_form_or_json() -> None:
+    said = {"id": "a", "label": "cat", "metadata": {"n": 1}}
+    raw = {"op": b"upsert", "id": b"a", "label": b"cat", "metadata": b'{"n": 1}', "body": bytearray(PICTURE)}
+    form = {"op": b"upsert", "items": json.dumps([said | {"image": "one"}]).encode(), "one": bytearray(PICTURE)}
+    requests = [
+        parse(raw, {"body": {"content-type": "image/png"}})[0],
+        parse(form, {"one": {"content-type": "image/png"}})[0],
+        parse(*json_body({"op": "upsert", "items": [said | {"image": TEXT}]}))[0],
+        parse(*json_body({"op": "upsert", "image": TEXT} | said))[0],
+    ]
+    for request in requests:
+        (item,) = request.items
+        assert (item.id, item.image, item.label, item.metadata) == ("a", PICTURE, "cat", {"n": 1})
+        assert (request.images, request.ids) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"op": "upsert", "image": TEXT}, "upsert needs an id"),
+        ({"op": "upsert", "id": "a", "images": [TEXT, TEXT]}, "takes one image, not 2"),
+        ({"op": "upsert", "id": "a"}, "takes one image, not 0"),
+        ({"op": "upsert", "items": [{"id": "a"}]}, "missing required field `image`"),
+        ({"op": "upsert", "items": [{"id": "a", "image": "?"}]}, "the image of item 'a' is no valid base64"),
+        ({"op": "upsert", "label": "x", "items": [{"id": "a", "image": TEXT}]}, "give each item its own"),
+        ({"op": "search", "negatives": ["a"]}, "negatives without positives"),
+        ({"op": "search", "positives": [{"id": "a", "vector": [1]}]}, "positive 0 has 2 of id, image and vector"),
+        ({"op": "search", "id": "a", "filter": {"price": {"near": 3}}}, "filter key 'price' has 'near'; accepted: in"),
+        ({"op": "search", "id": "a", "include": ["smell"]}, "include has 'smell'; accepted: metadata, vector"),
+    ],
+)
+def test_bad_requests_to_a_collection(content: Any, message: str) -> None:
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(*json_body(content))
+    assert caught.value.status == 400
+
+
+def test_options_of_a_query_are_read_by_their_type() -> None:
+    fields = {
+        "op": b"search",
+        "id": b"a",
+        "offset": b"3",
+        "min_score": b"0.5",
+        "exact": b"true",
+        "include": b"vector, vote",
+    }
+    request, _ = parse(fields | {"filter": b'{"label": "x"}', "group_by": b"label"}, {})
+    assert (request.offset, request.min_score, request.exact, request.group_by) == (3, 0.5, True, "label")
+    assert request.include == {"vector", "vote"}
+    assert request.where == OneOf("label", ("x",))
+    for name, wrong in {"exact": b"maybe", "min_score": b"high", "filter": b"{", "metadata": b"[]"}.items():
+        with pytest.raises(RequestError, match=f"{name}.* (must be|can't be read)"):
+            parse(fields | {name: wrong}, {})
+
+
+def test_examples_are_ids_images_and_vectors() -> None:
+    positives = ["a", {"id": "b"}, {"image": TEXT}, {"vector": [1, 2]}]
+    mix = parse(*json_body({"op": "search", "positives": positives, "negatives": ["c"]}))[0].mix
+    assert mix is not None
+    *texts, vector = mix.positives
+    assert (texts, mix.negatives) == (["a", "b", PICTURE], ("c",))
+    assert isinstance(vector, np.ndarray)
+
+
+def test_a_picture_is_asked_for_by_accept() -> None:
+    for header in ("image/*", "image/avif,image/webp,*/*;q=0.8"):
+        request, accept = parse({"op": b"get", "id": b"a"}, {"accept": header})
+        assert (accept, request.include) == ("image/*", {"image"})
+    assert parse({}, {"accept": "text/html,image/avif,*/*"})[1] == JSON
+    picture = Picture(PICTURE, "image/png")
+    answer = Answer("get", "r/1", [{"id": "a", "image": picture}])
+    reply = encode(answer, "image/*")
+    assert (reply.status, reply.body, reply.content_type) == (200, PICTURE, "image/png")
+    assert json.loads(encode(answer).body)["results"][0]["image"] == TEXT
+    assert encode(Answer("count", "r/1", more={"count": 3}), "image/*").status == 406
+    assert json.loads(encode(Answer("count", "r/1", more={"count": 3})).body) == {"release": "r/1", "count": 3}

@@ -1,0 +1,248 @@
+"""A collection behind the real TorchServe with two workers: what one writes, the other finds."""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.client import Client, NewItem, ServerError
+from serving.collection.catalogue import Catalogue
+from serving.collection.filter_parser import parse_filter
+from serving.command import main
+from serving.handler import WORKER_HEADER
+from serving.launch import Server
+from serving.settings import Settings
+from serving.snapshot import main as snapshot_main
+from tests.conftest import Chain, write_files
+
+ROUNDS = 100
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("served") / "collection"
+
+
+@pytest.fixture(scope="module")
+def running(chain: Chain, folder: Path) -> Iterator[Server]:
+    """Two workers on a collection that is new."""
+    with Server(Settings(chain.archive, collection=folder, port=0, form="onnx", workers=2)) as server:
+        yield server
+
+
+@pytest.fixture
+def connected(running: Server) -> Iterator[Client]:
+    """A client, and an empty collection."""
+    with Client(running.url) as client:
+        client.delete(filter={"bytes": {"gte": 0}})
+        yield client
+
+
+@pytest.fixture(scope="module")
+def files(chain: Chain) -> list[bytes]:
+    return chain.test_files()
+
+
+def new_items(files: list[bytes]) -> list[NewItem]:
+    return [
+        {"id": f"item{n}", "image": file, "label": f"label{n % 4}", "metadata": {"n": n, "even": n % 2 == 0}}
+        for n, file in enumerate(files)
+    ]
+
+
+def invoke(server: Server, op: str, **options: Any) -> str:
+    return str(httpx.URL(f"{server.url}/models/{server.model}/invoke", params={"op": op, **options}))
+
+
+def test_everything_over_http(running: Server, connected: Client, files: list[bytes]) -> None:
+    done = httpx.put(invoke(running, "upsert", id="a/cat", label="pet", metadata='{"year": 2024}'), content=files[0])
+    assert done.json()["results"] == [{"id": "a/cat", "outcome": "created"}]
+    said = [{"id": "dog", "image": "one"}, {"id": "bad", "image": "two"}]
+    form = {"items": json.dumps(said)}
+    sent = {"one": files[1], "two": b"no image"}
+    results = httpx.post(invoke(running, "upsert"), files=sent, data=form).json()["results"]
+    assert results[0] == {"id": "dog", "outcome": "created"}
+    assert results[1]["error"]["status"] == 415
+    got = httpx.get(invoke(running, "get", id="a/cat")).json()["results"][0]
+    assert (got["label"], got["metadata"], got["bytes"]) == ("pet", {"year": 2024}, len(files[0]))
+    picture = httpx.get(invoke(running, "get", id="a/cat"), headers={"accept": "image/*"})
+    assert (picture.content, picture.headers["content-type"]) == (files[0], "image/jpeg")
+    found = httpx.put(
+        invoke(running, "search", k=5, filter='{"year": {"gte": 2000}}', include="metadata"), content=files[0]
+    ).json()["results"][0]["neighbours"]
+    assert [(near["id"], near["metadata"]) for near in found] == [("a/cat", {"year": 2024})]
+    assert httpx.get(invoke(running, "list", limit=1)).json()["items"][0]["id"] == "a/cat"
+    assert httpx.get(invoke(running, "count")).json()["count"] == 2
+    assert httpx.get(invoke(running, "stats")).json()["items"] == 2
+    assert httpx.post(invoke(running, "delete", id="a/cat")).json()["deleted"] == 1
+    assert httpx.get(invoke(running, "get", id="a/cat")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("op", "body", "status", "message"),
+    [
+        ("search", {"id": "x", "filter": {"year": {"about": 3}}}, 400, "filter key 'year' has 'about'"),
+        ("search", {"id": "x", "filter": {"label": 3}}, 400, "filter key 'label' is 3; it must be text"),
+        ("search", {"id": "no such"}, 404, "no item with id 'no such'"),
+        ("upsert", {"image": "aGVsbG8="}, 400, "upsert needs an id"),
+        ("upsert", {"id": "x", "image": "aGVsbG8="}, 415, "not an image"),
+        ("delete", {"filter": {}}, 400, "would delete everything"),
+        ("list", {"cursor": "x"}, 400, "cursor is 'x'"),
+    ],
+)
+def test_errors_name_what_is_wrong(
+    running: Server, connected: Client, op: str, body: dict[str, Any], status: int, message: str
+) -> None:
+    reply = httpx.post(invoke(running, op), json=body)
+    assert reply.status_code == status, reply.text
+    assert message in reply.json()["error"]["message"]
+
+
+def test_a_write_through_one_worker_is_seen_by_the_other(
+    running: Server, connected: Client, files: list[bytes]
+) -> None:
+    connected.upsert(new_items(files))
+    crossed = 0
+    with httpx.Client(timeout=60) as http, ThreadPoolExecutor(4) as pool:
+        for number in range(ROUNDS):
+            file = files[number % len(files)]
+            put = http.put(invoke(running, "upsert", id="moving", label=f"round{number}"), content=file)
+            address = invoke(running, "search", k=2, filter=json.dumps({"label": f"round{number}"}))
+            replies = [*pool.map(lambda _: http.put(address, content=file), range(4))]
+            for reply in replies:
+                (near,) = reply.json()["results"][0]["neighbours"]
+                assert (near["id"], near["label"]) == ("moving", f"round{number}")
+                assert near["score"] == pytest.approx(1, abs=1e-4)
+                crossed += reply.headers[WORKER_HEADER] != put.headers[WORKER_HEADER]
+            if number % 10 == 9:
+                assert http.post(invoke(running, "delete", id="moving")).json()["deleted"] == 1
+                replies = [*pool.map(lambda _: http.put(invoke(running, "search", k=99), content=file), range(4))]
+                names = [near["id"] for reply in replies for near in reply.json()["results"][0]["neighbours"]]
+                assert "moving" not in names
+                assert len(names) == 4 * len(files)
+    assert crossed > ROUNDS / 2
+
+
+def test_searches_are_brute_force_over_what_sqlite_has(
+    running: Server, connected: Client, folder: Path, files: list[bytes], chain: Chain
+) -> None:
+    connected.upsert(new_items(files))
+    catalogue = Catalogue(folder)
+    rows, vectors = catalogue.vectors_at(catalogue.census(chain.release.digest).rows, chain.release.digest)
+    items = catalogue.items_at(rows.tolist())
+    where = {"or": [{"even": True}, {"n": {"lt": 9}}]}
+    condition = parse_filter(where)
+    allowed = np.array([condition.matches(items[row]) for row in rows.tolist()])
+    queries = connected.embed(files[:8]).astype(np.float64)
+    for query, result in zip(queries, connected.search(files[:8], k=10, filter=where), strict=True):
+        scores = np.where(allowed, vectors.astype(np.float64) @ query, -2)
+        expected = np.sort(scores)[::-1][:10]
+        near = result["neighbours"]
+        np.testing.assert_allclose([one["score"] for one in near], expected, atol=1e-5)
+        at = {items[row].id: place for place, row in enumerate(rows.tolist())}
+        assert all(allowed[at[one["id"]]] for one in near)
+        np.testing.assert_allclose([scores[at[one["id"]]] for one in near], expected, atol=1e-5)
+
+
+def test_writers_and_searchers_at_once_lose_nothing(running: Server, connected: Client, files: list[bytes]) -> None:
+    stop = threading.Event()
+
+    def search() -> int:
+        count = 0
+        while not stop.is_set():
+            (result,) = connected.search([files[0]], k=100)
+            scores = [near["score"] for near in result["neighbours"]]
+            assert scores == sorted(scores, reverse=True)
+            count += 1
+        return count
+
+    def write(number: int) -> None:
+        items = new_items(files)[number::4]
+        for start in range(0, len(items), 3):
+            connected.upsert(items[start : start + 3])
+
+    with ThreadPoolExecutor(6) as pool:
+        searching = [pool.submit(search) for _ in range(2)]
+        for done in [pool.submit(write, number) for number in range(4)]:
+            done.result()
+        stop.set()
+        assert min(future.result() for future in searching) > 0
+    assert connected.count() == len(files)
+    assert {item["id"] for item in connected.items(page=7)} == {item["id"] for item in new_items(files)}
+
+
+def test_ingest_goes_on_where_it_was_and_tells_what_it_left_out(
+    running: Server, connected: Client, files: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = write_files(tmp_path / "images", {f"kind{n % 3}/{n}.jpg": file for n, file in enumerate(files)})
+    (images / "kind0/broken.jpg").write_bytes(b"no image")
+    connected.upsert([{"id": "kind0/0.jpg", "image": files[0], "label": "kind0", "metadata": {"mine": True}}])
+    command = ["--url", running.url, "ingest", str(images), "--labels"]
+    assert main(command) == 0
+    printed = capsys.readouterr()
+    assert f"{len(files) - 1} sent, 1 unchanged, 1 left out" in printed.out
+    assert "left out kind0/broken.jpg: 415" in printed.err
+    (images / "kind1/1.jpg").write_bytes(files[2])
+    packed = shutil.make_archive(str(tmp_path / "images"), "zip", images)
+    assert main([*command[:3], packed, "--labels"]) == 0
+    assert f"1 sent, {len(files) - 1} unchanged, 1 left out" in capsys.readouterr().out
+    assert connected.count() == len(files)
+    assert connected.get(["kind0/0.jpg"])[0]["metadata"] == {"mine": True}
+    assert connected.get(["kind1/1.jpg"])[0]["label"] == "kind1"
+
+
+def test_the_command_line(
+    running: Server, connected: Client, files: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: object) -> str:
+        assert main(["--url", running.url, *map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    cat = tmp_path / "cat.jpg"
+    cat.write_bytes(files[0])
+    assert "created" in run("upsert", cat, "--id", "cat", "--label", "pet", "--metadata", '{"year": 2024}')
+    connected.upsert([*new_items(files)[1:], {"id": "twin", "image": files[0]}])
+    assert run("count", "--filter", '{"label": "pet"}') == "1\n"
+    assert run("search", cat, "-k", "1", "--filter", '{"year": 2024}', "--metadata", "--vote").splitlines()[1:] == [
+        '  1.0000  cat  pet  {"year": 2024}',
+        "  neighbours say pet (100.0%)",
+    ]
+    assert run("search", "--like", "cat", "--unlike", "item1", "-k", "1").splitlines()[1].endswith("twin")
+    assert run("duplicates", "--min-score", "0.9999").split() == ["cat", "twin"]
+    assert len(run("list").splitlines()) == len(files) + 1
+    assert json.loads(run("get", "cat"))[0]["label"] == "pet"
+    run("get", "cat", "--picture", tmp_path / "out.jpg")
+    assert (tmp_path / "out.jpg").read_bytes() == files[0]
+    assert json.loads(run("stats"))["items"] == len(files) + 1
+    assert run("delete", "cat", "twin") == "deleted 2\n"
+
+
+def test_a_snapshot_is_restored_under_a_running_server(
+    running: Server, connected: Client, folder: Path, files: list[bytes], tmp_path: Path
+) -> None:
+    connected.upsert(new_items(files)[:40])
+    given = ["--collection", str(folder), str(tmp_path / "snapshot.sqlite")]
+    assert snapshot_main(["save", *given]) == 0
+    connected.upsert(new_items(files)[40:])
+    connected.delete(["item3"])
+    assert snapshot_main(["restore", *given]) == 1  # it has items
+    assert connected.count() == len(files) - 1
+    assert snapshot_main(["restore", *given, "--replace"]) == 0
+    for _ in range(6):  # whichever worker answers
+        (result,) = connected.search([files[3]], k=100)
+        assert {near["id"] for near in result["neighbours"]} == {f"item{n}" for n in range(40)}
+        assert result["neighbours"][0]["id"] == "item3"
+    assert connected.picture("item3") == files[3]
+
+
+def test_without_a_collection_it_says_so(chain: Chain) -> None:
+    with Server(Settings(chain.archive, port=0, form="onnx", workers=1)) as bare, Client(bare.url) as client:
+        with pytest.raises(ServerError, match="409: .* without a collection"):
+            client.stats()
