@@ -61,6 +61,11 @@ def invoke(server: Server, op: str, **options: Any) -> str:
     return str(httpx.URL(f"{server.url}/models/{server.model}/invoke", params={"op": op, **options}))
 
 
+def put_four_times(pool: ThreadPoolExecutor, http: httpx.Client, address: str, file: bytes) -> list[httpx.Response]:
+    """At once, so that both workers get some."""
+    return [*pool.map(lambda _: http.put(address, content=file), range(4))]
+
+
 def test_everything_over_http(running: Server, connected: Client, files: list[bytes]) -> None:
     done = httpx.put(invoke(running, "upsert", id="a/cat", label="pet", metadata='{"year": 2024}'), content=files[0])
     assert done.json()["results"] == [{"id": "a/cat", "outcome": "created"}]
@@ -115,7 +120,7 @@ def test_a_write_through_one_worker_is_seen_by_the_other(
             file = files[number % len(files)]
             put = http.put(invoke(running, "upsert", id="moving", label=f"round{number}"), content=file)
             address = invoke(running, "search", k=2, filter=json.dumps({"label": f"round{number}"}))
-            replies = [*pool.map(lambda _: http.put(address, content=file), range(4))]
+            replies = put_four_times(pool, http, address, file)
             for reply in replies:
                 (near,) = reply.json()["results"][0]["neighbours"]
                 assert (near["id"], near["label"]) == ("moving", f"round{number}")
@@ -123,7 +128,7 @@ def test_a_write_through_one_worker_is_seen_by_the_other(
                 crossed += reply.headers[WORKER_HEADER] != put.headers[WORKER_HEADER]
             if number % 10 == 9:
                 assert http.post(invoke(running, "delete", id="moving")).json()["deleted"] == 1
-                replies = [*pool.map(lambda _: http.put(invoke(running, "search", k=99), content=file), range(4))]
+                replies = put_four_times(pool, http, invoke(running, "search", k=99), file)
                 names = [near["id"] for reply in replies for near in reply.json()["results"][0]["neighbours"]]
                 assert "moving" not in names
                 assert len(names) == 4 * len(files)
@@ -243,6 +248,9 @@ def test_a_snapshot_is_restored_under_a_running_server(
 
 
 def test_without_a_collection_it_says_so(chain: Chain) -> None:
-    with Server(Settings(chain.archive, port=0, form="onnx", workers=1)) as bare, Client(bare.url) as client:
-        with pytest.raises(ServerError, match="409: .* without a collection"):
-            client.stats()
+    with (
+        Server(Settings(chain.archive, port=0, form="onnx", workers=1)) as bare,
+        Client(bare.url) as client,
+        pytest.raises(ServerError, match=r"409: .* without a collection"),
+    ):
+        client.stats()
