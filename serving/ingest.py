@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from serving.collection.base import open_base
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import Policy, compact, wait_for_another
 from serving.collection.errors import CollectionError, IndexUnusable
 from serving.collection.items import Item, Source, encode_item
 from serving.collection.neighbours import Neighbours
+from serving.collection.vectors import Vectors
 from serving.engine import Engine
 from serving.folders import SourceError, UnreadableFile
 from serving.images import ImageError
@@ -86,14 +86,12 @@ def bring_up_to_date(catalogue: Catalogue, release: str) -> None:
 
 
 def _wants_base(catalogue: Catalogue, release: str) -> bool:
-    base = catalogue.base(release)
-    if base is None:
+    if catalogue.base(release) is None:
         return len(catalogue.census(release).rows) > 0
     try:
-        open_base(catalogue.folder, base)
+        neighbours = Neighbours(catalogue, release)
     except IndexUnusable:
         return True
-    neighbours = Neighbours(catalogue, release)
     try:
         return Policy().due(neighbours.sizes)
     finally:
@@ -121,31 +119,36 @@ def _read(images: Images, listed: Listed) -> _File:
 
 def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence[_File], summary: Summary) -> None:
     """One transaction for what is new of a batch, or has a new label or place."""
-    summary.unreadable |= {file.listed.id: file.unreadable for file in files if file.unreadable is not None}
-    readable = [file for file in files if file.unreadable is None]
-    names = [file.listed.id for file in readable]
-    stored, digests = catalogue.get_many(names), catalogue.digests_of(names, engine.digest)
-    made: list[Item] = []
-    for file in readable:
-        before = stored.get(file.listed.id)
-        source = Source.at(images.path_of(file.listed), file.content, media_type_of(file.content))
-        made.append(Item(file.listed.id, source, file.listed.label, before.metadata if before is not None else {}))
-    vectors = catalogue.vectors_of(
-        [item.id for item in made if digests.get(item.id) == item.source.sha256], engine.digest
-    )
-    fresh = [(file, item) for file, item in zip(readable, made, strict=True) if item.id not in vectors]
+    made = _items(catalogue, images, files, summary)
+    digests = catalogue.digests_of([item.id for _, item in made], engine.digest)
+    known = [item.id for _, item in made if digests.get(item.id) == item.source.sha256]
+    vectors: dict[str, Vectors] = catalogue.vectors_of(known, engine.digest)
+    fresh = [(file, item) for file, item in made if item.id not in vectors]
     for (_, item), outputs in zip(fresh, engine.embed_files([file.content for file, _ in fresh]), strict=True):
-        problem = str(outputs) if isinstance(outputs, ImageError) else _problem(item)
-        if problem is not None:
-            summary.unreadable[item.id] = problem
-        elif not isinstance(outputs, ImageError):
+        if isinstance(outputs, ImageError):
+            summary.unreadable[item.id] = str(outputs)
+        else:
             vectors[item.id] = outputs.embedding
             summary.embedded += 1
-    fresh_ids = {item.id for _, item in fresh}
-    summary.unchanged += sum(item.id not in fresh_ids for item in made)
-    good = [item for item in made if item.id in vectors]
+    summary.unchanged += len(made) - len(fresh)
+    good = [item for _, item in made if item.id in vectors]
     if good:
         catalogue.upsert(good, np.stack([vectors[item.id] for item in good]), engine.digest)
+
+
+def _items(catalogue: Catalogue, images: Images, files: Sequence[_File], summary: Summary) -> list[tuple[_File, Item]]:
+    """The files that can be stored, as items that keep the metadata they have; the others go to the summary."""
+    stored = catalogue.get_many([file.listed.id for file in files])
+    made: list[tuple[_File, Item]] = []
+    for file in files:
+        listed = file.listed
+        source = Source.at(images.path_of(listed), file.content, media_type_of(file.content))
+        item = Item(listed.id, source, listed.label, stored[listed.id].metadata if listed.id in stored else {})
+        if (problem := file.unreadable or _problem(item)) is not None:
+            summary.unreadable[listed.id] = problem
+        else:
+            made.append((file, item))
+    return made
 
 
 def _problem(item: Item) -> str | None:
