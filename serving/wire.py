@@ -26,6 +26,7 @@ JSON: Final = "application/json"
 NPY: Final = "application/x-npy"
 RAW: Final = "application/octet-stream"
 PICTURE: Final = "image/*"
+_JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 _ANY = ("*/*", "application/*", "")
 
 
@@ -86,7 +87,7 @@ def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
             _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
             for result in answer.results
         ]
-    return Reply(200, orjson.dumps(content, default=_base64, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Reply(200, orjson.dumps(content, default=_base64, option=_JSON_OPTIONS))
 
 
 def encode_error(error: Failure) -> Reply:

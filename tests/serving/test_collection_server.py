@@ -1,7 +1,9 @@
 """A collection behind the real TorchServe with two workers: what one writes, the other finds."""
 
 import json
+import os
 import shutil
+import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -254,3 +256,33 @@ def test_without_a_collection_it_says_so(chain: Chain) -> None:
         pytest.raises(ServerError, match=r"409: .* without a collection"),
     ):
         client.stats()
+
+
+def test_workers_killed_while_they_write_lose_nothing_that_was_acknowledged(
+    running: Server, connected: Client, files: list[bytes], folder: Path, chain: Chain
+) -> None:
+    acknowledged: set[str] = set()
+    workers: set[int] = set()
+
+    def write(number: int) -> None:
+        names = [f"w{number}-{part}" for part in range(3)]
+        items = [{"id": name, "image": f"f{at}"} for at, name in enumerate(names)]
+        sent = {f"f{at}": files[(number + at) % len(files)] for at in range(3)}
+        reply = httpx.post(invoke(running, "upsert"), files=sent, data={"items": json.dumps(items)}, timeout=60)
+        if reply.status_code == 200:
+            acknowledged.update(names)
+            workers.add(int(reply.headers[WORKER_HEADER]))
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(120):
+            pool.submit(write, number)
+            if number in (40, 80):
+                pool.submit(lambda: os.kill(max(workers), signal.SIGKILL) if workers else None).result()
+                workers.clear()
+    assert len(acknowledged) > 60
+    stored = {item.id for item in Catalogue(folder).list_items(limit=10_000).items}
+    assert acknowledged <= stored
+    whole = {name.split("-")[0] for name in stored}
+    assert len(stored) == 3 * len(whole)  # no request was stored in part
+    (result,) = connected.search([files[0]], k=1000)
+    assert {near["id"] for near in result["neighbours"]} == stored

@@ -21,6 +21,7 @@ from serving.messages import Answer, Mix, NewItem, Picture, Request, RequestErro
 from serving.options import EngineOptions
 from serving.votes import vote
 from tests.conftest import Chain
+from tests.disks import small_disk
 
 COLOURS = ("red", "green", "blue")
 
@@ -310,3 +311,25 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
         wait_until(lambda: len(list(tmp_path.glob("*.faiss"))) == 1)
     finally:
         keeper.stop()
+
+
+def test_on_a_full_disk_writes_are_refused_and_reads_go_on(chain: Chain, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2_000_000) as disk:
+        engine = Engine.open(chain.release.folder, disk / "collection", options=EngineOptions(form="onnx"))
+        files = chain.test_files()
+        acknowledged: list[str] = []
+        for number in range(2000):
+            new = NewItem(f"item{number}", files[number % len(files)])
+            (answer,) = engine.answer([Request("upsert", items=(new,))])
+            if isinstance(answer, RequestError):
+                break
+            acknowledged.append(new.id)
+        assert isinstance(answer, RequestError)
+        assert (answer.status, str(disk) in str(answer)) == (507, False)
+        assert len(acknowledged) > 10
+        assert stored(engine)[0] == acknowledged
+        (result,) = answered(engine, Request("search", images=(files[3],), k=1)).results
+        assert found(result) == ["item3"]
+        assert engine.collection is not None
+        engine.collection.neighbours.close()
+        engine.collection.catalogue.close()
