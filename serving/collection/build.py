@@ -10,23 +10,26 @@ Left out: when to build, and clearing away (`serving.collection.compaction`).
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from serving.collection.base import publish_base
+from serving.collection.base_files import BaseFiles, VectorsWriter
 from serving.collection.bases import Base
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index_kinds import Index, IndexKind, Plan
-from serving.collection.scoring import Best, Fetch, Found, rank
+from serving.collection.scoring import Best, Found
 from serving.collection.vectors import Census, Rows, Vectors
 
 _log = logging.getLogger(__name__)
 RECALL_AT = 10
 _PART_BYTES = 32 << 20
+Fetch = Callable[[Rows], tuple[Rows, Vectors]]  # those of some rows that have a vector, ascending, with the vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,29 +49,50 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
     if not len(census.rows):
         raise CompactionError(f"the collection {catalogue.folder} has no vector of release {release[:16]} to index")
     kind = plan.choose(len(census.rows))
-    fetch = partial(catalogue.vectors_at, release=release, until=census.seq)
-    built = (
-        _approximate(kind, census, fetch=fetch, plan=plan) if kind.approximate else _exact(kind, census, fetch=fetch)
-    )
-    if built.recall < plan.recall_target:
-        _log.warning("%s of %d vectors reaches recall %.3f, not %s", kind.name, len(built.rows), built.recall, plan)
     record = Base(
         release=release,
         file=f"{release[:16]}-{census.seq}-{uuid.uuid4().hex[:8]}.faiss",
         sha256="",
-        count=len(built.rows),
+        count=len(census.rows),
         dim=census.dim,
         seq=census.seq,
         kind=kind.name,
-        recall=built.recall,
-        facts={**built.facts, "seconds": round(time.monotonic() - began, 3)},
     )
-    return publish_base(catalogue.folder, record, index=built.index, rows=built.rows)
+    fetch = partial(catalogue.vectors_at, release=release, until=census.seq)
+    vectors = _writer(catalogue, record) if kind.approximate else None
+    try:
+        if vectors is not None:
+            built = _approximate(kind, census, fetch=fetch, plan=plan, vectors=vectors)
+        else:
+            built = _exact(kind, census, fetch=fetch)
+        if built.recall < plan.recall_target:
+            _log.warning("%s of %d vectors reaches recall %.3f, not %s", kind.name, len(built.rows), built.recall, plan)
+        facts = {**built.facts, "seconds": round(time.monotonic() - began, 3)}
+        record = replace(record, count=len(built.rows), recall=built.recall, facts=facts)
+        return publish_base(catalogue.folder, record, index=built.index, rows=built.rows, vectors=vectors)
+    except OSError as error:
+        BaseFiles(catalogue.folder / record.file).remove()
+        raise _not_whole(catalogue, record, error) from error
+    finally:
+        if vectors is not None:
+            vectors.close()
 
 
 def candidates_for(k: int) -> int:
     """How many an approximate search looks up exactly to return the `k` best."""
     return 2 * k + 10
+
+
+def _writer(catalogue: Catalogue, record: Base) -> VectorsWriter:
+    try:
+        return VectorsWriter(BaseFiles(catalogue.folder / record.file).vectors, record.dim)
+    except OSError as error:
+        raise _not_whole(catalogue, record, error) from error
+
+
+def _not_whole(catalogue: Catalogue, record: Base, error: OSError) -> CompactionError:
+    path = catalogue.folder / record.file
+    return CompactionError(f"{path} could not be written whole: is the disk full? ({error})")
 
 
 def _exact(kind: IndexKind, census: Census, *, fetch: Fetch) -> _Built:
@@ -77,17 +101,18 @@ def _exact(kind: IndexKind, census: Census, *, fetch: Fetch) -> _Built:
     return _Built(index, rows, 1.0, {})
 
 
-def _approximate(kind: IndexKind, census: Census, *, fetch: Fetch, plan: Plan) -> _Built:
+def _approximate(kind: IndexKind, census: Census, *, fetch: Fetch, plan: Plan, vectors: VectorsWriter) -> _Built:
     random = np.random.default_rng(plan.seed)
     chosen = random.choice(census.rows, min(plan.held_out, len(census.rows) // 10), replace=False)
     held_rows, held = fetch(chosen)
     rest = np.setdiff1d(census.rows, chosen)
     index = kind.empty(len(rest), census.dim)
-    index.train(fetch(random.choice(rest, kind.training_size(len(rest)), replace=False))[1])
+    index.train(fetch(np.sort(random.choice(rest, kind.training_size(len(rest)), replace=False)))[1])
     truth = Best(held, RECALL_AT)
-    rows = _add(index, rest, fetch=fetch, truth=truth)
-    recalls = _measure(kind, index, _HeldOut(held, rows, truth.found(), fetch), target=plan.recall_target)
+    rows = _add(index, rest, fetch=fetch, truth=truth, vectors=vectors)
+    recalls = _measure(kind, index, _HeldOut(held, rows, truth.found(), vectors.matrix()), target=plan.recall_target)
     index.add(held)
+    vectors.append(held)
     depth = max(recalls)
     facts = {
         "depth": depth,
@@ -100,12 +125,12 @@ def _approximate(kind: IndexKind, census: Census, *, fetch: Fetch, plan: Plan) -
 
 @dataclass(frozen=True, eq=False)
 class _HeldOut:
-    """Queries that are not in the index, the rows that are, and the exact answers."""
+    """Queries that are not in the index, the rows and vectors that are, and the exact answers."""
 
     queries: Vectors
     rows: Rows
     truth: Found
-    fetch: Fetch
+    matrix: Vectors
 
 
 def _measure(kind: IndexKind, index: Index, held: _HeldOut, *, target: float) -> dict[int, float]:
@@ -121,24 +146,29 @@ def _measure(kind: IndexKind, index: Index, held: _HeldOut, *, target: float) ->
 def _recall(kind: IndexKind, index: Index, held: _HeldOut, *, depth: int) -> float:
     """The share of the exact answers' places that were filled as well; a tie is as good as the original."""
     count = min(candidates_for(RECALL_AT), index.ntotal)
+    depth = max(depth, kind.depth_for(count))
     _, positions = kind.search(index, held.queries, count=count, depth=depth, selector=None)
     best = Best(held.queries, RECALL_AT)
-    candidates = [held.rows[found[found >= 0]] for found in positions]
-    rank(best, candidates, held.fetch)
-    worst = held.truth.scores[:, -1]
-    filled = sum(int((scores >= least).sum()) for scores, least in zip(best.scores(), worst, strict=True))
-    return filled / held.truth.scores.size
+    best.offer_at(positions, held.rows, held.matrix)
+    return float((best.scores() >= held.truth.scores[:, -1:]).mean())
 
 
-def _add(index: Index, rows: Rows, *, fetch: Fetch, truth: Best | None = None) -> Rows:
-    """Add the vectors of `rows` in parts, also to the exact search; returns the rows that still had theirs."""
+def _add(
+    index: Index, rows: Rows, *, fetch: Fetch, truth: Best | None = None, vectors: VectorsWriter | None = None
+) -> Rows:
+    """Add the vectors of `rows` in parts, also to the exact search and to the file; returns those that still had theirs.
+
+    Nothing but the index itself stays in memory.
+    """
     size = max(256, _PART_BYTES // (4 * index.d))
     added = []
     for start in range(0, len(rows), size):
-        found, vectors = fetch(rows[start : start + size])
-        index.add(vectors)
+        found, part = fetch(rows[start : start + size])
+        index.add(part)
         if truth is not None:
-            truth.offer(found, vectors)
+            truth.offer(found, part)
+        if vectors is not None:
+            vectors.append(part)
         added.append(found)
     if index.ntotal < min(len(rows), RECALL_AT):
         raise CompactionError("nearly every vector was written anew while the base was built: build it again")

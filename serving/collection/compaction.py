@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from serving.collection.base import remove_base
+from serving.collection.base_files import INDEX, ROWS, SEAL, VECTORS
 from serving.collection.build import build_base
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import CompactionError
@@ -97,18 +98,21 @@ def _alone(folder: Path) -> Iterator[bool]:
 def _clear(catalogue: Catalogue) -> list[str]:
     """Only for who holds the lock: no file here is being written then."""
     folder, named = catalogue.folder, catalogue.base_files()
-    for pattern in (".*.faiss.partial", ".*.rows.npy.partial"):
-        for left in folder.glob(pattern):
+    for suffix in (INDEX, ROWS, VECTORS, SEAL):
+        for left in folder.glob(f".*{suffix}.partial"):
             left.unlink(missing_ok=True)
-    for rows in folder.glob("*.rows.npy"):
-        if not (index := rows.with_name(rows.name.removesuffix(".rows.npy") + ".faiss")).exists():
-            remove_base(index)
-    unnamed = [path for path in folder.glob("*.faiss") if path.name not in named]
+        for beside in folder.glob(f"*{suffix}"):
+            index = beside.with_name(beside.name.removesuffix(suffix) + INDEX)
+            if not index.exists():
+                remove_base(index)
+    unnamed = [path for path in folder.glob(f"*{INDEX}") if path.name not in named]
     return [path.name for path in unnamed if not remove_base(path)]
 
 
 def _check_room(catalogue: Catalogue, plan: Plan, *, count: int, dim: int, reserve: int) -> None:
-    needed = int(1.1 * plan.choose(count).bytes_on_disk(count, dim)) + 8 * count + reserve
+    kind = plan.choose(count)
+    vectors = 4 * count * dim if kind.approximate else 0
+    needed = int(1.1 * kind.bytes_on_disk(count, dim)) + vectors + 8 * count + reserve
     free = shutil.disk_usage(catalogue.folder).free
     if free < needed:
         raise CompactionError(

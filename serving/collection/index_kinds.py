@@ -75,11 +75,11 @@ class IndexKind:
     parameters: Callable[[int, Selector | None], Settings | None]
 
     def depths(self, index: Index) -> Iterator[int]:
-        """Depths to try, from the least to the deepest, each double the one before."""
+        """Depths to try, from the least to the deepest, each about a quarter more than the one before."""
         depth = self.shallowest
         while depth < self.deepest(index):
             yield depth
-            depth *= 2
+            depth += max(1, depth // 4)
         yield self.deepest(index)
 
     def search(
@@ -121,7 +121,7 @@ GRAPH = IndexKind(
     empty=lambda count, dim: faiss.index_factory(dim, f"HNSW{_LINKS},SQ8", faiss.METRIC_INNER_PRODUCT),
     bytes_on_disk=lambda count, dim: count * (dim + 4 * (2 * _LINKS + _LINKS // 16) + 16),
     training_size=lambda count: min(count, _CODE_SAMPLE),
-    shallowest=32,
+    shallowest=16,
     depth_for=lambda candidates: candidates,
     deepest=lambda index: int(index.ntotal),
     parameters=lambda depth, selector: _settings("SearchParametersHNSW", selector, efSearch=depth),

@@ -18,7 +18,7 @@ from serving.collection.base import MappedBase, open_base
 from serving.collection.bases import Base
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import ChangesForgotten, IndexUnusable
-from serving.collection.scoring import Fetch, Found
+from serving.collection.scoring import Found
 from serving.collection.searching import FEW_ROWS, search_view
 from serving.collection.vectors import UNIT_TOLERANCE, Rows, Vectors
 from serving.collection.view import Sizes, View
@@ -81,7 +81,7 @@ class Neighbours:
             view = self._view
             _check_queries(queries, view.dim)
             few = None if exact and view.base is not None and view.base.kind.approximate else self._few_rows
-            return search_view(view, queries, k, reach=view.reach(rows), fetch=self._fetch(view), few=few)
+            return search_view(view, queries, k, reach=view.reach(rows), few=few)
 
     def close(self) -> None:
         """Let go of the base, so that it may be removed."""
@@ -89,12 +89,6 @@ class Neighbours:
             self._opener.shutdown()
             self._opening = None
             self._view = View(None)
-
-    def _fetch(self, view: View) -> Fetch:
-        base = view.base
-        if base is None or base.kind.approximate:
-            return partial(self._catalogue.vectors_at, release=self._release)
-        return lambda rows: (rows, base.vectors(base.positions(rows)))
 
     @property
     def _base_file(self) -> str | None:

@@ -5,7 +5,7 @@ row. So the result depends on what was offered, not on how it was split or found
 Left out: finding what to offer (`serving.collection.searching`).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from serving.collection.vectors import Rows, Vectors
 # How far a float32 inner product of unit vectors may be off; what is closer than that is decided in float64.
 TOLERANCE = 1e-5
 _AT_ONCE = 4096
-Fetch = Callable[[Rows], tuple[Rows, Vectors]]  # those of some rows that have a vector, ascending, with the vectors
+_NO_ROW = np.iinfo(np.int64).max
 
 
 class Found(NamedTuple):
@@ -27,48 +27,62 @@ class Found(NamedTuple):
 
 
 class Best:
-    """The k best of each of the queries (Q, D) so far."""
+    """The k best of each of the queries (Q, D) so far; places that nothing has filled yet score minus infinity."""
 
     def __init__(self, queries: Vectors, k: int) -> None:
         self.queries = np.ascontiguousarray(queries, np.float32)
         self.k = k
-        self._scores = [np.empty(0, np.float32)] * len(queries)
-        self._rows = [np.empty(0, np.int64)] * len(queries)
+        self._scores = np.full((len(queries), k), -np.inf, np.float32)
+        self._rows = np.full((len(queries), k), _NO_ROW, np.int64)
 
     def offer(self, rows: Rows, vectors: Vectors, *, only: Iterable[int] | None = None) -> None:
-        """Consider these rows (N,), with their vectors (N, D), for every query, or for `only` some."""
+        """Consider these rows (N,), with their vectors (N, D), for every query, or for `only` some.
+
+        None may have been offered to them before. What can't be among the best is not scored exactly, so it is
+        cheapest when much was offered already.
+        """
         chosen = np.arange(len(self.queries)) if only is None else np.fromiter(only, np.int64)
         for start in range(0, len(rows), _AT_ONCE):
             part = slice(start, start + _AT_ONCE)
             near = self.queries[chosen] @ vectors[part].T
-            for query, scores in zip(chosen, near, strict=True):
-                hits = np.flatnonzero(scores >= self._floor(query, scores) - TOLERANCE)
-                self.offer_to(query, rows[part][hits], vectors[part][hits])
+            hits = near >= (self._floors(chosen, near) - TOLERANCE)[:, None]
+            for at in np.flatnonzero(hits.any(axis=1)).tolist():
+                query, places = int(chosen[at]), np.flatnonzero(hits[at])
+                scores = exact_scores(self.queries[query], vectors[part][places])
+                self._take(np.array([query]), rows[part][places][None], scores[None])
 
-    def offer_to(self, query: int, rows: Rows, vectors: Vectors) -> None:
-        """Consider these rows for one query; none may have been offered to it before."""
-        if not len(rows):
-            return
-        scores = np.concatenate([self._scores[query], exact_scores(self.queries[query], vectors)])
-        both = np.concatenate([self._rows[query], rows])
-        order = np.lexsort((both, -scores))[: self.k]
-        self._scores[query], self._rows[query] = scores[order], both[order]
+    def offer_at(self, positions: Rows, rows: Rows, matrix: Vectors, *, only: Rows | None = None) -> None:
+        """Consider for each query its own `positions` (Q, C) of `matrix` (N, D), whose rows are `rows` (N,).
 
-    def scores(self) -> list[NDArray[np.float32]]:
-        """The scores of each query's best so far, best first; fewer than k where fewer were offered."""
+        A position of -1 is no candidate. With `only`, the queries (Q,) that these are for.
+        """
+        chosen = np.arange(len(self.queries)) if only is None else only
+        scores = exact_scores_at(self.queries[chosen], matrix, positions)
+        self._take(chosen, np.where(positions >= 0, rows[positions], _NO_ROW), scores)
+
+    def scores(self) -> NDArray[np.float32]:
+        """The scores (Q, k) of each query's best so far, best first."""
         return self._scores
 
     def found(self) -> Found:
-        """The best of each query; every query must have been offered equally many, or at least k."""
-        if not self._rows:
-            return Found(np.empty((0, 0), np.float32), np.empty((0, 0), np.int64))
-        return Found(np.stack(self._scores), np.stack(self._rows))
+        """The best of each query; every query must have been offered at least k."""
+        assert not np.isinf(self._scores).any(), "a query was offered fewer than k rows"
+        return Found(self._scores, self._rows)
 
-    def _floor(self, query: int, scores: NDArray[np.float32]) -> float:
-        """What a score must reach to be among the k best of those before and these."""
-        before = self._scores[query][-1] if len(self._scores[query]) == self.k else -np.inf
-        among = np.partition(scores, -self.k)[-self.k] if len(scores) > self.k else -np.inf
-        return float(max(before, among))
+    def _take(self, queries: Rows, rows: Rows, scores: NDArray[np.float32]) -> None:
+        """Merge rows and scores (Q, C) into the best of these queries (Q,)."""
+        both = np.concatenate([self._scores[queries], scores], axis=1)
+        names = np.concatenate([self._rows[queries], rows], axis=1)
+        order = np.lexsort((names, -both))[:, : self.k]
+        self._scores[queries] = np.take_along_axis(both, order, 1)
+        self._rows[queries] = np.take_along_axis(names, order, 1)
+
+    def _floors(self, queries: Rows, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What a score (Q, N) must reach to be among the k best of those before and these, (Q,)."""
+        floors = self._scores[queries, -1]
+        if scores.shape[1] > self.k and np.isinf(floors).any():
+            floors = np.maximum(floors, np.partition(scores, -self.k, axis=1)[:, -self.k])
+        return floors
 
 
 def exact_scores(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
@@ -78,25 +92,13 @@ def exact_scores(query: Vectors, vectors: Vectors) -> NDArray[np.float32]:
     return np.clip(np.concatenate(scores).astype(np.float32), -1.0, 1.0)
 
 
-def rank(best: Best, candidates: Sequence[Rows], fetch: Fetch) -> None:
-    """Offer each query its own candidates, whose vectors are fetched once for neighbouring queries."""
-    start = 0
-    while start < len(candidates):
-        stop = start + 1
-        total = len(candidates[start])
-        while stop < len(candidates) and total + len(candidates[stop]) <= _AT_ONCE:
-            total += len(candidates[stop])
-            stop += 1
-        rows, vectors = fetch(np.unique(np.concatenate(candidates[start:stop])))
-        for query in range(start, stop):
-            at = _places(rows, candidates[query])
-            best.offer_to(query, rows[at], vectors[at])
-        start = stop
-
-
-def _places(rows: Rows, wanted: Rows) -> Rows:
-    """Where in `rows`, ascending, those `wanted` are that it has."""
-    wanted = wanted[wanted <= rows[-1]] if len(rows) else wanted[:0]
-    places = np.searchsorted(rows, wanted)
-    there: Rows = places[rows[places] == wanted]
-    return there
+def exact_scores_at(queries: Vectors, matrix: Vectors, positions: Rows) -> NDArray[np.float32]:
+    """The same of each query (Q, D) to its own rows (Q, C) of a matrix (N, D); minus infinity for position -1."""
+    scores = np.empty(positions.shape, np.float64)
+    single = np.empty((positions.shape[1], matrix.shape[1]), np.float32)
+    double = np.empty(single.shape, np.float64)
+    for query, places, line in zip(queries.astype(np.float64), positions, scores, strict=True):
+        matrix.take(places, axis=0, out=single, mode="clip")  # any other mode copies once more; -1 becomes 0
+        np.copyto(double, single)
+        np.dot(double, query, out=line)
+    return np.where(positions >= 0, np.clip(scores.astype(np.float32), -1.0, 1.0), np.float32(-np.inf))

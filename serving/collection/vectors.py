@@ -73,7 +73,8 @@ def vectors_at(db: apsw.Connection, rows: Rows, release: str, *, until: int | No
         return _rows(()), np.empty((0, dim), np.float32)
     query = "SELECT item, vector FROM vectors WHERE item IN carray(?) AND release = ? AND seq <= ? ORDER BY item"
     chosen = apsw.carray(np.ascontiguousarray(rows, np.int64))
-    return _table(db.execute(query, (chosen, release, until if until is not None else 2**62)), dim)
+    lines = db.execute(query, (chosen, release, until if until is not None else 2**62))
+    return _table(lines, dim, most=len(rows))
 
 
 def vectors_of(db: apsw.Connection, ids: Sequence[str], release: str) -> dict[str, Vectors]:
@@ -101,8 +102,9 @@ def changes_since(db: apsw.Connection, release: str, since: int) -> Changes:
     forgotten = int(db.execute("SELECT forgotten FROM changes WHERE release = ?", (release,)).get or 0)
     if with_deletions and since < forgotten:
         raise ChangesForgotten(f"deletions up to write {forgotten} are forgotten; asked for those since {since}")
+    count = int(db.execute("SELECT count(*) FROM vectors WHERE release = ? AND seq > ?", (release, since)).get)
     query = "SELECT item, vector FROM vectors WHERE release = ? AND seq > ?"
-    rows, vectors = _table(db.execute(query, (release, since)), dim_of(db, release))
+    rows, vectors = _table(db.execute(query, (release, since)), dim_of(db, release), most=count)
     deleted = db.execute("SELECT row FROM deletions WHERE seq > ?", (since,)) if with_deletions else ()
     return Changes(sequence(db, release), rows, vectors, _rows(deleted))
 
@@ -111,7 +113,11 @@ def _rows(lines: Any) -> Rows:
     return np.fromiter((line[0] for line in lines), np.int64)
 
 
-def _table(lines: Any, dim: int) -> tuple[Rows, Vectors]:
-    found = list(lines)
-    vectors = np.frombuffer(b"".join(blob for _, blob in found), "<f4")
-    return _rows(found), vectors.reshape(len(found), dim)
+def _table(lines: Any, dim: int, *, most: int) -> tuple[Rows, Vectors]:
+    """Rows and vectors of up to `most` lines; each vector is copied once, straight to its place."""
+    rows, vectors = np.empty(most, np.int64), np.empty((most, dim), "<f4")
+    count = 0
+    for count, (row, blob) in enumerate(lines, 1):
+        rows[count - 1] = row
+        vectors[count - 1] = np.frombuffer(blob, "<f4")
+    return rows[:count], vectors[:count]

@@ -7,7 +7,8 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.collection.base import open_base, publish_base, remove_base, rows_path
+from serving.collection.base import open_base, publish_base, remove_base
+from serving.collection.base_files import BaseFiles
 from serving.collection.bases import Base
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.vectors import Rows
@@ -51,7 +52,7 @@ def test_positions_are_found_where_the_rows_are_not_in_order(tmp_path: Path) -> 
 def test_a_damaged_base_is_refused(tmp_path: Path, part: str, damage: str) -> None:
     record = published(tmp_path)
     path = tmp_path / record.file
-    DAMAGE[damage](path if part == "index" else rows_path(path))
+    DAMAGE[damage](path if part == "index" else BaseFiles(path).rows)
     with pytest.raises(IndexUnusable, match=r"one\.faiss (is missing|was altered or torn): compact the collection"):
         open_base(tmp_path, record)
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from serving.collection.scoring import Best, rank
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.scoring import Best
+from serving.collection.vectors import Vectors
 from tests.serving.collection.examples import assert_same, brute_force, unit_vectors
 
 
@@ -25,37 +25,31 @@ def test_however_it_is_offered_the_best_are_those_of_brute_force(count: int, kin
     assert_same(parts.found(), expected)
 
 
-def test_candidates_are_fetched_together_and_ranked_by_query() -> None:
-    vectors, queries = unit_vectors(2000, 8), unit_vectors(30, 8, seed=2)
+def test_each_query_is_offered_candidates_of_its_own() -> None:
+    matrix, queries = with_duplicates(2000, 600), unit_vectors(30, 8, seed=2)
     random = np.random.default_rng(0)
-    candidates = [random.choice(2000, 500, replace=False) for _ in queries]
-    fetched: list[int] = []
-
-    def fetch(rows: Rows) -> tuple[Rows, Vectors]:
-        assert (np.diff(rows) > 0).all()
-        fetched.append(len(rows))
-        return rows, vectors[rows]
-
+    rows = random.permutation(2000).astype(np.int64) + 7
+    positions = np.stack([random.choice(2000, 500, replace=False) for _ in queries])
     best = Best(queries, 20)
-    rank(best, candidates, fetch)
+    best.offer_at(positions[:, :100], rows, matrix)
+    best.offer_at(positions[10:, 100:], rows, matrix, only=np.arange(10, 30))
+    best.offer_at(positions[:10, 100:], rows, matrix, only=np.arange(10))
     found = best.found()
-    for query, chosen in enumerate(candidates):
-        expected = brute_force(chosen, vectors[chosen], queries[query : query + 1], 20)
+    for query, chosen in enumerate(positions):
+        expected = brute_force(rows[chosen], matrix[chosen], queries[query : query + 1], 20)
         np.testing.assert_array_equal(found.rows[query], expected.rows[0])
-    assert len(fetched) == 4  # 8 queries of 500 at once
+        np.testing.assert_array_equal(found.scores[query], expected.scores[0])
 
 
-def test_candidates_that_are_gone_are_passed_over() -> None:
-    vectors, queries = unit_vectors(20, 8), unit_vectors(2, 8, seed=2)
-    candidates = [np.array([5, 6, 19, 4]), np.array([19])]
-    for there in ([6, 8], [4, 5, 6], [19], []):
-        rows = np.array(there, np.int64)
-        best = Best(queries, 5)
-        rank(best, candidates, lambda _, rows=rows: (rows, vectors[rows]))  # type: ignore[misc]
-        for query, chosen in enumerate(candidates):
-            kept = np.intersect1d(chosen, rows)
-            expected = brute_force(kept, vectors[kept], queries[query : query + 1], 5)
-            np.testing.assert_array_equal(best.scores()[query], expected.scores[0])
+def test_a_position_of_minus_one_is_no_candidate() -> None:
+    matrix, queries = unit_vectors(20, 8), unit_vectors(2, 8, seed=2)
+    best = Best(queries, 3)
+    best.offer_at(np.array([[5, -1, 6, 0], [-1, -1, -1, 19]]), np.arange(20), matrix)
+    expected = brute_force(np.array([0, 5, 6]), matrix[[0, 5, 6]], queries[:1], 3)
+    np.testing.assert_array_equal(best.scores()[0], expected.scores[0])
+    assert np.isinf(best.scores()[1]).tolist() == [False, True, True]
+    with pytest.raises(AssertionError, match="fewer than k"):
+        best.found()
 
 
 def test_scores_never_leave_their_range() -> None:
