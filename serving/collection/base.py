@@ -66,9 +66,7 @@ class MappedBase:
         return self.kind.search(self._index, queries, count=count, depth=depth, selector=selector)
 
 
-def publish_base(
-    folder: Path, record: Base, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None
-) -> Base:
+def publish_base(folder: Path, record: Base, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None) -> Base:
     """Write the files and read them back; returns the record with their digests. Raises `CompactionError`.
 
     `vectors` has those of an approximate base already.

@@ -79,8 +79,8 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
 
 
 def candidates_for(k: int) -> int:
-    """How many an approximate search looks up exactly to return the `k` best."""
-    return 2 * k + 10
+    """How many an approximate search scores exactly to return the `k` best: 8-bit codes put few of them any lower."""
+    return k + max(5, k // 2)
 
 
 def _writer(catalogue: Catalogue, record: Base) -> VectorsWriter:
@@ -156,7 +156,7 @@ def _recall(kind: IndexKind, index: Index, held: _HeldOut, *, depth: int) -> flo
 def _add(
     index: Index, rows: Rows, *, fetch: Fetch, truth: Best | None = None, vectors: VectorsWriter | None = None
 ) -> Rows:
-    """Add the vectors of `rows` in parts, also to the exact search and to the file; returns those that still had theirs.
+    """Add the vectors of `rows` in parts, also to the exact search and to the file; returns the rows that had one.
 
     Nothing but the index itself stays in memory.
     """

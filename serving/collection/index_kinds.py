@@ -33,10 +33,10 @@ class Plan:
     """What to build: a kind, or by size ("auto"), and the recall@10 that its search depth must reach."""
 
     kind: str = "auto"
-    recall_target: float = 0.95
+    recall_target: float = 0.955
     exact_up_to: int = 50_000
     graph_up_to: int = 2_000_000
-    held_out: int = 256
+    held_out: int = 1_000
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -79,7 +79,7 @@ class Best:
 
     def _floors(self, queries: Rows, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """What a score (Q, N) must reach to be among the k best of those before and these, (Q,)."""
-        floors = self._scores[queries, -1]
+        floors: NDArray[np.float32] = self._scores[queries, -1]
         if scores.shape[1] > self.k and np.isinf(floors).any():
             floors = np.maximum(floors, np.partition(scores, -self.k, axis=1)[:, -self.k])
         return floors

@@ -16,7 +16,7 @@ from pathlib import Path
 from serving.durable import publish_text, sha256_of
 
 _log = logging.getLogger(__name__)
-# Times of change are as coarse as the kernel's tick, at most 10 ms: a younger file may change once more and not show it.
+# Times of change are as coarse as the kernel's tick, at most 10 ms: a younger file may change again and not show it.
 _SETTLED_NS = 50_000_000
 
 

@@ -17,7 +17,7 @@ from serving.collection.base import MappedBase
 from serving.collection.build import candidates_for
 from serving.collection.index_kinds import Selector
 from serving.collection.scoring import TOLERANCE, Best, Found
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.vectors import Vectors
 from serving.collection.view import Reach, View
 
 FEW_ROWS = 5_000  # up to here, comparing all costs less than a filtered search that may have to be widened

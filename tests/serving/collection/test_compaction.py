@@ -77,7 +77,13 @@ def test_bases_of_two_releases_do_not_disturb_each_other(catalogue: Catalogue) -
 
 def test_what_a_killed_compaction_left_is_cleared_away(catalogue: Catalogue) -> None:
     compact(catalogue, RELEASE)
-    left = (".x-1-abc.faiss.partial", ".x-1-abc.rows.npy.partial", "x-1-abc.rows.npy", "y-1.faiss", "y-1.rows.npy")
+    left: tuple[str, ...] = (
+        ".x-1-abc.faiss.partial",
+        ".x-1-abc.rows.npy.partial",
+        "x-1-abc.rows.npy",
+        "y-1.faiss",
+        "y-1.rows.npy",
+    )
     left += (".z-1.f32.partial", "z-1.f32", "z-1.seal.json", ".z-1.seal.json.partial")
     for name in left:
         (catalogue.folder / name).write_bytes(b"half")

@@ -1,0 +1,134 @@
+"""Processes of a collection are killed with SIGKILL while they write, delete and compact: what was acknowledged stays.
+
+    python -m benchmarks.durability [--rounds 200] [--writes 10000]
+
+Two writers and a compactor work at one collection without pause; the parent searches it. A round waits until one of
+them has begun an upsert, a deletion or a compaction, in turn, kills it a random moment later, compares the collection
+with all that was acknowledged until then, and starts it again; the others go on meanwhile. Then a process writes
+`--writes` times and the parent, a process of its own, must find each write by the next search.
+
+Counted are acknowledged writes that are not there (or deletions that are not), batches of which only a part is there,
+writes that a search did not see, and divergences: searches that differ from brute force over SQLite's rows, vectors
+that are not those that were sent, damage that SQLite's own checks find. Prints a last line of JSON, and fails if any
+of these is not 0. Left out: power cuts, as nothing here can pull the plug; commits are synced, and tests cut the log.
+"""
+
+import argparse
+import json
+import logging
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import faiss
+from tqdm import tqdm
+
+from benchmarks.child import ROOT
+from benchmarks.durability_checks import Judge
+from benchmarks.durability_child import RELEASE, items_of, names_of, vectors_of
+from benchmarks.durability_worker import COMMAND, Worker
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CollectionError
+from serving.collection.neighbours import Neighbours
+
+STAGES = ("storing", "deleting", "compacting")
+_LONGEST = {"storing": 0.004, "deleting": 0.003, "compacting": 0.05}  # seconds that a kill waits at most, by stage
+_LASTING = 20  # batches that nobody deletes
+
+
+def kill_rounds(folder: Path, *, rounds: int, seed: int) -> Counter[str]:
+    """So many kills; what was counted."""
+    chance = random.Random(seed)
+    catalogue = _begin(folder)
+    workers = [Worker("write", folder, "a"), Worker("write", folder, "b"), Worker("compact", folder, "c")]
+    judge = Judge(catalogue, workers)
+    try:
+        for number in tqdm(range(rounds), desc="kills", mininterval=5):
+            stage = STAGES[number % len(STAGES)]
+            victim = workers[2] if stage == "compacting" else workers[chance.randrange(2)]
+            victim.wait_for(stage)
+            time.sleep(chance.random() * _LONGEST[stage])
+            victim.kill()
+            judge.counts[f"killed while {stage}"] += 1
+            judge.check(whole=number % 10 == 0 or number == rounds - 1)
+            victim.start()
+    finally:
+        for worker in workers:
+            worker.kill()
+    judge.check(whole=True)
+    judge.counts["acknowledged"] = sum(worker.heard().acknowledged for worker in workers)
+    judge.close()
+    return judge.counts
+
+
+def stale_reads(folder: Path, *, writes: int) -> int:
+    """How many of so many writes through one process the next search through another did not see."""
+    catalogue = Catalogue(folder)
+    neighbours = Neighbours(catalogue, RELEASE)
+    stale = 0
+    command = [*COMMAND, "move", str(folder), "moving", "0"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+        for number in tqdm(range(writes), desc="fresh", mininterval=5):
+            writer.stdin.write("\n")
+            writer.stdin.flush()
+            if json.loads(writer.stdout.readline()) != ["stored", number]:
+                raise CollectionError("the writer ended before it had answered")
+            with catalogue.reading():
+                row = int(neighbours.search(vectors_of("moving", number, 1), 1).rows[0, 0])
+                found = catalogue.items_at([row])[row]
+            stale += (found.id, found.label) != ("moving", str(number))
+        writer.stdin.close()
+    neighbours.close()
+    return stale
+
+
+def _begin(folder: Path) -> Catalogue:
+    catalogue = Catalogue(folder, create=True)
+    for number in range(_LASTING):
+        catalogue.upsert(items_of(names_of("first", number)), vectors_of("first", number), RELEASE)
+    return catalogue
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=200, help="kills (default: %(default)s)")
+    parser.add_argument("--writes", type=int, default=10_000, help="each looked for at once (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
+    options = _arguments(arguments)
+    faiss.omp_set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        counts = kill_rounds(Path(work, "kills"), rounds=options.rounds, seed=options.seed)
+        _begin(Path(work, "fresh")).close()
+        stale = stale_reads(Path(work, "fresh"), writes=options.writes)
+    for name, count in counts.items():
+        print(f"{name:<28}{count:>10,}")
+    print(f"{'stale reads':<28}{stale:>10,} of {options.writes:,}")
+    figures: dict[str, Any] = {
+        "rounds": options.rounds,
+        "acknowledged": counts["acknowledged"],
+        "acknowledged_lost": counts["acknowledged_lost"],
+        "partial_batches": counts["partial_batches"],
+        "stale_reads": stale,
+        "divergences": counts["divergences"],
+    }
+    print(json.dumps(figures))
+    if any(figures[name] for name in ("acknowledged_lost", "partial_batches", "stale_reads", "divergences")):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

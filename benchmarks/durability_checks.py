@@ -1,0 +1,98 @@
+"""Compares a collection with what its writers said, while they go on writing.
+
+What was acknowledged before the collection is read must be there, unless its deletion had been begun by the time that
+it was read; a writer says that it begins before it does.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from benchmarks.durability_child import BATCH, DIM, RELEASE, vectors_of
+from benchmarks.durability_worker import Heard, Worker
+from serving.collection.catalogue import Catalogue
+from serving.collection.neighbours import Neighbours
+from serving.collection.vectors import Rows, Vectors
+from tests.serving.collection.examples import brute_force, unit_vectors
+
+Batch = tuple[str, int]
+_QUERIES = unit_vectors(4, DIM, seed=11)
+_K = 20
+
+
+class Judge:
+    """Counts what is wrong, over all checks."""
+
+    def __init__(self, catalogue: Catalogue, workers: Sequence[Worker]) -> None:
+        self.counts: Counter[str] = Counter(
+            dict.fromkeys(("acknowledged", "acknowledged_lost", "partial_batches", "divergences"), 0)
+        )
+        self._catalogue = catalogue
+        self._writers = [worker for worker in workers if worker.role == "write"]
+        self._lasting = {batch for batch in self._present()[0] if batch[0] not in [one.name for one in self._writers]}
+        self._neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+
+    def check(self, *, whole: bool) -> None:
+        """Compare once; with `whole`, also through an index opened anew, and with SQLite's own checks."""
+        before = {writer.name: writer.heard() for writer in self._writers}
+        with self._catalogue.reading():
+            present, rows, vectors = self._present()
+            self._search(self._neighbours, rows, vectors)
+        after = {writer.name: writer.heard() for writer in self._writers}
+        self.counts["searches compared"] += 2
+        self.counts["partial_batches"] += sum(count != BATCH for count in present.values())
+        self.counts["acknowledged_lost"] += len(self._lasting - present.keys())
+        for name, heard in before.items():
+            self.counts["acknowledged_lost"] += lost(name, heard, after[name], present)
+        if whole:
+            self._check_whole()
+
+    def close(self) -> None:
+        """Let go of the collection."""
+        self._neighbours.close()
+
+    def _check_whole(self) -> None:
+        anew = Neighbours(self._catalogue, RELEASE, few_rows=0)
+        with self._catalogue.reading():
+            _, rows, vectors = self._present()
+            self._search(anew, rows, vectors)
+        self.counts["searches compared"] += 2
+        anew.close()
+        db = self._catalogue._database.connection
+        self.counts["divergences"] += db.execute("PRAGMA integrity_check").get != "ok"
+        self.counts["divergences"] += len(db.execute("PRAGMA foreign_key_check").fetchall())
+
+    def _present(self) -> tuple[dict[Batch, int], Rows, Vectors]:
+        """Which batches are there, with how many items; all rows and vectors of this moment."""
+        rows, vectors = self._catalogue.vectors_at(self._catalogue.census(RELEASE).rows, RELEASE)
+        items = self._catalogue.items_at(rows.tolist())
+        present: Counter[Batch] = Counter()
+        for row, vector in zip(rows.tolist(), vectors, strict=True):
+            writer, number, part = items[row].id.split("-")
+            present[writer, int(number)] += 1
+            self.counts["divergences"] += not np.array_equal(vectors_of(writer, int(number))[int(part)], vector)
+        self.counts["divergences"] += abs(self._catalogue.count() - len(rows))
+        return present, rows, vectors
+
+    def _search(self, neighbours: Neighbours, rows: Rows, vectors: Vectors) -> None:
+        """In full: brute force, to the last bit. As usual: as many as there are, each live and with its exact score."""
+        expected = brute_force(rows, vectors, _QUERIES, _K)
+        found = neighbours.search(_QUERIES, _K, exact=True)
+        same = np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
+        self.counts["divergences"] += not same
+        usual = neighbours.search(_QUERIES, _K)
+        at = np.searchsorted(rows, usual.rows)
+        live = usual.rows.shape == expected.rows.shape and np.array_equal(
+            rows[np.minimum(at, len(rows) - 1)], usual.rows
+        )
+        self.counts["divergences"] += not live
+        if live:
+            exact = np.einsum("qkd,qd->qk", vectors[at].astype(np.float64), _QUERIES.astype(np.float64))
+            self.counts["divergences"] += not np.allclose(usual.scores, exact, atol=1e-6)
+
+
+def lost(writer: str, before: Heard, after: Heard, present: dict[Batch, int]) -> int:
+    """How many acknowledged writes the collection does not have: batches that are not there, deleted ones that are."""
+    there = {number for name, number in present if name == writer}
+    return len(before.stored - after.deleting - there) + len(before.deleted & there)

@@ -1,0 +1,124 @@
+"""Writing to a collection with full durability: upserts a second by batch size, and what searching costs meanwhile.
+
+    python -m benchmarks.ingest --embeddings EMBEDDED [--base 20000] [--seconds 5]
+
+Every batch is one transaction, synced before it counts. Then a collection with a base is searched by this process, one
+query at a time: alone, while another process upserts in batches of 100 as fast as it can, and while it compacts as
+well. Latency includes looking for what was written since. Prints tables and a last line of JSON.
+Left out: embedding, which takes far longer than storing (`benchmarks.serving`), and HTTP.
+"""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import faiss
+import numpy as np
+
+from benchmarks.child import Child
+from benchmarks.embeddings import load_embeddings
+from benchmarks.filled import RELEASE, fill, item
+from benchmarks.turns import in_turn, medians
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import compact
+from serving.collection.errors import CollectionError
+from serving.collection.index_kinds import Plan
+from serving.collection.neighbours import Neighbours
+from serving.collection.vectors import Vectors
+
+BATCHES = (1, 10, 100, 1000)
+
+
+def upserts_per_second(folder: Path, vectors: Vectors, *, batch: int, seconds: float) -> float:
+    """New items in batches for so many seconds; each item's picture is 1,000 bytes, kept."""
+    catalogue = Catalogue(folder, create=True)
+    number, start = catalogue.count(), perf_counter()
+    done = 0
+    while perf_counter() - start < seconds:
+        items = [item(number + done + at, kept=True) for at in range(batch)]
+        catalogue.upsert(items, np.resize(np.roll(vectors, -done, 0)[:batch], (batch, vectors.shape[1])), RELEASE)
+        done += batch
+    return done / (perf_counter() - start)
+
+
+def latencies(neighbours: Neighbours, queries: Vectors, *, seconds: float) -> dict[str, float]:
+    """Milliseconds of one query after the other, and the largest delta met."""
+    taken: list[float] = []
+    delta, start = 0, perf_counter()
+    while perf_counter() - start < seconds:
+        at = len(taken) % len(queries)
+        began = perf_counter()
+        neighbours.search(queries[at : at + 1], 10)
+        taken.append(1e3 * (perf_counter() - began))
+        delta = max(delta, neighbours.sizes.delta)
+    p50, p95, p99 = np.percentile(taken, [50, 95, 99]).round(3).tolist()
+    return {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "searches": len(taken), "largest_delta": delta}
+
+
+def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[str, dict[str, float]]:
+    """Latencies alone, beside a writer, and beside a writer that compacts when it is due."""
+    neighbours = Neighbours(Catalogue(folder), RELEASE)
+    found = {"alone": latencies(neighbours, queries, seconds=seconds)}
+    for name, compacting in (("while writing", False), ("writing and compacting", True)):
+        with Child("benchmarks.ingest_child") as writer:
+            writer.tell({"folder": str(folder), "compact": compacting})
+            writer.hear()
+            found[name] = latencies(neighbours, queries, seconds=seconds)
+            writer.tell({})
+            told = writer.hear()
+            found[name] |= {"upserts_per_s": told["upserts_per_s"], "compactions": told["compactions"]}
+    return found
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
+    parser.add_argument("--base", type=int, default=20_000, help="vectors of the base searched (default: %(default)s)")
+    parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="of it (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each batch size (default: %(default)s)")
+    return parser.parse_args(arguments)
+
+
+def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Everything; returns the last line."""
+    embeddings = load_embeddings(options.embeddings)
+    some = embeddings.stored[: max(BATCHES)]
+
+    def rate(batch: int) -> float:
+        return upserts_per_second(work / f"batch{batch}", some, batch=batch, seconds=options.seconds)
+
+    turns = in_turn({str(batch): (lambda batch=batch: rate(batch)) for batch in BATCHES}, options.rounds)  # type: ignore[misc]
+    rates = {name: round(value, 1) for name, value in medians(turns).items()}
+    for name, value in rates.items():
+        print(f"batches of {name:>5}: {value:>9,.0f} upserts/s")
+    searched = work / "searched"
+    catalogue = fill(searched, [embeddings.stored[: options.base]], count=options.base)
+    compact(catalogue, RELEASE, Plan(kind=options.kind))
+    found = while_ingesting(searched, embeddings.queries, seconds=options.seconds)
+    for name, figures in found.items():
+        print(f"{name:<24}" + ", ".join(f"{key} {value:,}" for key, value in figures.items()))
+    return {"upserts_per_s": rates, "search_ms": found, "dim": some.shape[1], "base": options.base}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
+    options = _arguments(arguments)
+    faiss.omp_set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            figures = run(options, Path(work))
+    except (CollectionError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Search of a collection beside FAISS used bare on the same index, and beside other libraries: recall against rate.
+
+    python -m benchmarks.search --embeddings EMBEDDED [--quick] [--large 1000000] [--work FOLDER]
+
+EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
+Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
+(`benchmarks.embeddings`). Ours searches at the depth that was chosen when its base was built; bare FAISS at many, of
+which the cheapest that reaches recall@10 0.95 is its figure. All in one process, in turn; then a process of its own
+for the time to the first search, and two for what they share. `--work` keeps the collections for the next run.
+Prints tables and a last line of JSON. Left out: HTTP, and what embedding a query takes (`benchmarks.serving`).
+"""
+
+import argparse
+import json
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.embeddings import Embeddings, grown, load_embeddings, nearest
+from benchmarks.filled import RELEASE, fill
+from benchmarks.search_measure import K, Point, cheapest, measure, table
+from benchmarks.search_parties import PEERS, Party, bare_faiss, ours, truth_of
+from benchmarks.search_workers import first_search, two_workers
+from serving.collection.base import open_base
+from serving.collection.base_files import BaseFiles
+from serving.collection.bases import Base
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import compact
+from serving.collection.errors import CollectionError
+from serving.collection.index_kinds import KINDS, Plan
+from serving.collection.neighbours import Neighbours
+from serving.collection.vectors import Vectors
+
+logger = logging.getLogger(__name__)
+RECALL = 0.95
+_PART = 8192
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """One collection to measure: its vectors are `stored` followed by grown ones, `count` in all."""
+
+    folder: Path
+    count: int
+    embeddings: Embeddings
+
+
+def prepare(subject: Subject, kind: str) -> tuple[Catalogue, Base]:
+    """The collection, filled and with a base of the kind; what is there from an earlier run is used."""
+    catalogue = fill(subject.folder, _parts(subject), count=subject.count)
+    base = catalogue.base(RELEASE)
+    if base is None or base.count != subject.count or base.kind != kind:
+        logger.info("building a base of %d vectors", subject.count)
+        compact(catalogue, RELEASE, Plan(kind=kind))
+        base = catalogue.base(RELEASE)
+    assert base is not None
+    logger.info("%s", base)
+    return catalogue, base
+
+
+def compare(subject: Subject, options: argparse.Namespace, *, peers: Sequence[str], work: Path) -> dict[str, Any]:
+    """Ours, bare FAISS and peers on one collection: every point, and the ratios of the cheapest that reach 0.95.
+
+    Peers are for collections of real vectors only, which are in memory.
+    """
+    catalogue, base = prepare(subject, options.kind)
+    mapped = open_base(subject.folder, base)
+    truth = mapped.rows[truth_of(subject.embeddings.queries, _stored(subject.folder, base), K)] - 1
+    parties = [ours(Neighbours(catalogue, RELEASE)), bare_faiss(subject.folder, mapped)]
+    for name in peers:
+        logger.info("building %s", name)
+        parties.append(PEERS[name](subject.embeddings.stored[: subject.count], work))
+    points = measure(parties, subject.embeddings.queries, truth, threads=options.threads, rounds=options.rounds)
+    print(f"{subject.count:,} vectors of {base.dim} numbers, {len(truth)} queries, recall@10 of at least {RECALL}")
+    print(table(points))
+    _print_builds(parties)
+    return {"points": points, "base": base, "ratios": _ratios(points, options.threads)}
+
+
+def _ratios(points: Sequence[Point], threads: Sequence[int]) -> dict[str, float | None]:
+    """Ours by bare FAISS, time a query in batches, by number of threads."""
+    ratios: dict[str, float | None] = {}
+    for count in threads:
+        mine, bare = (cheapest(points, party, count, RECALL) for party in ("ours", "bare faiss"))
+        ratios[str(count)] = round(mine.batch_us / bare.batch_us, 3) if mine is not None and bare is not None else None
+    return ratios
+
+
+def _print_builds(parties: Sequence[Party]) -> None:
+    for party in parties:
+        if party.build_s is not None:
+            size = f", {party.megabytes:,.0f} MB" if party.megabytes is not None else ""
+            print(f"{party.name}: built in {party.build_s:,.1f} s{size}")
+
+
+def _parts(subject: Subject) -> Iterator[Vectors]:
+    real = subject.embeddings.stored
+    if subject.count <= len(real):
+        return (real[at : min(at + _PART, subject.count)] for at in range(0, subject.count, _PART))
+    return grown(real, subject.count, near=nearest(real))
+
+
+def _stored(folder: Path, base: Base) -> Iterator[Vectors]:
+    """The base's vectors, position after position, read in parts: mapped ones are not read ahead."""
+    with BaseFiles(folder / base.file).vectors.open("rb") as file:
+        while len(part := np.fromfile(file, "<f4", _PART * base.dim)):
+            yield part.reshape(-1, base.dim)
+
+
+def memory(folder: Path, base: Base, queries: Vectors) -> dict[str, Any]:
+    """Two workers' memory, and one's beside what the index costs on paper.
+
+    Ours is the index file in full, as if every page of it were in memory, and what a worker took of its own to open
+    and search it. The mapped vectors, of which the kernel keeps what there is room for, are told apart.
+    """
+    held = two_workers(folder, queries)
+    index = BaseFiles(folder / base.file).index.stat().st_size / 2**20
+    paper = KINDS[base.kind].bytes_on_disk(base.count, base.dim) / 2**20
+    (alone,) = held["1"]
+    own = max(0.0, alone["rss_other"] - held["before_mb"])
+    for count in ("1", "2"):
+        for number, one in enumerate(held[count]):
+            figures = ", ".join(f"{name.replace('_', ' ')} {value:,.0f}" for name, value in one.items())
+            print(f"worker {number + 1} of {count}, MB: {figures}")
+    print(f"index file {index:,.0f} MB, on paper {paper:,.0f} MB; a worker's own {own:,.0f} MB")
+    return {"index_mb": index, "paper_mb": paper, "own_mb": own, "vs_paper": round((index + own) / paper, 3), **held}
+
+
+def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+    """Everything; returns the last line."""
+    embeddings = load_embeddings(options.embeddings, queries=options.queries)
+    small = Subject(work / f"c{options.small}", options.small, embeddings)
+    large = Subject(work / f"c{options.large}", options.large, embeddings)
+    found = {
+        one.count: compare(one, options, peers=options.peers if one is small else (), work=work)
+        for one in (small, large)
+    }
+    held = memory(large.folder, found[large.count]["base"], embeddings.queries)
+    seconds = {
+        state: first_search(large.folder, embeddings.queries, cold=state == "cold") for state in ("cold", "warm")
+    }
+    print(f"process start to first search at {large.count:,}: {seconds}")
+    of_small, of_large = found[small.count]["points"], found[large.count]["points"]
+    most = max(options.threads)
+    mine = {
+        count: next(one for one in points if one.party == "ours" and one.threads == most)
+        for count, points in ((small.count, of_small), (large.count, of_large))
+    }
+    slower = round(mine[large.count].batch_us / mine[small.count].batch_us, 3)
+    ratio = found[large.count]["ratios"][str(most)]
+    return {
+        "recall_at_10": round(mine[large.count].recall, 4),
+        "ratios": {
+            "server_vs_bare_faiss": ratio,
+            "memory_vs_paper": held["vs_paper"],
+            "time_1m_vs_50k": slower if (small.count, large.count) == (50_000, 1_000_000) else None,
+        },
+        "first_search_s_1m": round(seconds["cold"], 2) if large.count == 1_000_000 else None,
+        "sizes": [small.count, large.count],
+        "time_large_vs_small": slower,
+        "server_vs_bare_faiss": {str(count): one["ratios"] for count, one in found.items()},
+        "first_search_s": {state: round(value, 2) for state, value in seconds.items()},
+        "memory": held,
+        "points": {str(count): [asdict(point) for point in one["points"]] for count, one in found.items()},
+    }
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
+    parser.add_argument("--work", type=Path, help="keeps the collections there (default: a temporary folder)")
+    parser.add_argument("--small", type=int, default=50_000, help="vectors of the first collection, real ones")
+    parser.add_argument("--large", type=int, default=1_000_000, help="vectors of the second (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=1_000, help="default: %(default)s")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of FAISS (default: 1 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each, medians (default: %(default)s)")
+    parser.add_argument("--kind", choices=("hnsw", "ivf"), default="hnsw", help="of both bases (default: %(default)s)")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS], help="beside FAISS, at the small size")
+    parser.add_argument("--quick", action="store_true", help="10,000 and 40,000 vectors, without Qdrant and Milvus")
+    options = parser.parse_args(arguments)
+    if options.quick:
+        options.small, options.large, options.peers, options.rounds = 10_000, 40_000, ["usearch", "hnswlib"], 3
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command; see the module's docstring."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logger.setLevel(logging.INFO)
+    options = _arguments(arguments)
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            work = options.work if options.work is not None else Path(temporary)
+            work.mkdir(parents=True, exist_ok=True)
+            figures = run(options, work)
+    except (CollectionError, ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""Who takes part in `benchmarks.search`: ours, FAISS used bare on the same index, and other libraries.
+
+Every party is given the same vectors and returns the numbers (Q, k) of those it found, in their order of storing.
+Graphs have 32 links and 40 candidates while building, all alike. Qdrant and Milvus are what their packages run inside
+one process. Left out: measuring (`benchmarks.search_measure`).
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import hnswlib
+import numpy as np
+from usearch.index import Index as UsearchIndex
+
+from serving.collection.base import MappedBase
+from serving.collection.base_files import BaseFiles
+from serving.collection.index_kinds import KINDS
+from serving.collection.neighbours import Neighbours
+from serving.collection.vectors import Rows, Vectors
+
+DEPTHS = (16, 20, 25, 32, 40, 50, 64, 96, 128)
+_LINKS, _BUILD_DEPTH = 32, 40
+_INSERTED = 500
+Search = Callable[[Vectors, int, int, int], Rows]  # queries (Q, D), k, depth, threads -> numbers (Q, k)
+
+
+@dataclass(frozen=True, eq=False)
+class Party:
+    """One that takes part: how it searches, at which depths; what building took, where it was built here."""
+
+    name: str
+    search: Search
+    depths: tuple[int, ...]
+    build_s: float | None = None
+    megabytes: float | None = None
+    batches_only: bool = False
+
+
+def ours(neighbours: Neighbours) -> Party:
+    """The collection's own search, at the depth that its base was built to."""
+    base = neighbours.base
+    assert base is not None
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        faiss.omp_set_num_threads(threads)
+        return neighbours.search(queries, k).rows - 1  # rows count from 1 in the order of storing
+
+    return Party("ours", search, (int(base.facts.get("depth", 1)),), build_s=base.facts["seconds"])
+
+
+def bare_faiss(folder: Path, mapped: MappedBase) -> Party:
+    """The same index file read into memory; what FAISS returns is the answer, with no exact scores and no writes."""
+    index = faiss.read_index(str(BaseFiles(folder / mapped.record.file).index))
+    kind, numbers = KINDS[mapped.record.kind], mapped.rows - 1
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        faiss.omp_set_num_threads(threads)
+        found = kind.search(index, queries, count=k, depth=depth, selector=None)[1]
+        return np.where(found >= 0, numbers[found], -1)
+
+    return Party("bare faiss", search, DEPTHS if kind.name == "hnsw" else (1, 2, 4, 6, 8, 12, 16, 24, 32))
+
+
+def usearch_i8(vectors: Vectors) -> Party:
+    """usearch with 8-bit codes."""
+    began = time.perf_counter()
+    index = UsearchIndex(
+        ndim=vectors.shape[1], metric="cos", dtype="i8", connectivity=_LINKS, expansion_add=_BUILD_DEPTH
+    )
+    index.add(np.arange(len(vectors)), vectors)
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        setattr(index, "expansion_search", depth)  # noqa: B010 - its stub says read-only
+        found = index.search(queries, k, threads=threads)
+        return np.atleast_2d(np.asarray(found.keys)).astype(np.int64)
+
+    took = time.perf_counter() - began
+    return Party("usearch i8", search, DEPTHS, build_s=took, megabytes=index.memory_usage / 2**20)
+
+
+def hnswlib_float(vectors: Vectors) -> Party:
+    """hnswlib, whose vectors are float32."""
+    began = time.perf_counter()
+    index = hnswlib.Index(space="ip", dim=vectors.shape[1])
+    index.init_index(max_elements=len(vectors), ef_construction=_BUILD_DEPTH, M=_LINKS)
+    index.add_items(vectors, np.arange(len(vectors)))
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        index.set_ef(depth)
+        return np.asarray(index.knn_query(queries, k=k, num_threads=threads)[0]).astype(np.int64)
+
+    took = time.perf_counter() - began
+    return Party("hnswlib", search, DEPTHS, build_s=took, megabytes=index.index_file_size() / 2**20)
+
+
+def qdrant_local(vectors: Vectors, folder: Path) -> Party:
+    """Qdrant's local mode: its client's own implementation in NumPy, which compares everything."""
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Distance, QueryRequest, VectorParams
+
+    began = time.perf_counter()
+    client = QdrantClient(path=str(folder / "qdrant"))
+    client.create_collection("vectors", VectorParams(size=vectors.shape[1], distance=Distance.COSINE))
+    client.upload_collection("vectors", vectors=vectors, ids=range(len(vectors)), batch_size=_INSERTED)
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        asked = [QueryRequest(query=query.tolist(), limit=k) for query in queries]
+        found = client.query_batch_points("vectors", requests=asked)
+        return np.array([[point.id for point in one.points] for one in found], np.int64)
+
+    return Party("qdrant local", search, (1,), build_s=time.perf_counter() - began, batches_only=True)
+
+
+def milvus_lite(vectors: Vectors, folder: Path) -> Party:
+    """Milvus in one process: milvus-lite with a graph over 8-bit codes, as ours."""
+    from pymilvus import DataType, MilvusClient
+
+    logging.getLogger("pymilvus").setLevel(logging.ERROR)
+    began = time.perf_counter()
+    client = MilvusClient(str(folder / "milvus.db"))
+    schema = client.create_schema(auto_id=False)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=vectors.shape[1])
+    index = client.prepare_index_params()
+    build = {"M": _LINKS, "efConstruction": _BUILD_DEPTH}
+    index.add_index("vector", index_type="HNSW", metric_type="IP", params=build)
+    client.create_collection("vectors", schema=schema, index_params=index)
+    for start in range(0, len(vectors), _INSERTED):
+        part = vectors[start : start + _INSERTED]
+        client.insert("vectors", [{"id": start + at, "vector": vector} for at, vector in enumerate(part)])
+    client.flush("vectors")
+    client.load_collection("vectors")
+
+    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
+        found = client.search("vectors", list(queries), limit=k, search_params={"params": {"ef": depth}})
+        return np.array([[hit["id"] for hit in one] for one in found], np.int64)
+
+    took = time.perf_counter() - began
+    return Party("milvus-lite", search, (16, 32, 64), build_s=took, batches_only=True)
+
+
+PEERS: dict[str, Callable[[Vectors, Path], Party]] = {
+    "usearch": lambda vectors, folder: usearch_i8(vectors),
+    "hnswlib": lambda vectors, folder: hnswlib_float(vectors),
+    "qdrant": qdrant_local,
+    "milvus": milvus_lite,
+}
+
+
+def truth_of(queries: Vectors, parts: Iterable[Vectors], k: int) -> Rows:
+    """The numbers (Q, k) of the nearest by exact search through all parts, by FAISS's brute force."""
+    scores, numbers, start = np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64), 0
+    for part in parts:
+        near, found = faiss.knn(
+            queries, np.ascontiguousarray(part), min(k, len(part)), metric=faiss.METRIC_INNER_PRODUCT
+        )
+        scores, numbers = np.concatenate([scores, near], axis=1), np.concatenate([numbers, found + start], axis=1)
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, numbers = np.take_along_axis(scores, order, 1), np.take_along_axis(numbers, order, 1)
+        start += len(part)
+    return numbers
