@@ -40,6 +40,9 @@ class Policy:
         return changed >= min(max(self.least, self.share * sizes.base), self.most)
 
 
+DEFAULT_POLICY = Policy()
+
+
 def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, reserve_bytes: int = 64 << 20) -> bool:
     """Build and name a new base for everything written so far, and clear away; False if another process is at it.
 
@@ -57,6 +60,18 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
             catalogue.drop_base(release)
         _clear(catalogue)
     return True
+
+
+def ensure_base(
+    catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, policy: Policy = DEFAULT_POLICY
+) -> None:
+    """Before a collection is served: build a base if it has none and a worker would have to load that much instead.
+
+    Waits for a compaction that another process is at. Raises `CompactionError`.
+    """
+    while catalogue.base(release) is None and policy.due(Sizes(0, 0, len(catalogue.census(release).rows))):
+        if not compact(catalogue, release, plan):
+            wait_for_another(catalogue.folder)
 
 
 def clear(catalogue: Catalogue) -> list[str]:

@@ -1,11 +1,12 @@
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import LOCK_NAME, Policy, clear, compact
+from serving.collection.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
 from serving.collection.errors import CompactionError
 from serving.collection.index_kinds import Plan
 from serving.collection.neighbours import Neighbours
@@ -109,6 +110,29 @@ def test_only_one_process_compacts_at_a_time_and_a_dead_one_is_no_obstacle(catal
         assert catalogue.base(RELEASE) is None
         os.kill(holder.pid, signal.SIGKILL)
     assert compact(catalogue, RELEASE)
+
+
+def test_a_collection_without_a_base_gets_one_before_it_is_served_if_it_is_large(catalogue: Catalogue) -> None:
+    ensure_base(catalogue, RELEASE, policy=Policy(least=151))
+    assert catalogue.base(RELEASE) is None
+    ensure_base(catalogue, RELEASE, policy=Policy(least=150))
+    base = catalogue.base(RELEASE)
+    assert base is not None
+    fill(catalogue, unit_vectors(500), prefix="m")
+    ensure_base(catalogue, RELEASE, policy=Policy(least=150))
+    assert catalogue.base(RELEASE) == base
+
+
+def test_it_waits_for_a_compaction_that_another_process_is_at(catalogue: Catalogue) -> None:
+    with start(HOLDER, catalogue.folder) as holder, ThreadPoolExecutor(1) as pool:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "True\n"
+        made = pool.submit(ensure_base, catalogue, RELEASE, policy=Policy(least=1))
+        with pytest.raises(TimeoutError):
+            made.result(0.2)
+        holder.kill()
+        made.result(60)
+    assert catalogue.base(RELEASE) is not None
 
 
 def test_without_room_nothing_is_begun(catalogue: Catalogue) -> None:
