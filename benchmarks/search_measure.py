@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.search_parties import Party
-from benchmarks.turns import in_turn
+from benchmarks.turns import in_turn, medians
 from serving.collection.vectors import Rows, Vectors
 
 K = 10
@@ -19,7 +19,10 @@ _SINGLES = 200
 
 @dataclass(frozen=True)
 class Point:
-    """One party at one depth: its recall@10, and microseconds a query in batches of 100 and one at a time."""
+    """One party at one depth: its recall@10, and microseconds a query in batches of 100 and one at a time.
+
+    No threads: as many as it takes by itself.
+    """
 
     party: str
     threads: int
@@ -32,24 +35,29 @@ class Point:
 def measure(
     parties: Sequence[Party], queries: Vectors, truth: Rows, *, threads: Sequence[int], rounds: int
 ) -> list[Point]:
-    """Every party at its depths (up to the first that reaches recall 0.99), with so many threads."""
-    points: list[Point] = []
+    """Every party at its depths, up to the first that reaches recall 0.99, with so many threads."""
+    points = [point for party in parties if party.slow for point in _once(party, queries[:BATCH], truth[:BATCH])]
     for count in threads:
-        recalls = {
-            (party.name, depth): (party, recall)
+        settings = [
+            (party, depth, recall)
             for party in parties
+            if not party.slow
             for depth, recall in _recalls(party, queries, truth, threads=count)
+        ]
+        turns = {
+            f"{party.name} {depth}": partial(_batches, party, queries, depth, count) for party, depth, _ in settings
         }
-        batches = in_turn(
-            {
-                f"{name} {depth}": partial(_batches, party, queries, depth, count)
-                for (name, depth), (party, _) in recalls.items()
-            },
-            rounds,
-        )
-        for (name, depth), (party, recall) in recalls.items():
-            single = None if party.batches_only else median(_single(party, queries, depth, count) for _ in range(3))
-            points.append(Point(name, count, depth, recall, median(batches[f"{name} {depth}"]), single))
+        batches = medians(in_turn(turns, rounds))
+        for party, depth, recall in settings:
+            single = median(_single(party, queries, depth, count) for _ in range(3))
+            points.append(Point(party.name, count, depth, recall, batches[f"{party.name} {depth}"], single))
+    return points
+
+
+def _once(party: Party, queries: Vectors, truth: Rows) -> list[Point]:
+    points = []
+    for depth, recall in _recalls(party, queries, truth, threads=0):
+        points.append(Point(party.name, 0, depth, recall, _batches(party, queries, depth, 0), None))
     return points
 
 

@@ -37,7 +37,7 @@ class Party:
     depths: tuple[int, ...]
     build_s: float | None = None
     megabytes: float | None = None
-    batches_only: bool = False
+    slow: bool = False  # asked one batch, once, with the threads that it takes
 
 
 def ours(neighbours: Neighbours) -> Party:
@@ -97,13 +97,13 @@ def hnswlib_float(vectors: Vectors) -> Party:
     return Party("hnswlib", search, DEPTHS, build_s=took, megabytes=index.index_file_size() / 2**20)
 
 
-def qdrant_local(vectors: Vectors, folder: Path) -> Party:
+def qdrant_local(vectors: Vectors) -> Party:
     """Qdrant's local mode: its client's own implementation in NumPy, which compares everything."""
     from qdrant_client import QdrantClient
     from qdrant_client.models import Distance, QueryRequest, VectorParams
 
     began = time.perf_counter()
-    client = QdrantClient(path=str(folder / "qdrant"))
+    client = QdrantClient(":memory:")  # on disk it syncs once a point
     client.create_collection("vectors", VectorParams(size=vectors.shape[1], distance=Distance.COSINE))
     client.upload_collection("vectors", vectors=vectors, ids=range(len(vectors)), batch_size=_INSERTED)
 
@@ -112,7 +112,7 @@ def qdrant_local(vectors: Vectors, folder: Path) -> Party:
         found = client.query_batch_points("vectors", requests=asked)
         return np.array([[point.id for point in one.points] for one in found], np.int64)
 
-    return Party("qdrant local", search, (1,), build_s=time.perf_counter() - began, batches_only=True)
+    return Party("qdrant local", search, (1,), build_s=time.perf_counter() - began, slow=True)
 
 
 def milvus_lite(vectors: Vectors, folder: Path) -> Party:
@@ -140,13 +140,13 @@ def milvus_lite(vectors: Vectors, folder: Path) -> Party:
         return np.array([[hit["id"] for hit in one] for one in found], np.int64)
 
     took = time.perf_counter() - began
-    return Party("milvus-lite", search, (16, 32, 64), build_s=took, batches_only=True)
+    return Party("milvus-lite", search, (16, 32, 64), build_s=took, slow=True)
 
 
 PEERS: dict[str, Callable[[Vectors, Path], Party]] = {
     "usearch": lambda vectors, folder: usearch_i8(vectors),
     "hnswlib": lambda vectors, folder: hnswlib_float(vectors),
-    "qdrant": qdrant_local,
+    "qdrant": lambda vectors, folder: qdrant_local(vectors),
     "milvus": milvus_lite,
 }
 
