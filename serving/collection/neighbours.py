@@ -99,7 +99,20 @@ class Neighbours:
             self._view.apply(self._catalogue.changes_since(self._release, self._view.seq))
         except ChangesForgotten:  # asleep for two compactions: only the base that the catalogue names knows
             named = self._catalogue.base(self._release)
-            self._take_over(open_base(self._catalogue.folder, named) if named is not None else None)
+            self._take_over(self._open(named) if named is not None else None)
+
+    def _open(self, named: Base) -> MappedBase | None:
+        """The base; None if it was replaced and removed since the moment that this thread reads.
+
+        What is read is then in SQLite only, and loaded from there. That takes two compactions within one block of
+        reading, and only small collections are compacted that fast.
+        """
+        try:
+            return open_base(self._catalogue.folder, named)
+        except IndexUnusable:
+            if self._opener.submit(self._catalogue.base, self._release).result() == named:  # as of now
+                raise
+            return None
 
     def _change_base(self, *, wait: bool) -> None:
         named = self._catalogue.base(self._release)

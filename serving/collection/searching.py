@@ -42,10 +42,13 @@ class Hunt:
 
     @property
     def depth(self) -> int:
-        """Where to begin: a graph walks past rows that it may not return, and so has to look that much deeper."""
+        """Where to begin: a graph walks past rows that it may not return, and so has to look that much deeper.
+
+        More than that, as such rows lie together: where half may not be returned, most of a neighbourhood may not.
+        """
         least = self.base.kind.depth_for(candidates_for(self.wanted))
         share = self.reach.in_base / len(self.base)
-        return min(int(max(self.base.depth, least) / share), self.base.deepest)
+        return min(int(max(self.base.depth, least) * (3 - 2 * share) / share), self.base.deepest)
 
 
 def search_view(view: View, queries: Vectors, k: int, *, reach: Reach, few: int | None) -> Found:

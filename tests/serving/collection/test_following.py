@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,33 @@ from tests.serving.collection.examples import (
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
     return Catalogue(tmp_path, create=True)
+
+
+def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has(catalogue: Catalogue) -> None:
+    """Asleep for two compactions, then two more while it reads: the base of its moment is gone."""
+    fill(catalogue, unit_vectors(150))
+    compact(catalogue, RELEASE)
+    neighbours = Neighbours(catalogue, RELEASE)
+
+    def compact_twice(prefix: str) -> None:
+        other = Catalogue(catalogue.folder)
+        for turn in range(2):
+            fill(other, unit_vectors(5, seed=turn), prefix=f"{prefix}{turn}-")
+            other.delete([f"{prefix}{turn}-1"])
+            assert compact(other, RELEASE)
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(compact_twice, "before").result()
+        with catalogue.reading():
+            expected = brute_force(*stored(catalogue), QUERIES, 10)
+            named = catalogue.base(RELEASE)
+            assert named is not None
+            pool.submit(compact_twice, "after").result()
+            assert not (catalogue.folder / named.file).exists()
+            assert_same(neighbours.search(QUERIES, 10), expected)
+        neighbours.refresh(wait=True)
+        assert neighbours.base == catalogue.base(RELEASE)
+        assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
 
 def test_two_workers_see_each_others_writes(catalogue: Catalogue) -> None:
