@@ -26,7 +26,7 @@ def is_whole(files: Sequence[Path], digests: Sequence[str], *, seal: Path) -> bo
         return True
     settled = True
     before = _states(files, digests)
-    for path, digest in zip(files, digests, strict=True):
+    for path, digest in reversed([*zip(files, digests, strict=True)]):  # the largest first: the others age meanwhile
         settled &= time.time_ns() - path.stat().st_ctime_ns > _SETTLED_NS
         if sha256_of(path) != digest:
             return False
