@@ -4,8 +4,9 @@
 
 EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
-(`benchmarks.embeddings`). Ours searches at the depth that was chosen when its base was built; bare FAISS at many, of
-which the cheapest that reaches recall@10 0.95 is its figure. All in one process, in turn; then a process of its own
+(`benchmarks.embeddings`). Everyone searches at many depths, of
+which the cheapest that reaches recall@10 0.95 is their figure; what the depth that was chosen when the base was built
+reaches is told apart: it was measured with held-out vectors, and queries may be less like them. All in one process, in turn; then a process of its own
 for the time to the first search, and two for what they share. `--work` keeps the collections for the next run.
 Prints tables and a last line of JSON. Left out: HTTP, and what embedding a query takes (`benchmarks.serving`).
 """
@@ -80,7 +81,10 @@ def compare(subject: Subject, options: argparse.Namespace, *, peers: Sequence[st
     print(f"{subject.count:,} vectors of {base.dim} numbers, {len(truth)} queries, recall@10 of at least {RECALL}")
     print(table(points))
     _print_builds(parties)
-    return {"points": points, "base": base, "ratios": _ratios(points, options.threads)}
+    depth = int(base.facts["depth"])
+    as_built = next((one.recall for one in points if one.party == "ours" and one.depth >= depth), None)
+    print(f"built to depth {depth}: {base.recall:.4f} of held-out vectors, {as_built} of the queries")
+    return {"points": points, "base": base, "ratios": _ratios(points, options.threads), "as_built": as_built}
 
 
 def _ratios(points: Sequence[Point], threads: Sequence[int]) -> dict[str, float | None]:
@@ -149,13 +153,16 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     of_small, of_large = found[small.count]["points"], found[large.count]["points"]
     most = max(options.threads)
     mine = {
-        count: next(one for one in points if one.party == "ours" and one.threads == most)
+        count: cheapest(points, "ours", most, RECALL)
         for count, points in ((small.count, of_small), (large.count, of_large))
     }
-    slower = round(mine[large.count].batch_us / mine[small.count].batch_us, 3)
+    small_point, large_point = mine[small.count], mine[large.count]
+    if small_point is None or large_point is None:
+        raise ValueError(f"no depth that was tried reaches recall@10 {RECALL}")
+    slower = round(large_point.batch_us / small_point.batch_us, 3)
     ratio = found[large.count]["ratios"][str(most)]
     return {
-        "recall_at_10": round(mine[large.count].recall, 4),
+        "recall_at_10": round(large_point.recall, 4),
         "ratios": {
             "server_vs_bare_faiss": ratio,
             "memory_vs_paper": held["vs_paper"],
@@ -163,6 +170,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         },
         "first_search_s_1m": round(seconds["cold"], 2) if large.count == 1_000_000 else None,
         "sizes": [small.count, large.count],
+        "recall_at_built_depth": {str(count): one["as_built"] for count, one in found.items()},
         "time_large_vs_small": slower,
         "server_vs_bare_faiss": {str(count): one["ratios"] for count, one in found.items()},
         "first_search_s": {state: round(value, 2) for state, value in seconds.items()},

@@ -22,7 +22,8 @@ from serving.collection.index_kinds import KINDS
 from serving.collection.neighbours import Neighbours
 from serving.collection.vectors import Rows, Vectors
 
-DEPTHS = (16, 20, 25, 32, 40, 50, 64, 96, 128)
+DEPTHS = (16, 20, 25, 32, 40, 50, 64, 80, 96, 112, 128, 160, 200)
+_CELLS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
 _LINKS, _BUILD_DEPTH = 32, 40
 _INSERTED = 500
 Search = Callable[[Vectors, int, int, int], Rows]  # queries (Q, D), k, depth, threads -> numbers (Q, k)
@@ -40,16 +41,21 @@ class Party:
     slow: bool = False  # asked one batch, once, with the threads that it takes
 
 
+def depths_of(kind: str) -> tuple[int, ...]:
+    """The depths to search an index of this kind at."""
+    return DEPTHS if kind == "hnsw" else _CELLS
+
+
 def ours(neighbours: Neighbours) -> Party:
-    """The collection's own search, at the depth that its base was built to."""
+    """The collection's own search; its base was built to one of the depths."""
     base = neighbours.base
     assert base is not None
 
     def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
         faiss.omp_set_num_threads(threads)
-        return neighbours.search(queries, k).rows - 1  # rows count from 1 in the order of storing
+        return neighbours.search(queries, k, depth=depth).rows - 1  # rows count from 1 in the order of storing
 
-    return Party("ours", search, (int(base.facts.get("depth", 1)),), build_s=base.facts["seconds"])
+    return Party("ours", search, depths_of(base.kind), build_s=base.facts["seconds"])
 
 
 def bare_faiss(folder: Path, mapped: MappedBase) -> Party:
@@ -62,7 +68,7 @@ def bare_faiss(folder: Path, mapped: MappedBase) -> Party:
         found = kind.search(index, queries, count=k, depth=depth, selector=None)[1]
         return np.where(found >= 0, numbers[found], -1)
 
-    return Party("bare faiss", search, DEPTHS if kind.name == "hnsw" else (1, 2, 4, 6, 8, 12, 16, 24, 32))
+    return Party("bare faiss", search, depths_of(kind.name))
 
 
 def usearch_i8(vectors: Vectors) -> Party:

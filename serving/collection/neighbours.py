@@ -68,20 +68,25 @@ class Neighbours:
             if now.seq != self._view.seq:
                 self._catch_up()
 
-    def search(self, queries: Vectors, k: int, *, rows: Rows | None = None, exact: bool = False) -> Found:
+    def search(
+        self, queries: Vectors, k: int, *, rows: Rows | None = None, exact: bool = False, depth: int | None = None
+    ) -> Found:
         """The `k` rows of highest cosine similarity to each query (Q, D), unit norm; fewer where there are fewer.
 
         `rows` are the only ones allowed, in any order; `exact` compares every vector, however long that takes.
+        `depth` is how deep an approximate base is searched, where queries are less like what is stored than those
+        that its recall was measured with (efSearch of a graph, nprobe of cells; default: as it was built to).
         For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
         """
-        if k < 1:
-            raise ValueError(f"k is {k}; it must be at least 1")
+        for name, value in (("k", k), ("depth", depth)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1")
         with self._lock, self._catalogue.reading():
             self.refresh()
             view = self._view
             _check_queries(queries, view.dim)
             few = None if exact and view.base is not None and view.base.kind.approximate else self._few_rows
-            return search_view(view, queries, k, reach=view.reach(rows), few=few)
+            return search_view(view, queries, k, reach=view.reach(rows), few=few, depth=depth)
 
     def close(self) -> None:
         """Let go of the base, so that it may be removed."""

@@ -32,6 +32,7 @@ class Hunt:
     base: MappedBase
     reach: Reach
     wanted: int
+    least_depth: int
 
     @property
     def selector(self) -> Selector | None:
@@ -48,21 +49,23 @@ class Hunt:
         """
         least = self.base.kind.depth_for(candidates_for(self.wanted))
         share = self.reach.in_base / len(self.base)
-        return min(int(max(self.base.depth, least) * (3 - 2 * share) / share), self.base.deepest)
+        return min(int(max(self.least_depth, least) * (3 - 2 * share) / share), self.base.deepest)
 
 
-def search_view(view: View, queries: Vectors, k: int, *, reach: Reach, few: int | None) -> Found:
+def search_view(
+    view: View, queries: Vectors, k: int, *, reach: Reach, few: int | None, depth: int | None = None
+) -> Found:
     """The `k` best within `reach` for each query (Q, D).
 
     A filter's rows are compared in full if there are up to `few`, and so is an approximate base of that size; None:
-    whatever the size.
+    whatever the size. `depth` is the search depth where it is not to be the one that the base was built to.
     """
     best = Best(queries, min(k, len(reach)))
     if best.k == 0 or not len(queries):
         return Found(np.empty((len(queries), best.k), np.float32), np.empty((len(queries), best.k), np.int64))
     wanted = min(best.k, reach.in_base)
     if view.base is not None and wanted:
-        hunt = Hunt(view.base, reach, wanted)
+        hunt = Hunt(view.base, reach, wanted, depth if depth is not None else view.base.depth)
         plain = reach.chosen is None and not view.base.kind.approximate
         if not plain and (few is None or reach.in_base <= max(few, wanted)):
             _compare_all(hunt, best, range(len(queries)))

@@ -130,6 +130,17 @@ def test_scores_that_differ_only_by_the_order_of_summing_are_equal(catalogue: Ca
         assert neighbours.search(query, 5, rows=rows).rows.tolist() == [[*expected]]
 
 
+@pytest.mark.parametrize("kind", APPROXIMATE)
+def test_a_search_that_is_told_to_go_deeper_finds_more(catalogue: Catalogue, kind: str) -> None:
+    fill(catalogue, unit_vectors(1500))
+    compact(catalogue, RELEASE, Plan(kind=kind, recall_target=0.1))
+    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    expected = brute_force(*stored(catalogue), QUERIES, 10)
+    as_built, deep = (neighbours.search(QUERIES, 10, depth=depth) for depth in (None, 400))
+    assert np.isin(as_built.rows, expected.rows).mean() < np.isin(deep.rows, expected.rows).mean()
+    assert_same(deep, expected)
+
+
 def test_a_shallow_search_that_goes_short_is_completed(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(400))
     compact(catalogue, RELEASE, Plan(kind="ivf", recall_target=0.1))
@@ -156,6 +167,8 @@ def test_a_search_that_means_nothing_is_refused(catalogue: Catalogue) -> None:
     neighbours = Neighbours(catalogue, RELEASE)
     with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
         neighbours.search(QUERIES, 0)
+    with pytest.raises(ValueError, match="depth is 0; it must be at least 1"):
+        neighbours.search(QUERIES, 1, depth=0)
     with pytest.raises(ValueError, match=r"queries have the shape \(2, 8\); it must be \(Q, 16\)"):
         neighbours.search(unit_vectors(2, 8), 1)
     with pytest.raises(ValueError, match="a query has norm nan; it must be 1"):
