@@ -4,11 +4,10 @@
 
 EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
-(`benchmarks.embeddings`). Everyone searches at many
-depths, of which the cheapest that reaches recall@10 0.95 is their figure; what the depth that was chosen when the base
-was built reaches is told apart: it was measured with held-out vectors, and queries may be less like them. All in one
-process, in turn; then a process of its own for the time to the first search, and two for what they share.
-`--work` keeps the collections for the next run.
+(`benchmarks.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is their
+figure; what the depth that was chosen when the base was built reaches is told apart: it was measured with held-out
+vectors, and queries may be less like them. All in one process, in turn; then a process of its own for the time to the
+first search, and two for what they share. `--work` keeps the collections for the next run.
 Prints tables and a last line of JSON. Left out: HTTP, and what embedding a query takes (`benchmarks.serving`).
 """
 
