@@ -179,6 +179,9 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     }
 
 
+_PEERS = [name for name in PEERS if name != "milvus"]  # which is none of the requirements
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
@@ -189,11 +192,11 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of FAISS (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each, medians (default: %(default)s)")
     parser.add_argument("--kind", choices=("hnsw", "ivf"), default="hnsw", help="of both bases (default: %(default)s)")
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=[*PEERS], help="beside FAISS, at the small size")
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=_PEERS, help="beside FAISS, at the small size")
     parser.add_argument("--quick", action="store_true", help="10,000 and 40,000 vectors, without Qdrant and Milvus")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.small, options.large, options.peers, options.rounds = 10_000, 40_000, ["usearch", "hnswlib"], 3
+        options.small, options.large, options.peers, options.rounds = 10_000, 40_000, ["usearch"], 3
     return options
 
 

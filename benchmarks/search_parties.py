@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
-import hnswlib
 import numpy as np
 from usearch.index import Index as UsearchIndex
 
@@ -88,21 +87,6 @@ def usearch_i8(vectors: Vectors) -> Party:
     return Party("usearch i8", search, DEPTHS, build_s=took, megabytes=index.memory_usage / 2**20)
 
 
-def hnswlib_float(vectors: Vectors) -> Party:
-    """hnswlib, whose vectors are float32."""
-    began = time.perf_counter()
-    index = hnswlib.Index(space="ip", dim=vectors.shape[1])
-    index.init_index(max_elements=len(vectors), ef_construction=_BUILD_DEPTH, M=_LINKS)
-    index.add_items(vectors, np.arange(len(vectors)))
-
-    def search(queries: Vectors, k: int, depth: int, threads: int) -> Rows:
-        index.set_ef(depth)
-        return np.asarray(index.knn_query(queries, k=k, num_threads=threads)[0]).astype(np.int64)
-
-    took = time.perf_counter() - began
-    return Party("hnswlib", search, DEPTHS, build_s=took, megabytes=index.index_file_size() / 2**20)
-
-
 def qdrant_local(vectors: Vectors) -> Party:
     """Qdrant's local mode: its client's own implementation in NumPy, which compares everything."""
     from qdrant_client import QdrantClient
@@ -122,7 +106,7 @@ def qdrant_local(vectors: Vectors) -> Party:
 
 
 def milvus_lite(vectors: Vectors, folder: Path) -> Party:
-    """Milvus in one process: milvus-lite with a graph over 8-bit codes, as ours."""
+    """Milvus in one process, for who installs it (`pip install pymilvus milvus-lite`)."""
     from pymilvus import DataType, MilvusClient
 
     logging.getLogger("pymilvus").setLevel(logging.ERROR)
@@ -151,7 +135,6 @@ def milvus_lite(vectors: Vectors, folder: Path) -> Party:
 
 PEERS: dict[str, Callable[[Vectors, Path], Party]] = {
     "usearch": lambda vectors, folder: usearch_i8(vectors),
-    "hnswlib": lambda vectors, folder: hnswlib_float(vectors),
     "qdrant": lambda vectors, folder: qdrant_local(vectors),
     "milvus": milvus_lite,
 }

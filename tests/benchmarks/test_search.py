@@ -22,14 +22,14 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_path: Path) -> None:
     few = ("--small", "1000", "--large", "3000", "--rounds", "1", "--queries", "50", "--threads", "1")
-    peers = ("--peers", "usearch", "hnswlib", "qdrant")
+    peers = ("--peers", "usearch", "qdrant")
     done = run("search", "--embeddings", str(embedded), "--work", str(tmp_path), *few, *peers)
     figures = last_line(done)
     assert figures["recall_at_10"] >= 0.9
     assert figures["sizes"] == [1000, 3000]
     assert figures["first_search_s_1m"] is None  # it was not a million
     assert {point["party"] for point in figures["points"]["1000"]} == {
-        *("ours", "bare faiss", "usearch i8", "hnswlib", "qdrant local")
+        *("ours", "bare faiss", "usearch i8", "qdrant local")
     }
     one, two = figures["memory"]["1"], figures["memory"]["2"]
     assert (len(one), len(two)) == (1, 2)
