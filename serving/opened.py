@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact, wait_for_another
+from serving.collection.compaction import compact, ensure_base, wait_for_another
 from serving.collection.errors import IndexUnusable
 from serving.collection.neighbours import Neighbours
 
 _LOG = logging.getLogger(__name__)
+
+_ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # without a base, everything is compared
 
 
 class OpenCollection:
@@ -52,7 +54,7 @@ class OpenCollection:
         """What the catalogue holds, and of the index that this worker searches; for use inside `turn`."""
         self.neighbours.refresh()
         stats, sizes, base = self.catalogue.stats(), self.neighbours.sizes, self.neighbours.base
-        index = {"kind": base.kind, "recall_at_10": base.recall, **base.facts} if base is not None else {}
+        index = _ALL_IN_DELTA if base is None else {"kind": base.kind, "recall_at_10": base.recall, **base.facts}
         return {
             "items": stats.items,
             "embedded": sizes.live,
@@ -70,6 +72,7 @@ def open_neighbours(catalogue: Catalogue, release: str) -> Neighbours:
 
     Raises `CompactionError` where that is not possible.
     """
+    ensure_base(catalogue, release)
     try:
         return Neighbours(catalogue, release)
     except IndexUnusable as error:
