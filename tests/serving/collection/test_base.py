@@ -1,6 +1,8 @@
 import os
 import resource
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import faiss
@@ -105,19 +107,21 @@ def test_another_process_keeps_it_too_until_it_dies(tmp_path: Path) -> None:
     assert remove_base(tmp_path / record.file)
 
 
-@pytest.fixture
-def small_files() -> object:
-    """No file of this process may grow beyond 8 kB."""
+@contextmanager
+def small_files() -> Iterator[None]:
+    """No file of this process may grow beyond 8 kB; not even the one that pytest may be writing to, so be quick."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_full_disk_leaves_nothing_behind_and_is_told(tmp_path: Path) -> None:
-    with pytest.raises(CompactionError, match=r"one\.faiss could not be written whole: is the disk full\?"):
+    told = r"one\.faiss could not be written whole: is the disk full\?"
+    with small_files(), pytest.raises(CompactionError, match=told):
         published(tmp_path)
     assert list(tmp_path.iterdir()) == []
