@@ -263,6 +263,7 @@ def test_workers_killed_while_they_write_lose_nothing_that_was_acknowledged(
 ) -> None:
     acknowledged: set[str] = set()
     workers: set[int] = set()
+    killed: set[int] = set()
 
     def write(number: int) -> None:
         names = [f"w{number}-{part}" for part in range(3)]
@@ -273,12 +274,17 @@ def test_workers_killed_while_they_write_lose_nothing_that_was_acknowledged(
             acknowledged.update(names)
             workers.add(int(reply.headers[WORKER_HEADER]))
 
+    def kill_one() -> None:
+        for worker in sorted(workers - killed)[:1]:
+            os.kill(worker, signal.SIGKILL)
+            killed.add(worker)
+
     with ThreadPoolExecutor(4) as pool:
         for number in range(120):
             pool.submit(write, number)
             if number in (40, 80):
-                pool.submit(lambda: os.kill(max(workers), signal.SIGKILL) if workers else None).result()
-                workers.clear()
+                pool.submit(kill_one).result()
+    assert killed
     assert len(acknowledged) > 60
     stored = {item.id for item in Catalogue(folder).list_items(limit=10_000).items}
     assert acknowledged <= stored
