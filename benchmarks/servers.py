@@ -3,8 +3,6 @@
 Ours is TorchServe by `serving.launch`; LitServe and the plain torch server are this folder's commands.
 """
 
-import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,11 +18,10 @@ import psutil
 from benchmarks.child import ROOT
 from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect
 from benchmarks.subjects import Subject
-from serving.launch import Server
+from serving.launch import Server, end_group
 from serving.settings import HOST, LaunchError, Settings, free_port
 
 _READY_SECONDS = 180.0
-_STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1
 
 
@@ -81,7 +78,7 @@ def _peer(module: str, arguments: Sequence[str], *, ready: str) -> Iterator[tupl
             _wait_until_ready(process, f"http://{HOST}:{port}{ready}", log=Path(log.name))
             yield port, process.pid
         finally:
-            _end_group(process)
+            end_group(process)
 
 
 def _wait_until_ready(process: subprocess.Popen[bytes], address: str, *, log: Path) -> None:
@@ -100,19 +97,6 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str, *, log: Pa
 
 def _last_words(log: Path) -> str:
     return "; the end of its log:\n  " + "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
-
-
-def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask every process of the group to end, and make them."""
-    asked = time.monotonic()
-    while time.monotonic() - asked < 2 * _STOP_SECONDS:
-        process.poll()
-        try:
-            os.killpg(process.pid, signal.SIGTERM if time.monotonic() - asked < _STOP_SECONDS else signal.SIGKILL)
-        except ProcessLookupError:
-            break
-        time.sleep(_POLL_SECONDS)
-    process.wait(_STOP_SECONDS)
 
 
 def _children() -> set[int]:

@@ -88,7 +88,7 @@ class Server:
     def stop(self) -> None:
         """Stop TorchServe and its workers; harmless if it is not running."""
         if self._process is not None:
-            _end_group(self._process)
+            end_group(self._process)
             self._process = None
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -157,7 +157,7 @@ def exit_on_signals() -> None:
         signal.signal(sign, lambda number, _: sys.exit(128 + number))
 
 
-def _end_group(process: subprocess.Popen[bytes]) -> None:
+def end_group(process: subprocess.Popen[bytes]) -> None:
     """Ask the whole process group to end, and make it; TorchServe's launcher ends before its Java does."""
     deadline = time.monotonic() + _STOP_SECONDS
     sign = signal.SIGTERM
