@@ -16,20 +16,11 @@ from export.real_images import RealImages, choose_images
 from serving.manifest import FORMATS
 from serving.runtime import open_runtime, run_in_passes
 from tests.conftest import Chain
-from training.checkpoint import load_encoder
-from training.probe import load_probe
 
 
 @pytest.fixture(scope="module")
 def images(chain: Chain) -> RealImages:
     return choose_images(chain.data)
-
-
-@pytest.fixture(scope="module")
-def graph(chain: Chain) -> ServingGraph:
-    encoder, _, mean, std, _ = load_encoder(chain.ingredients.checkpoint)
-    assert chain.ingredients.probe is not None
-    return ServingGraph(encoder, mean=mean, std=std, probe=load_probe(chain.ingredients.probe))
 
 
 @pytest.fixture(scope="module")

@@ -18,17 +18,8 @@ from export.torchscript import write_torchscript
 from serving.manifest import FORMATS, Release
 from serving.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
-from training.checkpoint import load_encoder
-from training.probe import load_probe
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="module")
-def graph(chain: Chain) -> ServingGraph:
-    encoder, _, mean, std, _ = load_encoder(chain.ingredients.checkpoint)
-    assert chain.ingredients.probe is not None
-    return ServingGraph(encoder, mean=mean, std=std, probe=load_probe(chain.ingredients.probe))
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import apsw
 import numpy as np
 import pytest
@@ -10,11 +8,6 @@ from serving.collection.filter_parser import parse_filter
 from serving.collection.items import Item, Source
 from serving.collection.writes import Delete, Deleted, Upsert, Upserted
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path, create=True)
 
 
 def ids(catalogue: Catalogue) -> list[str]:

@@ -1,5 +1,4 @@
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,11 +9,6 @@ from serving.collection.errors import ChangesForgotten, FilterError
 from serving.collection.filter_parser import parse_filter
 from serving.collection.items import Item, Source
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path, create=True)
 
 
 def test_pages_list_every_item_that_stays_once_whatever_is_written_meanwhile(catalogue: Catalogue) -> None:

@@ -1,5 +1,4 @@
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -21,11 +20,6 @@ from tests.serving.collection.examples import (
     stored,
     unit_vectors,
 )
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path, create=True)
 
 
 def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has(catalogue: Catalogue) -> None:

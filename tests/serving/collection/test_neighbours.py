@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -23,11 +21,6 @@ from tests.serving.collection.examples import (
 
 APPROXIMATE = ("hnsw", "ivf")
 KINDS = ("exact", *APPROXIMATE)
-
-
-@pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path, create=True)
 
 
 def test_without_a_base_everything_is_delta(catalogue: Catalogue) -> None:
