@@ -5,7 +5,6 @@ probe, logits (N, C). torch is imported only if a TorchScript file is asked for.
 Left out: decoding images (`serving.images`), and choosing and verifying a release (`serving.manifest`).
 """
 
-import logging
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -18,7 +17,6 @@ from serving.machine import cuda_devices, usable_cores
 __all__ = ["Device", "Outputs", "Runtime", "images_of_pass", "open_runtime", "run_in_passes"]
 
 Device = Literal["auto", "cpu", "cuda"]
-_LOG = logging.getLogger(__name__)
 _WIDEST = 8  # threads: one image is not enough work for more
 _LARGEST_PASS = 64  # images in one forward pass: bounds memory, and is past where speed per image levels off
 _CPU_PASS = 32  # the same where a CPU runs it: small images are not faster beyond
@@ -50,9 +48,7 @@ def open_runtime(
     cuda = cuda_devices() > gpu if device == "auto" else device == "cuda"
     cores = usable_cores()
     place = Place(gpu if cuda else None, threads or cores, min(cores, _WIDEST), lock)
-    runtime = _open(path, place)
-    _LOG.info("%s runs in %s", path.name, runtime.name)
-    return runtime
+    return _open(path, place)
 
 
 def images_of_pass(size: int, *, gpu: bool = False) -> int:
