@@ -34,13 +34,15 @@ _CHOOSING = Scenario(64)
 class Contest:
     """One run of the benchmark, that began at `began` (monotonic seconds).
 
-    `chosen` has the settings that were found by measuring, `cosines` the least one of each server.
+    `workers` and `cache_mb` are our server's. `chosen` has the settings that were found by measuring, `cosines` the least
+    one of each server.
     """
 
     subjects: dict[int, Subject]
     plan: Plan
     parties: Sequence[Party]
     workers: int
+    cache_mb: int = 0
     began: float = field(default_factory=time.monotonic)
     chosen: dict[str, Any] = field(default_factory=dict)
     cosines: dict[str, float] = field(default_factory=dict)
@@ -108,7 +110,7 @@ class Contest:
 
     def _start(self, party: Party, subject: Subject) -> AbstractContextManager[Running]:
         starts: dict[Party, Callable[[], AbstractContextManager[Running]]] = {
-            "ours": lambda: servers.ours(subject, workers=self.workers),
+            "ours": lambda: servers.ours(subject, workers=self.workers, cache_mb=self.cache_mb),
             "litserve": lambda: servers.litserve(subject, workers=self._best_litserve(subject)),
             "torch": lambda: servers.plain_torch(subject),
         }

@@ -18,6 +18,7 @@ import psutil
 from benchmarks.child import ROOT
 from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect
 from benchmarks.subjects import Subject
+from serving.choice import Form
 from serving.launch import Server, end_group
 from serving.settings import HOST, LaunchError, Settings, free_port
 
@@ -35,10 +36,10 @@ class Running:
 
 
 @contextmanager
-def ours(subject: Subject, *, workers: int) -> Iterator[Running]:
-    """TorchServe on the subject's archive, with our settings as they are."""
-    form = subject.form
-    settings = Settings(subject.archive, port=0, workers=workers, form=form)  # type: ignore[arg-type]
+def ours(subject: Subject, *, workers: int, cache_mb: int = 0) -> Iterator[Running]:
+    """TorchServe on the subject's archive, with our settings as they are but for these."""
+    form: Form = subject.form  # type: ignore[assignment]
+    settings = Settings(subject.archive, port=0, workers=workers, form=form, cache_mb=cache_mb)
     before = _children()
     with Server(settings) as server:
         (pid,) = _children() - before

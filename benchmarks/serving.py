@@ -58,7 +58,8 @@ def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         for note in subject.notes:
             logger.warning("%d px: %s", subject.size, note)
     limits = _generator_limits([*subjects.values()], seconds=min(2.0, options.plan.seconds))
-    contest = Contest(subjects, options.plan, options.only, workers=options.workers, began=began)
+    ours = {"workers": options.workers, "cache_mb": options.cache_mb}
+    contest = Contest(subjects, options.plan, options.only, **ours, began=began)
     rows = median_rows(contest.run())
     figures = _figures(contest, rows)
     print(table(rows))
@@ -70,7 +71,7 @@ def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "least_cosine": {name: round(cosine, 6) for name, cosine in contest.cosines.items()},
         "generator": [asdict(limit) for limit in limits],
         "subjects": [_facts(subject) for subject in subjects.values()],
-        "plan": asdict(options.plan) | {"rounds_done": contest.rounds, "workers": options.workers},
+        "plan": asdict(options.plan) | {"rounds_done": contest.rounds, **ours},
         "machine": _machine() | {"busy_before": round(busy, 3)},
     }
 
@@ -135,6 +136,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=PARTIES, help="some of the parties (--quick: all but bulk)")
     parser.add_argument("--sizes", nargs="+", type=int, choices=(SMALL, LARGE), default=[SMALL, LARGE], help="pixels")
     parser.add_argument("--workers", type=int, default=default_workers(), help="of our server (default: %(default)s)")
+    parser.add_argument(
+        "--cache-mb", type=int, default=0, help="of our server; the same images are sent again and again"
+    )
     parser.add_argument("--work", type=Path, help="folder for what is built (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="file for the figures, as indented JSON")
     options = parser.parse_args(arguments)
