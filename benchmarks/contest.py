@@ -34,8 +34,8 @@ _CHOOSING = Scenario(64)
 class Contest:
     """One run of the benchmark, that began at `began` (monotonic seconds).
 
-    `workers` and `cache_mb` are our server's. `chosen` has the settings that were found by measuring, `cosines` the least
-    one of each server.
+    `workers` and `cache_mb` are our server's. `chosen` has the settings that were found by measuring, `cosines` the
+    least one of each server.
     """
 
     subjects: dict[int, Subject]
