@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from export.gates import Embedded, compare, embed
 from export.real_images import GALLERY, QUERIES, RealImages, choose_images
-from serving.encodings import ENCODINGS, Encoding, pack, unpack
 from serving.engine import Engine
 from serving.manifest import Release
+from serving.protocol.encodings import ENCODINGS, Encoding, pack, unpack
 from serving.runtime import Outputs
 from training.dataset import Dataset
 

@@ -112,7 +112,7 @@ def _duplicates(client: Client, given: argparse.Namespace) -> int:
 
 
 def _ingest(client: Client, given: argparse.Namespace) -> int:
-    from serving.remote_ingest import ingest_command
+    from serving.ingest.remote import ingest_command
 
     return ingest_command(client, given.path, labels=given.labels, prefix=given.prefix, connections=given.connections)
 

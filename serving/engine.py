@@ -2,8 +2,8 @@
 
 Nothing here knows TorchServe or HTTP; a status travels only as a number on an error. Each request fails or
 succeeds alone, and so does each image of a request with several. Of a batch, what is written is written first.
-Left out: the shape of requests and answers (`serving.messages`), reading and writing them (`serving.wire`), and what
-the operations on a collection do (`serving.writing`, `serving.finding`, `serving.showing`, `serving.duplicates`).
+Left out: what the operations on a collection do (`serving.operations`); the shape of requests and answers, reading and
+writing them (`serving.protocol`).
 """
 
 import logging
@@ -18,16 +18,22 @@ from numpy.typing import NDArray
 from serving.choice import Choice, choose
 from serving.collection.errors import CollectionError
 from serving.collection.filters import EVERYTHING
-from serving.duplicates import duplicates
 from serving.embedder import Embedded, Embedder
 from serving.embedding_cache import EmbeddingCache
-from serving.encodings import ENCODINGS
-from serving.failures import failure_of
-from serving.finding import Search, find_all
 from serving.images import ImageError
 from serving.machine import usable_cores
 from serving.manifest import FORMATS, Release
-from serving.messages import (
+from serving.operations.duplicates import duplicates
+from serving.operations.failures import failure_of
+from serving.operations.finding import Search, find_all
+from serving.operations.opened import OpenCollection
+from serving.operations.queries import ids_of, queries_of
+from serving.operations.refusals import Abilities, refusal_of
+from serving.operations.showing import get, list_items
+from serving.operations.writing import write_all
+from serving.options import EngineOptions
+from serving.protocol.encodings import ENCODINGS
+from serving.protocol.messages import (
     MAX_IDS,
     MAX_IMAGES,
     MAX_K,
@@ -40,13 +46,7 @@ from serving.messages import (
     Request,
     RequestError,
 )
-from serving.opened import OpenCollection
-from serving.options import EngineOptions
-from serving.queries import ids_of, queries_of
-from serving.refusals import Abilities, refusal_of
 from serving.runtime import Device, Outputs, images_of_pass, open_runtime
-from serving.showing import get, list_items
-from serving.writing import write_all
 
 DEFAULT_OPTIONS = EngineOptions()
 _LOG = logging.getLogger(__name__)
@@ -65,6 +65,7 @@ class Engine:
     ) -> None:
         self.manifest = release.manifest
         self.digest = release.digest
+        self.space = release.space
         self.choice = choice
         self._medians = release.medians()
         self._embedder = embedder
@@ -91,7 +92,7 @@ class Engine:
         opened = Release(release)
         threads = options.threads or usable_cores()
         faiss.omp_set_num_threads(threads)
-        held = OpenCollection(collection, opened.digest) if collection is not None else None
+        held = OpenCollection(collection, opened.space) if collection is not None else None
         choice = choose(opened, form=options.form, device=device, gpu=gpu)
         runtime = open_runtime(
             opened.file(FORMATS[choice.form]),
@@ -129,6 +130,7 @@ class Engine:
         return {
             "release": manifest.title,
             "digest": self.digest,
+            "space": self.space,
             "architecture": manifest.architecture,
             "embedding_dim": manifest.embedding_dim,
             "image_size": manifest.input.size,
@@ -238,7 +240,7 @@ class Engine:
         """For each request, per query what was found or why nothing was."""
         assert self.collection is not None
         wanted = [request for request, _ in reads if _searches(request)]
-        stored = self.collection.catalogue.vectors_of([name for one in wanted for name in ids_of(one)], self.digest)
+        stored = self.collection.catalogue.vectors_of([name for one in wanted for name in ids_of(one)], self.space)
         dim = self.manifest.embedding_dim
         queries: list[list[Search | Failure]] = [
             [

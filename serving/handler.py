@@ -3,7 +3,7 @@
 TorchServe fails a whole batch with 503 when a handler raises, so nothing is raised here.
 The collection is the folder named by the environment variable SIMCLR_COLLECTION (none: no search); every worker has
 it open, and keeps it.
-Left out: everything that is not TorchServe's (`serving.wire`, `serving.engine`).
+Left out: everything that is not TorchServe's (`serving.protocol.wire`, `serving.engine`).
 """
 
 import ctypes
@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from serving.engine import Engine
-from serving.keeping import Keeper
-from serving.messages import Answer, Request, RequestError
+from serving.operations.keeping import Keeper
 from serving.options import EngineOptions
-from serving.wire import Accept, Reply, encode, encode_error, parse
+from serving.protocol.messages import Answer, Request, RequestError
+from serving.protocol.wire import Accept, Reply, encode, encode_error, parse
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
 WORKER_HEADER = "x-worker"  # of every reply: the process that answered

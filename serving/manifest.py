@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from serving.durable import sha256_of
 
-SCHEMA = 2
-READABLE = (1, 2)  # 1 had no gates, and no formats but onnx and torchscript
+SCHEMA = 3
+READABLE = (1, 2, 3)  # 1 had no gates, and no formats but onnx and torchscript; 2 no space, and no promotion
 FILE_NAME = "manifest.json"
 MEDIANS = "medians.npy"
 FORMATS = {
@@ -55,6 +55,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted. `gates` says
     of each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
+    `space` names the embedding space, where that is another release's: one with the same encoder and another probe.
+    `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
     `lineage` and `metrics` are records for people and tools: nothing in serving depends on their content.
     """
 
@@ -71,6 +73,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     metrics: dict[str, Any]
     lineage: dict[str, Any]
     gates: dict[str, Any] = msgspec.field(default_factory=dict)
+    space: str | None = None
+    promotion: dict[str, Any] = msgspec.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -86,6 +90,11 @@ class Release:
         raw = _read_manifest(self.folder)
         self.digest = hashlib.sha256(raw).hexdigest()
         self.manifest = parse(raw, self.folder)
+
+    @property
+    def space(self) -> str:
+        """The embedding space: vectors are comparable if, and only if, they are of the same."""
+        return self.manifest.space or self.digest
 
     def file(self, name: str) -> Path:
         """The path of one of the release's files, after checking its digest.

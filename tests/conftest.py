@@ -18,8 +18,8 @@ from export.release import Ingredients, publish
 from serving.client import Client
 from serving.collection.catalogue import Catalogue
 from serving.engine import Engine
-from serving.ingest import ingest
-from serving.ingest_sources import data_folder
+from serving.ingest.__main__ import ingest
+from serving.ingest.sources import data_folder
 from serving.launch import Server
 from serving.manifest import Release
 from serving.options import EngineOptions

@@ -39,7 +39,7 @@ def test_export_imports_training_and_serving_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["serving.engine", "serving.wire", "serving.handler", "serving.client", "serving.bulk.__main__"]
+    "module", ["serving.engine", "serving.protocol.wire", "serving.handler", "serving.client", "serving.bulk.__main__"]
 )
 def test_serving_needs_no_torch(module: str) -> None:
     check = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from serving.encodings import ENCODINGS, Encoding, pack, unpack
+from serving.protocol.encodings import ENCODINGS, Encoding, pack, unpack
 from tests.conftest import Chain
 
 

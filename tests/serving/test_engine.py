@@ -3,8 +3,8 @@ import pytest
 
 from serving.engine import Engine
 from serving.images import ImageError
-from serving.messages import MAX_IMAGES, Answer, Request, RequestError
 from serving.options import EngineOptions
+from serving.protocol.messages import MAX_IMAGES, Answer, Request, RequestError
 from tests.conftest import Chain
 from training.checkpoint import load_encoder
 from training.embed import embed

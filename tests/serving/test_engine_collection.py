@@ -16,10 +16,10 @@ from serving.collection.filter_parser import parse_filter
 from serving.collection.view import Sizes
 from serving.engine import Engine
 from serving.images import ImageError
-from serving.keeping import Keeper
-from serving.messages import Answer, Mix, NewItem, Picture, Request, RequestError
+from serving.operations.keeping import Keeper
+from serving.operations.votes import vote
 from serving.options import EngineOptions
-from serving.votes import vote
+from serving.protocol.messages import Answer, Mix, NewItem, Picture, Request, RequestError
 from tests.conftest import Chain
 from tests.disks import small_disk
 

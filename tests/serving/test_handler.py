@@ -7,7 +7,7 @@ import pytest
 
 from serving.engine import Engine
 from serving.handler import Handler
-from serving.messages import Answer, Request, RequestError
+from serving.protocol.messages import Answer, Request, RequestError
 from tests.conftest import Chain
 
 JPEG = {"body": {"content-type": "image/jpeg"}}

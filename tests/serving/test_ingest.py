@@ -18,10 +18,10 @@ from serving.collection.neighbours import Neighbours
 from serving.engine import Engine
 from serving.folders import SourceError
 from serving.images import decode
-from serving.ingest import Summary, ingest, main
-from serving.ingest_sources import data_folder, image_files
-from serving.messages import Request
-from serving.pictures import picture_of
+from serving.ingest.__main__ import Summary, ingest, main
+from serving.ingest.sources import data_folder, image_files
+from serving.operations.pictures import picture_of
+from serving.protocol.messages import Request
 from tests.conftest import Chain, write_files
 
 ROOT = Path(__file__).parents[2]

@@ -19,8 +19,8 @@ from serving.command import main as client_main
 from serving.engine import Engine
 from serving.images import decode
 from serving.launch import Server
-from serving.messages import OPS
 from serving.options import EngineOptions
+from serving.protocol.messages import OPS
 from serving.settings import LaunchError, Settings
 from tests.conftest import Chain
 

@@ -8,8 +8,8 @@ import pytest
 
 from serving.collection.filters import OneOf
 from serving.images import ImageError, ImageFormatUnknown
-from serving.messages import Answer, Picture, RequestError
-from serving.wire import JSON, NPY, RAW, encode, parse
+from serving.protocol.messages import Answer, Picture, RequestError
+from serving.protocol.wire import JSON, NPY, RAW, encode, parse
 
 PICTURE = b"\x89PNG and so on"
 TEXT = base64.b64encode(PICTURE).decode()

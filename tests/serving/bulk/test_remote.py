@@ -16,7 +16,7 @@ from serving.client import Client, ServerError
 from serving.command import main
 from serving.engine import Engine
 from serving.launch import Server
-from serving.wire import Reply, encode, parse
+from serving.protocol.wire import Reply, encode, parse
 from tests.conftest import Chain
 from tests.serving.bulk.conftest import Whole, write_images
 

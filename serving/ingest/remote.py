@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from serving.client import Client, NewItem, ServerError
 from serving.folders import UnreadableFile
-from serving.ingest_sources import Images, Listed, image_files, in_batches
+from serving.ingest.sources import Images, Listed, image_files, in_batches
 
 _GROUP = 16  # images
 _GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that

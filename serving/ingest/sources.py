@@ -1,7 +1,7 @@
 """The images that an ingestion takes, from a folder, a zip, or a data folder of `training.sources`.
 
 Of a data folder only `dataset.json` (where the images are) and `items.jsonl` (id, label, split) are read.
-Left out: what becomes of them (`serving.ingest`, `serving.remote_ingest`).
+Left out: what becomes of them (`serving.ingest`, `serving.ingest.remote`).
 """
 
 import json

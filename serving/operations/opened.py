@@ -1,6 +1,6 @@
 """A collection opened for one release: catalogue and neighbours, taken in turns with what keeps them up to date.
 
-Left out: operations on it (`serving.finding`, `serving.writing`, `serving.showing`).
+Left out: operations on it (`serving.operations.finding`, `serving.operations.writing`, `serving.operations.showing`).
 """
 
 import logging

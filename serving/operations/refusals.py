@@ -5,7 +5,7 @@ Left out: what only the work can show, as a broken image or an id that is not th
 
 from dataclasses import dataclass
 
-from serving.messages import (
+from serving.protocol.messages import (
     INCLUDES,
     MAX_HEAVY,
     MAX_IDS,

@@ -1,7 +1,7 @@
 """Searches of many requests: queries that may share a FAISS call do, and each gets its neighbours as it asked for them.
 
 Functions for use inside a collection's `turn`, so that a filter, the search and the items are of one moment.
-Left out: turning images, ids and examples into queries (`serving.queries`).
+Left out: turning images, ids and examples into queries (`serving.operations.queries`).
 """
 
 from collections import defaultdict
@@ -15,12 +15,12 @@ from serving.collection.errors import CollectionError
 from serving.collection.filters import Filter, values_of
 from serving.collection.items import Stored
 from serving.collection.vectors import Rows
-from serving.failures import failure_of
-from serving.messages import Request, RequestError
-from serving.opened import OpenCollection
-from serving.queries import Query
-from serving.showing import include_in_neighbours
-from serving.votes import vote
+from serving.operations.failures import failure_of
+from serving.operations.opened import OpenCollection
+from serving.operations.queries import Query
+from serving.operations.showing import include_in_neighbours
+from serving.operations.votes import vote
+from serving.protocol.messages import Request, RequestError
 
 _DEEPEST_GROUPING = 10_000  # neighbours that are looked through for values not yet seen
 _WIDER = 4

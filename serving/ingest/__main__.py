@@ -31,10 +31,10 @@ from serving.collection.vectors import Vectors
 from serving.engine import Engine
 from serving.folders import SourceError, UnreadableFile
 from serving.images import ImageError
-from serving.ingest_sources import Images, Listed, data_folder, image_files, in_batches
+from serving.ingest.sources import Images, Listed, data_folder, image_files, in_batches
 from serving.machine import usable_cores
 from serving.manifest import ManifestError
-from serving.pictures import media_type_of
+from serving.operations.pictures import media_type_of
 
 _BATCH = 64
 _BATCHES_AHEAD = 2
@@ -74,8 +74,8 @@ def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool 
             bar.update(len(batch))
     if prune:
         summary.removed = _remove_others(catalogue, images)
-    bring_up_to_date(catalogue, engine.digest)
-    summary.items = len(catalogue.census(engine.digest).rows)
+    bring_up_to_date(catalogue, engine.space)
+    summary.items = len(catalogue.census(engine.space).rows)
     return summary
 
 
@@ -120,9 +120,9 @@ def _read(images: Images, listed: Listed) -> _File:
 def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence[_File], summary: Summary) -> None:
     """One transaction for what is new of a batch, or has a new label or place."""
     made = _items(catalogue, images, files, summary)
-    digests = catalogue.digests_of([item.id for _, item in made], engine.digest)
+    digests = catalogue.digests_of([item.id for _, item in made], engine.space)
     known = [item.id for _, item in made if digests.get(item.id) == item.source.sha256]
-    vectors: dict[str, Vectors] = catalogue.vectors_of(known, engine.digest)
+    vectors: dict[str, Vectors] = catalogue.vectors_of(known, engine.space)
     fresh = [(file, item) for file, item in made if item.id not in vectors]
     for (_, item), outputs in zip(fresh, engine.embed_files([file.content for file, _ in fresh]), strict=True):
         if isinstance(outputs, ImageError):
@@ -133,7 +133,7 @@ def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence
     summary.unchanged += len(made) - len(fresh)
     good = [item for _, item in made if item.id in vectors]
     if good:
-        catalogue.upsert(good, np.stack([vectors[item.id] for item in good]), engine.digest)
+        catalogue.upsert(good, np.stack([vectors[item.id] for item in good]), engine.space)
 
 
 def _items(catalogue: Catalogue, images: Images, files: Sequence[_File], summary: Summary) -> list[tuple[_File, Item]]:

@@ -2,7 +2,7 @@
 
 `Body` is the one list of what there is; `with_options` lays texts of the query or of fields over it, read by the
 type of each: `k=5`, `exact=true`, `include=metadata,vector`, and JSON for `filter`, `metadata` and `items`.
-Left out: images that come as files, and what it all means (`serving.wire`).
+Left out: images that come as files, and what it all means (`serving.protocol.wire`).
 """
 
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from serving.messages import RequestError
+from serving.protocol.messages import RequestError
 
 
 class ExampleBody(msgspec.Struct, forbid_unknown_fields=True):

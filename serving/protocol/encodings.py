@@ -10,7 +10,7 @@
 
 The median is needed because an encoder that ends in ReLU and an average has no negative numbers: their signs say
 nothing. `benchmarks.encodings` measures how many neighbours each keeps.
-Left out: JSON and HTTP (`serving.wire`).
+Left out: JSON and HTTP (`serving.protocol.wire`).
 """
 
 from typing import Literal, NamedTuple, get_args

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from serving.collection.filters import EVERYTHING
 from serving.collection.items import Stored
 from serving.collection.vectors import Rows, Vectors
-from serving.messages import Request
-from serving.opened import OpenCollection
+from serving.operations.opened import OpenCollection
+from serving.protocol.messages import Request
 
 DEFAULT_MIN_SCORE = 0.98
 MOST = 100

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from serving.collection.filters import EVERYTHING
 from serving.collection.items import Stored
 from serving.images import ImageError
-from serving.messages import Include, Picture, Request, RequestError
-from serving.opened import OpenCollection
-from serving.pictures import picture_of, thumbnail_of
+from serving.operations.opened import OpenCollection
+from serving.operations.pictures import picture_of, thumbnail_of
+from serving.protocol.messages import Include, Picture, Request, RequestError
 
 MAX_PICTURE_BYTES = 32 << 20  # of all pictures in one reply; TorchServe's own limit is twice that, and base64 adds
 

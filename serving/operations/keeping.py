@@ -17,7 +17,7 @@ from pathlib import Path
 import serving
 from serving.collection.compaction import Policy, clear, under_way
 from serving.collection.errors import CollectionError
-from serving.opened import OpenCollection
+from serving.operations.opened import OpenCollection
 
 EVERY_SECONDS = 1.0
 PAUSE_AFTER_FAILURE = 60.0

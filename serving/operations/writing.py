@@ -13,11 +13,11 @@ from serving.collection.errors import CollectionError
 from serving.collection.items import Item, Source, encode_item
 from serving.collection.writes import Delete, Deleted, Upsert, Upserted, Written
 from serving.embedder import Embedded
-from serving.failures import failure_of
 from serving.images import ImageError
-from serving.messages import Answer, Failure, NewItem, Request, RequestError
-from serving.opened import OpenCollection
-from serving.pictures import media_type_of
+from serving.operations.failures import failure_of
+from serving.operations.opened import OpenCollection
+from serving.operations.pictures import media_type_of
+from serving.protocol.messages import Answer, Failure, NewItem, Request, RequestError
 
 Made = Item | Failure
 

@@ -5,7 +5,7 @@ import logging
 import apsw
 
 from serving.collection.errors import CollectionError, FilterError, ItemError
-from serving.messages import RequestError
+from serving.protocol.messages import RequestError
 
 _LOG = logging.getLogger(__name__)
 

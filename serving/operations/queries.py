@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from serving.embedder import Embedded
 from serving.images import ImageError
-from serving.messages import Failure, Mix, Request, RequestError
+from serving.protocol.messages import Failure, Mix, Request, RequestError
 
 Vector = NDArray[np.float32]
 

@@ -1,7 +1,7 @@
-"""From what a request says to what is asked: `serving.body.Body` and image files become a `Request`.
+"""From what a request says to what is asked: `serving.protocol.body.Body` and image files become a `Request`.
 
 Raises `RequestError` that names the field, its value and what is accepted.
-Left out: HTTP (`serving.wire`), and whether the operation can be carried out (`serving.engine`).
+Left out: HTTP (`serving.protocol.wire`), and whether the operation can be carried out (`serving.engine`).
 """
 
 import base64
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.body import Body, ExampleBody
 from serving.collection.errors import CollectionError
 from serving.collection.filter_parser import parse_filter
 from serving.collection.filters import Filter
-from serving.encodings import ENCODINGS, Encoding
-from serving.messages import INCLUDES, OPS, Example, Include, Mix, NewItem, Op, Request, RequestError
+from serving.protocol.body import Body, ExampleBody
+from serving.protocol.encodings import ENCODINGS, Encoding
+from serving.protocol.messages import INCLUDES, OPS, Example, Include, Mix, NewItem, Op, Request, RequestError
 
 Files = Mapping[str, bytes]  # image files by the name of their multipart field; "body" is the body itself
 

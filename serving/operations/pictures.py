@@ -12,7 +12,7 @@ from PIL import Image
 
 from serving.collection.items import Stored
 from serving.images import open_upright
-from serving.messages import Picture, RequestError
+from serving.protocol.messages import Picture, RequestError
 
 THUMBNAIL_SIDE = 128
 _MAGIC = {

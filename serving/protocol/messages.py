@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.collection.filters import Filter
-from serving.encodings import Encoding
 from serving.images import ImageError
+from serving.protocol.encodings import Encoding
 
 Op = Literal[
     "embed",

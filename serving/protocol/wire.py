@@ -2,7 +2,7 @@
 
 `parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
 content type, headers and bytes. Nothing is ever unpickled.
-Left out: TorchServe itself (`serving.handler`), what a request may say (`serving.body`, `serving.asking`), and what
+Left out: TorchServe itself (`serving.handler`), what a request may say (`body`, `asking`, beside this file), and what
 the operations do (`serving.engine`).
 """
 
@@ -15,11 +15,11 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 import orjson
 
-from serving.asking import request_of
-from serving.body import OPTIONS, Body, is_option, read_json, with_options
-from serving.encodings import Encoded, pack
 from serving.images import ImageError
-from serving.messages import PER_ITEM, Answer, Failure, Picture, Request, RequestError
+from serving.protocol.asking import request_of
+from serving.protocol.body import OPTIONS, Body, is_option, read_json, with_options
+from serving.protocol.encodings import Encoded, pack
+from serving.protocol.messages import PER_ITEM, Answer, Failure, Picture, Request, RequestError
 
 Accept = Literal["application/json", "application/x-npy", "application/octet-stream", "image/*"]
 JSON: Final = "application/json"

@@ -1,0 +1,80 @@
+"""The model store: which releases of a name there are, and which of them an alias means.
+
+    model_store/<name>/<version>/         immutable releases (`serving.manifest`)
+    model_store/<name>/aliases/<alias>    a small text file with a version, replaced as a whole
+    model_store/<name>-<version>.mar      a release's archive for TorchServe
+
+The alias `champion` is the release that serves: a server follows it, and comes back with it. `previous` is the one
+before, for a rollback; `challenger` one that was made and not promoted yet.
+Left out: making releases (`export.release`), and promoting, comparing and removing them (`export.store`).
+"""
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from serving.durable import publish_text
+from serving.manifest import ManifestError, Release, check_name
+
+Alias = Literal["champion", "challenger", "previous"]
+ALIASES: tuple[Alias, ...] = get_args(Alias)
+CHAMPION: Alias = "champion"
+
+
+class ModelStore:
+    """The releases of one name."""
+
+    def __init__(self, root: Path | str, name: str) -> None:
+        """`root` is the store, `model_store`; raises ValueError if `name` can't name a release."""
+        self.root = Path(root)
+        self.name = check_name(name)
+        self.home = self.root / name
+
+    def versions(self) -> list[int]:
+        """The published versions, oldest first."""
+        if not self.home.is_dir():
+            return []
+        return sorted(int(folder.name) for folder in self.home.iterdir() if folder.is_dir() and folder.name.isdigit())
+
+    def aliases(self) -> dict[Alias, int]:
+        """Every alias that is set, with its version."""
+        found = {alias: self.alias(alias) for alias in ALIASES}
+        return {alias: version for alias, version in found.items() if version is not None}
+
+    def alias(self, alias: Alias) -> int | None:
+        """The version that an alias means, None if it is not set; raises `ManifestError` for a broken file."""
+        try:
+            text = self._file(alias).read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
+        if not (text.isascii() and text.isdigit()):
+            raise ManifestError(f"{self._file(alias)} holds {text!r:.80}; it must be a version, such as 3")
+        return int(text)
+
+    def set_alias(self, alias: Alias, version: int | None) -> None:
+        """Let an alias mean a version that there is, or with None nothing; on disk when this returns."""
+        if version is None:
+            self._file(alias).unlink(missing_ok=True)
+            return
+        self.release(version)
+        self._file(alias).parent.mkdir(parents=True, exist_ok=True)
+        publish_text(self._file(alias), f"{version}\n")
+
+    def version(self, reference: str | int) -> int:
+        """The version that "3", 3 or an alias means; raises `ManifestError` for one that there is not."""
+        text = str(reference)
+        found = self.alias(text) if text in ALIASES else int(text) if text.isascii() and text.isdigit() else None
+        if found is None or found not in self.versions():
+            there = ", ".join([*map(str, self.versions()), *self.aliases()]) or "none"
+            raise ManifestError(f"{self.home} has no release {text!r:.80}; there are: {there}")
+        return found
+
+    def release(self, reference: str | int) -> Release:
+        """The release of a version or alias, its manifest read; `verify` it before its files are believed."""
+        return Release(self.home / str(self.version(reference)))
+
+    def archive(self, version: int) -> Path:
+        """Where the release's archive for TorchServe lies, whether or not it is there."""
+        return self.root / f"{self.name}-{version}.mar"
+
+    def _file(self, alias: Alias) -> Path:
+        return self.home / "aliases" / alias

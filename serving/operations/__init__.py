@@ -1,0 +1,1 @@
+"""What the service does with a collection, operation by operation; no HTTP in it."""
