@@ -9,6 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("training", "export", "serving")
+# what a retraining must know of what is served: the pictures it learns from, the release it goes on from, the store
+OF_RETRAINING = {
+    "serving.collection.catalogue",
+    "serving.collection.errors",
+    "serving.collection.source",
+    "serving.manifest",
+    "serving.model_store",
+    "serving.servers",
+}
+RETRAIN_FILES = {path.name for path in (ROOT / "training" / "retrain").glob("*.py")}
 
 
 def imports(room: str) -> set[tuple[str, str]]:
@@ -31,7 +41,12 @@ def test_serving_imports_no_other_room() -> None:
 
 def test_training_imports_nothing_of_serving_but_reading_images() -> None:
     others = {name for _, name in imports("training") if not name.startswith("training")}
-    assert others <= {"serving.images", "serving.durable", "serving.folders", "serving.rows_file"}
+    assert others <= {"serving.images", "serving.durable", "serving.folders", "serving.rows_file"} | OF_RETRAINING
+
+
+def test_only_retraining_knows_collections_and_releases() -> None:
+    knowing = {file for file, name in imports("training") if name in OF_RETRAINING}
+    assert knowing <= {"frozen.py", "dataset.py", "start.py"} | RETRAIN_FILES
 
 
 def test_export_imports_training_and_serving_only() -> None:

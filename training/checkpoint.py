@@ -96,12 +96,12 @@ def restore(path: Path, state: TrainingState) -> None:
     Raises `CheckpointError` if the file can't be read or its tensors do not fit.
     """
     metadata = read_metadata(path)
-    tensors = _read_tensors(path)
+    tensors = read_tensors(path)
     try:
-        state.encoder.load_state_dict(_below("encoder.", tensors))
-        state.head.load_state_dict(_below("head.", tensors))
+        state.encoder.load_state_dict(below("encoder.", tensors))
+        state.head.load_state_dict(below("head.", tensors))
         parameters = state.parameters()
-        for key, value in _below("optimiser.", tensors).items():
+        for key, value in below("optimiser.", tensors).items():
             name, buffer = key.rsplit(".", 1)
             parameter = parameters[name]
             state.optimiser.state[parameter][buffer] = torch.empty_like(parameter, requires_grad=False).copy_(value)
@@ -129,11 +129,15 @@ def load_encoder(path: Path | str) -> LoadedEncoder:
     config = from_dict(metadata["config"])
     encoder = build_encoder(config.encoder, seed=None)
     try:
-        encoder.load_state_dict(_below("encoder.", _read_tensors(path, "encoder.")))
+        encoder.load_state_dict(below("encoder.", read_tensors(path, "encoder.")))
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint {path} does not fit its configuration: {error}") from error
-    mean, std = (_triple(metadata["normalisation"][name]) for name in ("mean", "std"))
-    return LoadedEncoder(freeze(encoder), config, mean, std, metadata)
+    return LoadedEncoder(freeze(encoder), config, *normalisation_of(metadata), metadata)
+
+
+def normalisation_of(metadata: dict[str, Any]) -> Normalisation:
+    """What the images of a checkpoint's run were normalised with."""
+    return Normalisation(*(triple(metadata["normalisation"][name]) for name in ("mean", "std")))
 
 
 def _tensors(state: TrainingState) -> dict[str, Tensor]:
@@ -159,19 +163,22 @@ def _kept(path: Path) -> str:
     return "; the previous checkpoint is untouched" if path.exists() else ""
 
 
-def _read_tensors(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
+def read_tensors(path: Path | str, prefix: str = "") -> dict[str, Tensor]:
+    """Those tensors of a safetensors file whose names begin with `prefix`. Raises `CheckpointError`."""
     try:
         with safe_open(path, "pt") as file:
             names = [name for name in file.keys() if name.startswith(prefix)]  # noqa: SIM118
             return {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} is no readable checkpoint: {error}") from error
+        raise CheckpointError(f"{path} can't be read: {error}") from error
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Those whose names begin with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _triple(values: list[float]) -> tuple[float, float, float]:
+def triple(values: list[float]) -> tuple[float, float, float]:
+    """One number a channel."""
     red, green, blue = values
     return red, green, blue

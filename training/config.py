@@ -149,7 +149,8 @@ class PretrainConfig:
     `batch_size` counts images, over all processes. `resolutions` are the sizes of the views, in order; none means
     the images' own throughout. `chunk_size` is the number of images that each process has in memory as
     activations at a time (GradCache, see `training.step`); 0 is the whole batch. `steps` ends the run after so
-    many, counted across epochs; 0 means after `epochs` whole ones.
+    many, counted across epochs; 0 means after `epochs` whole ones. `start` is the SHA-256 of the file whose weights the
+    run begins with (`training.start`), "" for those that `encoder.weights` says.
     """
 
     preset: str = "custom"
@@ -165,6 +166,7 @@ class PretrainConfig:
     epochs: int = 100
     steps: int = 0
     seed: int = 0
+    start: str = ""
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """A data folder: images as one uint8 array on disk, and what is known of each.
 
     images.npy    uint8 (N, S, S, 3), RGB; memory-mapped, so N may be millions
-    items.jsonl   one line a row of images.npy: {"id", "label", "split"}
+    items.jsonl   one line a row of images.npy: {"id", "label", "split"}; the split "unlabelled" has no label
     dataset.json  the rest, written last: a folder with it is complete
 
 `training.sources` writes it; this module only reads. The images are one file and not shards of some thousands:
@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.collection.source import CollectionSource
 from serving.folders import ImageSource, SourceError, open_source
 from training.listing import member_path
-from training.splits import TEST, TRAIN, VALIDATION
+from training.splits import TEST, TRAIN, UNLABELLED, VALIDATION
 
 IMAGES, ITEMS, FACTS = "images.npy", "items.jsonl", "dataset.json"
-SPLITS = (TRAIN, VALIDATION, TEST)
+SPLITS = (TRAIN, VALIDATION, TEST, UNLABELLED)
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Dataset:
     """A prepared set of N square images of side S.
 
     `images` is uint8 (N, S, S, 3), a read-only memory map. `labels` is int64 (N,), indices into `classes`,
-    or None. `facts` is the whole of dataset.json.
+    or None; -1 in the split "unlabelled" only. `facts` is the whole of dataset.json.
     """
 
     folder: Path
@@ -81,7 +83,7 @@ class Dataset:
         return str(self.facts["digest"])
 
     def rows(self, *splits: str) -> NDArray[np.int64]:
-        """The rows of `images` in these splits ("train", "validation", "test"), int64, ascending."""
+        """The rows of `images` in these splits ("train", "validation", ...), int64, ascending."""
         return np.flatnonzero(np.isin(self.splits, splits)).astype(np.int64)
 
     def labels_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
@@ -102,7 +104,8 @@ class Dataset:
 
     @cached_property
     def _source(self) -> ImageSource:
-        return open_source(Path(self.facts["source"]))
+        path = Path(self.facts["source"])
+        return CollectionSource(path) if self.facts.get("collection") else open_source(path)
 
 
 def _open_images(path: Path, size: int) -> NDArray[np.uint8]:
@@ -122,7 +125,7 @@ def _read_items(path: Path, classes: list[str] | None) -> tuple[list[str], NDArr
         ids.append(item["id"])
         splits.append(names[item["split"]])
         if codes:
-            labels.append(codes[item["label"]])
+            labels.append(NO_LABEL if item["split"] == UNLABELLED else codes[item["label"]])
     named = np.array(SPLITS)[np.frombuffer(splits, dtype=np.int8)]
     return ids, named, np.array(labels, dtype=np.int64) if codes else None
 

@@ -14,6 +14,7 @@ from training.dataset import Dataset
 from training.pace import scaled
 from training.presets import PRESETS, preset
 from training.run import CHECKPOINT, DEFAULTS, RunOptions, stored_config, training_rows
+from training.start import start_of
 from training.values import parse
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,9 @@ def configuration(flags: argparse.Namespace, dataset: Dataset) -> PretrainConfig
     epochs = parse(changes.get("epochs"))
     known = epochs if type(epochs) is int else None  # what is no number, `override` refuses
     recipe = preset(flags.preset, images=len(training_rows(dataset)), image_size=dataset.image_size, epochs=known)
+    if flags.start_from is not None:
+        start = start_of(flags.start_from)
+        recipe = replace(recipe, start=start.digest, encoder=replace(start.encoder, weights="random"))
     if flags.minutes is None:
         return override(recipe, changes)
     if length := {"epochs", "steps"} & changes.keys():
@@ -91,5 +95,6 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--monitor-steps", type=int, default=default.monitor_steps, help="steps a measurement of signals; 0: epochs")
     add("--workers", type=int, default=default.workers, help="processes that read images not kept on the device")
     add("--compile", default=default.compile, help="auto (default; on CUDA), on, off")
+    add("--start-from", type=Path, metavar="PATH", help="begin with the encoder of a release or a checkpoint")
     add("--tensorboard", action=argparse.BooleanOptionalAction, default=default.tensorboard, help="curves in --out")
     add("--fresh", action="store_true", help="forget the run in --out and start over")

@@ -50,7 +50,7 @@ def with_steps(recipe: PretrainConfig, data: Dataset, steps: int) -> PretrainCon
 def step_seconds(recipe: PretrainConfig, data: Dataset, size: int, *, options: RunOptions) -> float:
     """The median seconds of a training step at views of `size` pixels; of several processes, rank 0's."""
     stages = (Resolution(size, 1.0),) if recipe.resolutions else ()
-    config = with_steps(replace(recipe, resolutions=stages), data, WARM_STEPS + TIMED_STEPS)
+    config = with_steps(replace(recipe, resolutions=stages, start=""), data, WARM_STEPS + TIMED_STEPS)
     device = own_device(options.device)
     with tempfile.TemporaryDirectory() as folder:
         state = open_run(data, Path(folder), config, device=device)

@@ -1,6 +1,7 @@
 """SimCLR pretraining (Chen et al. 2020, Algorithm 1): the loop, and its command.
 
     python -m training.pretrain --data DIR --out DIR --preset NAME [--epochs 20] [--set views.flip_p=0] ...
+    python -m training.pretrain --data DIR --out DIR --preset NAME --start-from model_store/photos/1
     torchrun --nproc-per-node 4 -m training.pretrain ...
 
 Trains on the train and validation images (no label is used) and never on the test images. A run in the same
@@ -61,7 +62,7 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
     """
     out.mkdir(parents=True, exist_ok=True)
     device = own_device(options.device)
-    state = open_run(dataset, out, config, device=device, fresh=options.fresh)
+    state = open_run(dataset, out, config, device=device, fresh=options.fresh, start_from=options.start_from)
     if state.step == state.total_steps:
         logger.info("already finished: %s (%d steps)", out / CHECKPOINT, state.step)
     else:

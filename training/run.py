@@ -26,7 +26,8 @@ from training.global_norm import with_global_statistics
 from training.optimise import build_optimiser
 from training.pixels import IMAGENET, channel_statistics
 from training.small_maps import use_small_maps
-from training.splits import TRAIN, VALIDATION
+from training.splits import TRAIN, UNLABELLED, VALIDATION
+from training.start import Start, start_of
 from training.values import between, one_of
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ class RunOptions:
 
     `monitor_steps`: how often signals are measured; 0 is at the ends of epochs, in a run of fewer than four epochs
     within them, at most 20 times in all. `workers`:
-    processes that read ahead images which do not lie on the device. `compile` "auto" is on for CUDA.
+    processes that read ahead images which do not lie on the device. `compile` "auto" is on for CUDA. `start_from` is
+    where the file lies that the configuration's `start` is the digest of.
     """
 
     device: str = "auto"
@@ -51,6 +53,7 @@ class RunOptions:
     workers: int = 0
     compile: Compile = "auto"
     tensorboard: bool = True
+    start_from: Path | None = None
 
     def __post_init__(self) -> None:
         between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e12)
@@ -64,8 +67,8 @@ DEFAULTS = RunOptions()
 
 
 def training_rows(dataset: Dataset) -> NDArray[np.int64]:
-    """The rows to pretrain on: train and validation, for no label is used; test never."""
-    rows = dataset.rows(TRAIN, VALIDATION)
+    """The rows to pretrain on: train, validation and what has no label, for none is used; test never."""
+    rows = dataset.rows(TRAIN, VALIDATION, UNLABELLED)
     if len(rows) < 2:
         raise ValueError(f"{dataset.folder} has {len(rows)} training images; at least 2 are needed")
     return rows
@@ -81,7 +84,13 @@ def resolve(config: PretrainConfig, dataset: Dataset, *, device: torch.device) -
 
 
 def open_run(
-    dataset: Dataset, out: Path, config: PretrainConfig, *, device: torch.device, fresh: bool = False
+    dataset: Dataset,
+    out: Path,
+    config: PretrainConfig,
+    *,
+    device: torch.device,
+    fresh: bool = False,
+    start_from: Path | None = None,
 ) -> TrainingState:
     """The state of the run in `out`, resumed if it has a checkpoint (and not `fresh`), else new.
 
@@ -96,7 +105,12 @@ def open_run(
     config = resolve(config, dataset, device=device)
     if resuming:
         _check_same(path, config, dataset)
-    state = _new_state(config, dataset, device)
+    start = start_of(start_from) if start_from is not None else None
+    if config.start != (start.digest if start is not None else ""):
+        raise ValueError(f"start is {config.start!r}, but --start-from is {start_from}: both must mean the same file")
+    state = _new_state(config, dataset, device, start)
+    if start is not None and not resuming:
+        start.load(state.encoder, state.head)
     if fresh:
         path.unlink(missing_ok=True)  # only now: the new run is possible
     if resuming:
@@ -110,7 +124,7 @@ def stored_config(out: Path) -> PretrainConfig:
     return from_dict(read_metadata(out / CHECKPOINT)["config"])
 
 
-def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device) -> TrainingState:
+def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device, start: Start | None) -> TrainingState:
     rows = training_rows(dataset)
     encoder = place(build_encoder(config.encoder, seed=config.seed), device)
     head = build_head(config.head, encoder.embedding_dim, seed=config.seed).to(device)
@@ -118,13 +132,18 @@ def _new_state(config: PretrainConfig, dataset: Dataset, device: torch.device) -
         with_global_statistics(part, device)
     if device.type == "cpu":
         use_small_maps(encoder)
-    imagenet = config.encoder.weights == "imagenet"
+    if start is not None:
+        normalisation = start.normalisation
+    elif config.encoder.weights == "imagenet":
+        normalisation = IMAGENET
+    else:
+        normalisation = channel_statistics(dataset.images, rows)
     return TrainingState(
         config=config,
         encoder=encoder,
         head=head,
         optimiser=build_optimiser(nn.ModuleList([encoder, head]), config.optimiser),
-        normalisation=IMAGENET if imagenet else channel_statistics(dataset.images, rows),
+        normalisation=normalisation,
         dataset={"name": dataset.facts["name"], "digest": dataset.digest, "images": len(rows)},
         total_steps=config.steps or config.epochs * (len(rows) // config.batch_size),
     )

@@ -2,6 +2,7 @@
 
     python -m training.sources --images PATH --out DIR
     python -m training.sources --dataset digits --out DIR
+    python -m training.sources --collection DIR --out DIR
 
 Every file is decoded once by `serving.images`, to the very pixels that will be served, and lands in
 `training.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
@@ -16,17 +17,18 @@ import logging
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from itertools import repeat
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from serving.durable import publish_file
 from serving.folders import ImageSource, SourceError, open_source
 from training.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.decoding import Decoded, choose_size, decode_all
 from training.downloads import DATASETS, materialise
+from training.frozen import FrozenCollection
 from training.listing import Listing, list_images
 from training.splits import assign
 
@@ -35,6 +37,15 @@ logger = logging.getLogger(__name__)
 _REASONS_SHOWN = 3
 
 Written = TypeVar("Written")
+
+
+class Assign(Protocol):
+    """Splits, and labels where there are any, from names."""
+
+    def __call__(
+        self, names: Sequence[str], *, seed: int, hold_out: float
+    ) -> tuple[list[str], Sequence[str | None] | None]:
+        """For each name its split; and its label, or None for all."""
 
 
 @dataclass(frozen=True)
@@ -55,15 +66,37 @@ class Request:
             raise ValueError(f"hold_out is {self.hold_out}; accepted: above 0, to 0.5")
 
 
+@dataclass(frozen=True)
+class Given:
+    """Where images come from, which of them, what becomes of their names, and what else is to be recorded."""
+
+    source: ImageSource
+    listing: Listing
+    assign: Assign
+    name: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
 def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Request = Request()) -> Dataset:
     """Write the data folder `out` from a folder or zip of image files, or reuse it if it is there.
 
     `name` defaults to the name of `images`. Raises `SourceError` if the source can't be opened, holds no
     image files, or none that can be read; ValueError for a request out of range.
     """
-    source, out = open_source(Path(images).resolve()), Path(out)
-    listing = list_images(source)
-    asked = {"source": str(source.path), "fingerprint": listing.fingerprint, **asdict(request)}
+    source = open_source(Path(images).resolve())
+    return _prepare(Given(source, list_images(source), assign, name or source.path.stem), Path(out), request)
+
+
+def prepare_frozen(collection: Path | str, out: Path | str, *, request: Request = Request()) -> Dataset:
+    """The same of a collection as it is now (`training.frozen`). Raises `CollectionError`, `SourceError`."""
+    folder = Path(collection).resolve()
+    frozen = FrozenCollection(folder)
+    given = Given(frozen.source, frozen.listing, frozen.assign, folder.name, frozen.facts)
+    return _prepare(given, Path(out), request)
+
+
+def _prepare(given: Given, out: Path, request: Request) -> Dataset:
+    asked = {"source": str(given.source.path), "fingerprint": given.listing.fingerprint, **asdict(request)}
     if _answers(out, asked):
         logger.info("%s is up to date; reusing it", out)
         dataset = Dataset.load(out)
@@ -71,9 +104,9 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
         return dataset
     out.mkdir(parents=True, exist_ok=True)
     (out / FACTS).unlink(missing_ok=True)
-    facts = _write(source, listing, out=out, request=request)
-    facts |= {"name": name or source.path.stem, "request": asked}
-    facts |= {"ignored": sum(listing.ignored.values()), "ignored_kinds": listing.ignored}
+    facts = _write(given, out=out, request=request) | given.facts
+    ignored = given.listing.ignored
+    facts |= {"name": given.name, "request": asked, "ignored": sum(ignored.values()), "ignored_kinds": ignored}
     _publish(out / FACTS, lambda target: target.write_text(json.dumps(facts, indent=1)))
     _report(facts)
     return Dataset.load(out)
@@ -86,12 +119,13 @@ def _answers(out: Path, asked: dict[str, Any]) -> bool:
         return False
 
 
-def _write(source: ImageSource, listing: Listing, *, out: Path, request: Request) -> dict[str, Any]:
+def _write(given: Given, *, out: Path, request: Request) -> dict[str, Any]:
     """Write images.npy and items.jsonl, each whole or not at all; returns most of dataset.json."""
+    source, listing = given.source, given.listing
     size = request.image_size or choose_size(source, listing, max_size=request.max_size)
     _check_space(out, len(listing.names) * size * size * 3)
     decoded = _publish(out / IMAGES, lambda target: decode_all(source, listing, size=size, target=target))
-    splits, labels = assign(decoded.names, seed=request.seed, hold_out=request.hold_out)
+    splits, labels = given.assign(decoded.names, seed=request.seed, hold_out=request.hold_out)
     items = _items(decoded, splits, labels)
     digest = _publish(out / ITEMS, lambda target: _write_lines(target, items))
     digest.update(decoded.pixels_digest.encode())
@@ -99,7 +133,7 @@ def _write(source: ImageSource, listing: Listing, *, out: Path, request: Request
         "source": str(source.path),
         "prefix": listing.prefix,
         "image_size": size,
-        "classes": sorted(set(labels), key=_natural) if labels else None,
+        "classes": sorted(filter(None, set(labels)), key=_natural) if labels else None,
         "counts": dict(Counter(splits)),
         "digest": digest.hexdigest(),
         "seed": request.seed,
@@ -123,7 +157,7 @@ def _check_space(out: Path, needed: int) -> None:
         raise SourceError(f"the images take {needed:,} bytes, but {out} has only {free:,} bytes free")
 
 
-def _items(decoded: Decoded, splits: list[str], labels: list[str] | None) -> Iterator[bytes]:
+def _items(decoded: Decoded, splits: list[str], labels: Sequence[str | None] | None) -> Iterator[bytes]:
     for name, label, split in zip(decoded.names, labels or repeat(None), splits, strict=bool(labels)):
         yield (json.dumps({"id": name, "label": label, "split": split}) + "\n").encode()
 
@@ -165,6 +199,13 @@ def describe(dataset: Dataset) -> str:
     return f"{dataset.facts['name']}: {len(dataset)} images of {size}x{size} ({counts}), {labels}"
 
 
+def _prepared(options: argparse.Namespace, request: Request) -> Dataset:
+    if options.collection:
+        return prepare_frozen(options.collection, options.out, request=request)
+    images = materialise(options.dataset, options.root) if options.dataset else options.images
+    return prepare(images, options.out, name=options.dataset or "", request=request)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The command; see the module's docstring."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -172,6 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--dataset", choices=DATASETS, help="a set that a library carries")
     which.add_argument("--images", type=Path, help="a folder or a zip of image files")
+    which.add_argument("--collection", type=Path, help="a collection folder, frozen as it is now; it may be served")
     parser.add_argument("--out", type=Path, required=True, help="the data folder to write")
     parser.add_argument("--root", type=Path, default=Path("runs/datasets"), help="where --dataset is unpacked")
     parser.add_argument("--image-size", default="auto", help="pixels, or auto (default)")
@@ -182,8 +224,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         size = 0 if options.image_size == "auto" else int(options.image_size)
         request = Request(size, options.max_size, seed=options.seed, hold_out=options.hold_out)
-        images = materialise(options.dataset, options.root) if options.dataset else options.images
-        print(describe(prepare(images, options.out, name=options.dataset or "", request=request)))
+        print(describe(_prepared(options, request)))
     except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torchvision's, of a broken download
         sys.exit(f"error: {error}")
 

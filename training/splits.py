@@ -6,12 +6,14 @@ image is in a folder and that there are at least two. A missing test split is he
 validation split (10%) after it: by label where there are labels, in every case by the seed alone.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
+UNLABELLED = "unlabelled"  # pretrained on like train; no label of it is known where others have one
 SPLIT_FOLDERS = {
     "train": TRAIN,
     "test": TEST,
@@ -55,6 +57,15 @@ def assign(names: Sequence[str], *, seed: int, hold_out: float) -> tuple[list[st
             rows = np.flatnonzero(splits == TRAIN)
             splits[rows[held_out(codes[rows], share, seed=seed + number)]] = split
     return list(splits), labels
+
+
+def stable_split(name: str, *, seed: int, hold_out: float) -> str:
+    """The split of an id by its hash alone: it stays the same whatever else a growing collection holds."""
+    digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+    place = int.from_bytes(digest[:8]) / 2**64
+    if place < hold_out:
+        return TEST
+    return VALIDATION if place < hold_out + (1 - hold_out) * VALIDATION_SHARE else TRAIN
 
 
 def held_out(codes: NDArray[np.int64], share: float, *, seed: int) -> NDArray[np.int64]:

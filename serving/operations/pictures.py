@@ -3,14 +3,13 @@
 Left out: embedding them, and getting the item (`serving.collection.catalogue`).
 """
 
-import hashlib
 import io
-import zipfile
-from pathlib import Path
 
 from PIL import Image
 
 from serving.collection.items import Stored
+from serving.collection.source import read_source
+from serving.folders import UnreadableFile
 from serving.images import open_upright
 from serving.protocol.messages import Picture, RequestError
 
@@ -35,14 +34,10 @@ def media_type_of(data: bytes) -> str:
 
 def picture_of(item: Stored) -> Picture:
     """The source as it was stored, its bytes asked for. Raises `RequestError`, status 410, if its file is gone."""
-    content = item.source.content
-    if content is None:
-        assert item.source.path is not None, "an item has bytes or a path"
-        content = _read(item.id, item.source.path)
-        if hashlib.sha256(content).digest() != item.source.sha256:
-            raise RequestError(
-                f"the file of item {item.id!r} is no longer the one that was stored: ingest it again", 410
-            )
+    try:
+        content = read_source(item.id, item.source)
+    except UnreadableFile as error:
+        raise RequestError(str(error), 410) from error
     return Picture(content, item.source.media_type or media_type_of(content))
 
 
@@ -53,15 +48,3 @@ def thumbnail_of(picture: Picture, side: int = THUMBNAIL_SIDE) -> Picture:
     file = io.BytesIO()
     image.save(file, "JPEG", quality=85)
     return Picture(file.getvalue(), "image/jpeg")
-
-
-def _read(name: str, path: str) -> bytes:
-    """A file, or archive.zip!member; the path comes from the catalogue, never from a request."""
-    archive, bang, member = path.partition("!")
-    try:
-        if bang and zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                return opened.read(member)
-        return Path(path).read_bytes()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise RequestError(f"the file of item {name!r} can't be read any more: {type(error).__name__}", 410) from error

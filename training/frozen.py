@@ -1,0 +1,63 @@
+"""A collection, frozen at one moment, as a data folder: what a retraining learns from.
+
+    python -m training.sources --collection DIR --out DIR --image-size 32
+
+Splits follow from an item's id alone (`training.splits.stable_split`), so the held-out images stay the same from one
+retraining to the next, and what was ever trained on is never tested on. Labels are the items' own; an item without
+one is pretrained on. Items that are replaced or deleted while their pictures are read take no row.
+Left out: what was written after the moment of freezing; a new release embeds that later.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.source import CollectionSource, Frozen, FrozenItem, freeze
+from serving.folders import SourceError
+from training.listing import Listing
+from training.splits import UNLABELLED, stable_split
+
+LABEL_LEAST = 5  # items of a label, for it to be learnt from
+
+
+class FrozenCollection:
+    """The items of a collection as `training.sources` wants them: a source, a listing, and who belongs where."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises `CollectionError` for a folder that is none, `SourceError` for an empty one."""
+        self._frozen: Frozen = freeze(Catalogue(folder))
+        if not self._frozen.items:
+            raise SourceError(f"{folder} has no items: there is nothing to learn from")
+        self.source = CollectionSource(folder, self._frozen)
+        self.listing = Listing([item.id for item in self._frozen.items], "", {}, _fingerprint(self._frozen.items))
+        self._labels = _usable_labels(self._frozen.items)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the data folder, and the release in the end, records of it."""
+        labelled = sum(label is not None for label in self._labels.values())
+        return {"collection": {"seq": self._frozen.seq, "items": len(self._frozen.items), "labelled": labelled}}
+
+    def assign(self, names: Sequence[str], *, seed: int, hold_out: float) -> tuple[list[str], list[str | None] | None]:
+        """The split of every name and its label; None in place of labels where there are too few to learn from."""
+        splits = [stable_split(name, seed=seed, hold_out=hold_out) for name in names]
+        labels = [self._labels[name] for name in names]
+        if len({label for label in labels if label is not None}) < 2:
+            return splits, None
+        return [split if label is not None else UNLABELLED for split, label in zip(splits, labels, strict=True)], labels
+
+
+def _usable_labels(items: Sequence[FrozenItem]) -> dict[str, str | None]:
+    """By id its label, where enough items have it."""
+    counts = Counter(item.label for item in items)
+    return {item.id: item.label if counts[item.label] >= LABEL_LEAST else None for item in items}
+
+
+def _fingerprint(items: Sequence[FrozenItem]) -> str:
+    digest = hashlib.sha256()
+    for item in items:
+        digest.update(repr((item.id, item.label, item.sha256)).encode())
+    return digest.hexdigest()
