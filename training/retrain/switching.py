@@ -1,0 +1,53 @@
+"""Putting a release in place of the champion, and seeing that every server follows; back again where one refuses.
+
+The alias is the truth: servers follow it by themselves (`serving.following`). So a promotion is one small file, and
+all that is left to do here is to wait, and to take it back if a server can't serve the new release.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from serving.model_store import CHAMPION, ModelStore
+from serving.servers import ServerState, live_servers
+from training.retrain.plan import PlanError
+
+POLL_SECONDS = 0.5
+_LOG = logging.getLogger(__name__)
+
+
+class Refused(PlanError):
+    """A server could not take the new release; it goes on with the one before."""
+
+
+def servers_of(store: ModelStore) -> list[ServerState]:
+    """Every server that follows the champion of this name just now."""
+    return live_servers(store)
+
+
+def wait_until_followed(
+    store: ModelStore, version: int, *, seconds: float, tell: Callable[[str], None]
+) -> Sequence[ServerState]:
+    """Return when every live server answers with `version`; raises `Refused` when one can't, or not in time."""
+    wanted, told = f"{store.name}/{version}", ""
+    deadline = time.monotonic() + seconds
+    while True:
+        servers = servers_of(store)
+        behind = [server for server in servers if server.release != wanted or server.state != "serving"]
+        for server in behind:
+            if server.refused is not None and server.refused["version"] == version:
+                raise Refused(f"{server.inference} refused {wanted}: {server.refused['reason']}")
+        if not behind:
+            return servers
+        if time.monotonic() > deadline:
+            raise Refused(f"{behind[0].inference} serves {behind[0].release} still, {seconds:.0f} s after {wanted}")
+        status = f"{len(servers) - len(behind)} of {len(servers)} servers answer with {wanted}"
+        if status != told:
+            tell(status)
+            told = status
+        time.sleep(POLL_SECONDS)
+
+
+def champion_is(store: ModelStore, version: int) -> bool:
+    """Whether the release is the champion already."""
+    return store.alias(CHAMPION) == version
