@@ -59,16 +59,17 @@ class Embedder:
     def files(self, images: Sequence[bytes]) -> list[Embedded]:
         """Per image file its `Outputs`, (D,) and (C,), or the `ImageError` that it failed with."""
         if self.cache is None:
-            return self._embed(images)
+            return self.files_afresh(images)
         found: list[Embedded | None] = [*self.cache.find(images)]
         unknown = [place for place, entry in enumerate(found) if entry is None]
-        for place, outputs in zip(unknown, self._embed([images[place] for place in unknown]), strict=True):
+        for place, outputs in zip(unknown, self.files_afresh([images[place] for place in unknown]), strict=True):
             found[place] = outputs
             if isinstance(outputs, Outputs):
                 self.cache.keep(images[place], outputs)
         return [entry for entry in found if entry is not None]
 
-    def _embed(self, images: Sequence[bytes]) -> list[Embedded]:
+    def files_afresh(self, images: Sequence[bytes]) -> list[Embedded]:
+        """The same without the cache; several threads may call it at once."""
         return [entry for decoded in self._decoded(images) for entry in self._run(decoded)]
 
     def _decoded(self, images: Sequence[bytes]) -> Iterator[list[_Decoded]]:

@@ -8,6 +8,7 @@ writing them (`serving.protocol`).
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ class Engine:
         self._medians = release.medians()
         self._embedder = embedder
         self.collection = collection
+        if collection is not None:
+            collection.embed_with(embedder.files_afresh)
         self._abilities = Abilities(
             self.manifest.title, self.manifest.classes is not None, self._medians is not None, collection is not None
         )
@@ -182,7 +185,7 @@ class Engine:
         if self.collection is None or not any(_looks_at_collection(request) for request, _ in reads):
             return [self._one(request, images, []) for request, images in reads]
         try:
-            with self.collection.turn():
+            with self._turn([request for request, _ in reads]):
                 found = self._find(reads)
                 return [self._one(*pair, hits) for pair, hits in zip(reads, found, strict=True)]
         except CollectionError as error:  # the collection can't be read at all: the rest is answered nonetheless
@@ -191,6 +194,11 @@ class Engine:
                 failure if _looks_at_collection(request) else self._one(request, images, [])
                 for request, images in reads
             ]
+
+    def _turn(self, requests: Sequence[Request]) -> AbstractContextManager[None]:
+        """A turn of the collection, in which it has what these requests look at."""
+        assert self.collection is not None
+        return self.collection.caught_up_turn() if any(map(_needs_vectors, requests)) else self.collection.turn()
 
     def _one(self, request: Request, images: Sequence[Embedded], found: list[Any]) -> Answer | RequestError:
         try:
@@ -255,6 +263,10 @@ class Engine:
 
 def _searches(request: Request) -> bool:
     return request.op == "search" or (request.op == "classify" and "vote" in request.include)
+
+
+def _needs_vectors(request: Request) -> bool:
+    return _searches(request) or request.op == "duplicates" or "vector" in request.include
 
 
 def _looks_at_collection(request: Request) -> bool:

@@ -6,25 +6,28 @@ for. Left out: what a worker does (`serving.bulk.worker`).
 
 import multiprocessing
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from serving.bulk.errors import RESUME, BulkError
-from serving.bulk.worker import Message, Post, work
+from serving.bulk.worker import Message, work
 
+Place = Any  # where a worker works and with what, as its target wants it: `serving.bulk.worker.Post`
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Crew:
     """One worker process for each of `posts`. A context manager: running on entry, and none is left on exit."""
 
-    def __init__(self, posts: Sequence[Post]) -> None:
+    def __init__(self, posts: Sequence[Place], target: Callable[[Place, Connection], None] = work) -> None:
+        """`target` is what a process does: by default, embed the shards of a bulk job."""
         self._posts = posts
+        self._target = target
         self._workers: dict[Connection, SpawnProcess] = {}
 
     def __enter__(self) -> Self:
@@ -58,9 +61,9 @@ class Crew:
                 else:
                     yield int(message.value)
 
-    def _start(self, post: Post) -> None:
+    def _start(self, post: Place) -> None:
         ours, theirs = multiprocessing.Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=work, args=(post, theirs), daemon=True)
+        process = multiprocessing.get_context("spawn").Process(target=self._target, args=(post, theirs), daemon=True)
         process.start()
         theirs.close()  # so that ours ends when the process does
         self._workers[ours] = process

@@ -7,7 +7,6 @@ Left out: who takes which shard (`serving.bulk.crew`).
 """
 
 import logging
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.bulk.ahead import loaded_ahead
 from serving.bulk.errors import RESUME, BulkError
 from serving.bulk.job import read_job
 from serving.bulk.listing import Entry, Listing
@@ -30,7 +30,6 @@ from serving.images import ImageError, decode
 from serving.manifest import FORMATS, Release
 from serving.runtime import Runtime, open_runtime
 
-_AHEAD = 2  # passes that are read and decoded while one runs
 _LOG = logging.getLogger(__name__)
 
 
@@ -131,18 +130,9 @@ class Worker:
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[Loaded]]:
         """The images of each pass; those of the next ones are read and decoded meanwhile."""
-        ahead: deque[list[Future[list[Loaded]]]] = deque()
-        for start in range(0, len(entries), self._job.batch):
-            of_pass = entries[start : start + self._job.batch]
-            parts = range(0, len(of_pass), self._part)
-            ahead.append([self._decoders.submit(self._load_all, of_pass[at : at + self._part]) for at in parts])
-            if len(ahead) > _AHEAD:
-                yield _joined(ahead.popleft())
-        while ahead:
-            yield _joined(ahead.popleft())
-
-    def _load_all(self, entries: Sequence[Entry]) -> list[Loaded]:
-        return [self._load(entry) for entry in entries]
+        starts = range(0, len(entries), self._job.batch)
+        passes = (entries[start : start + self._job.batch] for start in starts)
+        return loaded_ahead(passes, self._load, self._decoders, part=self._part)
 
     def _load(self, entry: Entry) -> Loaded:
         record, data = self._files[entry.source].read(entry.name)
@@ -170,10 +160,6 @@ class Worker:
 
     def _tell(self, kind: Literal["next", "images"], value: int = 0) -> None:
         self._connection.send(Message(kind, value))
-
-
-def _joined(parts: Sequence[Future[list[Loaded]]]) -> list[Loaded]:
-    return [loaded for part in parts for loaded in part.result()]
 
 
 def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, int]:

@@ -2,6 +2,7 @@
 
 Every write has a sequence number of its own, taken inside its transaction. `write_many` carries the operations of
 several requests in one transaction, each succeeding or failing alone; what it returned is on disk.
+What is about embedding spaces is in `serving.collection.catalogue_spaces`.
 Left out: searching (`serving.collection.neighbours`), and making the vectors.
 """
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from serving.collection import bases, records, vectors
 from serving.collection.bases import Base, Position
+from serving.collection.catalogue_spaces import SpacesOfCatalogue
 from serving.collection.database import WHOLE_WRITE_FAILED, Database, savepoint
 from serving.collection.errors import CatalogueError, CollectionError
 from serving.collection.filters import EVERYTHING, Filter
@@ -27,7 +29,7 @@ from serving.collection.writes import Delete, Deleted, Operation, Upsert, Upsert
 FILE_NAME = "catalogue.sqlite"
 
 
-class Catalogue:
+class Catalogue(SpacesOfCatalogue):
     """One collection's SQLite file. Safe to share among threads: each has its own connection."""
 
     def __init__(self, folder: Path | str, *, create: bool = False) -> None:

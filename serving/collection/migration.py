@@ -1,13 +1,16 @@
 """From an older schema to the current one, in one transaction: rows, sequence numbers, vectors and bases stay.
 
 Schema 1 kept no record of deletions, so of its bases only those are taken over that stand at the last write to
-their release; any other is built again from the vectors.
+their release; any other is built again from the vectors. Schema 2 had no spaces: every release that has vectors
+becomes one, and what it lacks is pending.
 """
 
 import time
 from collections.abc import Callable
 
 import apsw
+
+from serving.collection import spaces
 
 _RENAMED = ("items", "vectors", "bases", "changes", "sequence")
 _COPIES = (
@@ -36,6 +39,17 @@ def _from_first(db: apsw.Connection, tables: str) -> None:
         db.execute(copy, {"now": now} if ":now" in copy else None)
     for name in ("vectors", "items", "bases", "changes", "sequence"):  # vectors first: they refer to items
         db.execute(f"DROP TABLE first_{name}")
+    _open_spaces(db)
 
 
-MIGRATIONS: dict[int, Callable[[apsw.Connection, str], None]] = {1: _from_first}
+def _from_second(db: apsw.Connection, _: str) -> None:
+    db.execute(spaces.TABLES)
+    _open_spaces(db)
+
+
+def _open_spaces(db: apsw.Connection) -> None:
+    db.execute(spaces.OPEN_THOSE_WITH_VECTORS)
+    db.execute(spaces.COMPUTE_ANEW)
+
+
+MIGRATIONS: dict[int, Callable[[apsw.Connection, str], None]] = {1: _from_first, 2: _from_second}

@@ -1,4 +1,4 @@
-"""The catalogue's tables (schema 2), and opening a file that may be new, older or newer.
+"""The catalogue's tables (schema 3), and opening a file that may be new, older or newer.
 
 Left out: how an older file becomes a newer one (`serving.collection.migration`).
 """
@@ -8,9 +8,10 @@ import apsw
 from serving.collection.database import Database
 from serving.collection.errors import CatalogueError
 from serving.collection.migration import MIGRATIONS
+from serving.collection.spaces import TABLES as TABLES_OF_SPACES
 
-SCHEMA = 2
-TABLES = """
+SCHEMA = 3
+TABLES = f"""
 CREATE TABLE items(
     row INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: bases and deltas know an item by it
     id TEXT NOT NULL UNIQUE,
@@ -65,6 +66,7 @@ CREATE TABLE changes(
     dim INTEGER,                -- of its vectors
     forgotten INTEGER NOT NULL  -- deletions up to here may have been dropped from `deletions`
 ) STRICT;
+{TABLES_OF_SPACES}
 CREATE TABLE sequence(last INTEGER NOT NULL) STRICT;
 INSERT INTO sequence VALUES (0);
 """

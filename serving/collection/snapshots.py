@@ -3,6 +3,7 @@
 A snapshot has items, kept pictures, metadata and vectors; FAISS files are built again. Restoring into a collection is
 one transaction that replaces all of its items: whoever searches sees the old ones or the new ones, and after it every
 worker begins anew, as deletions before it are declared forgotten. The log grows by the snapshot's size meanwhile.
+The collection keeps its spaces, and those of the snapshot; one whose vectors are not all in the snapshot fills again.
 Pictures that are not kept in the catalogue but stay in their files are not in a snapshot; their paths are.
 """
 
@@ -14,6 +15,7 @@ from serving.collection.catalogue import FILE_NAME, Catalogue
 from serving.collection.database import in_transaction
 from serving.collection.errors import CatalogueError
 from serving.collection.schema import SCHEMA
+from serving.collection.spaces import COMPUTE_ANEW
 from serving.durable import publish_file
 
 _TABLES = ("items", "sources", "vectors", "terms")  # in the order in which they refer to each other
@@ -28,6 +30,8 @@ UPDATE changes SET seq = (SELECT last FROM sequence), forgotten = (SELECT last F
     dim = coalesce((SELECT dim FROM snapshot.changes AS there WHERE there.release = changes.release), dim);
 UPDATE sqlite_sequence SET seq = max(seq, (SELECT max(seq) FROM snapshot.sqlite_sequence WHERE name = 'items'))
     WHERE name = 'items';
+INSERT OR IGNORE INTO spaces(release, complete) SELECT release, 0 FROM snapshot.spaces;
+{compute_anew}
 """
 
 
@@ -100,7 +104,7 @@ def _replace_all(db: apsw.Connection) -> None:
     )
     db.execute("BEGIN IMMEDIATE")
     try:
-        db.execute(_RESTORE.format(copies=copies))
+        db.execute(_RESTORE.format(copies=copies, compute_anew=COMPUTE_ANEW))
         db.execute("COMMIT")
     except BaseException:
         if in_transaction(db):

@@ -6,7 +6,6 @@ on the list. Left out: decoding, and what the pictures are for.
 """
 
 import hashlib
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from serving.collection.catalogue import Catalogue
 from serving.collection.items import Source
 from serving.collection.records import MAX_LIMIT
 from serving.folders import UnreadableFile
+from serving.stored_files import StoredFiles
+
+_FILES = StoredFiles()
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,8 @@ class CollectionSource:
 
 
 def _read_path(name: str, path: str) -> bytes:
-    archive, bang, member = path.partition("!")
     try:
-        if bang and zipfile.is_zipfile(archive):
-            with zipfile.ZipFile(archive) as opened:
-                return opened.read(member)
-        return Path(path).read_bytes()
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise UnreadableFile(f"the file of item {name!r} can't be read any more: {type(error).__name__}") from error
+        return _FILES.read(path)
+    except UnreadableFile as error:
+        reason = type(error.__cause__ or error).__name__
+        raise UnreadableFile(f"the file of item {name!r} can't be read any more: {reason}") from error

@@ -17,6 +17,7 @@ from serving.collection.errors import FilterError, ItemError
 from serving.collection.filters import EVERYTHING, Filter
 from serving.collection.items import Item, check_id, encode_item
 from serving.collection.metadata import Term, terms_of
+from serving.collection.spaces import note_stored
 from serving.collection.vectors import UNIT_TOLERANCE, note_change
 
 Outcome = Literal["created", "replaced", "unchanged"]
@@ -97,17 +98,20 @@ def _prepare_upsert(upsert: Upsert) -> Write:
     release, dim = upsert.release, vectors.shape[1]
 
     def write(db: apsw.Connection, seq: int) -> Upserted:
-        _check_dim(db, release, dim)
+        check_dim(db, release, dim)
         now = time.time_ns() // 1_000_000
+        rows: list[int] = []
         outcomes: list[Outcome] = []
         changed = False
         for line in lines:
             row, outcome = _store_item(db, line, seq=seq, now=now)
             fresh = _store_vector(db, row, line, release=release, seq=seq)
+            rows.append(row)
             outcomes.append("replaced" if fresh and outcome == "unchanged" else outcome)
             changed |= fresh
         if changed:
             note_change(db, release, seq, dim)
+        note_stored(db, rows, release=release, seq=seq)
         return Upserted(seq, tuple(outcomes))
 
     return write
@@ -141,15 +145,20 @@ def _checked_vectors(upsert: Upsert) -> NDArray[np.float32]:
         raise ItemError("an upsert needs at least one item")
     if vectors.ndim != 2 or len(vectors) != len(upsert.items):
         raise ItemError(f"{len(upsert.items)} items came with vectors of shape {vectors.shape}; it must be (items, D)")
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))  # also those that are not finite
-    if wrong.size:
-        first = int(wrong[0])
-        raise ItemError(f"the vector of item {upsert.items[first].id!r} has norm {norms[first]}; it must be 1")
+    if (wrong := first_not_unit(vectors)) is not None:
+        raise ItemError(f"the vector of item {upsert.items[wrong[0]].id!r} has norm {wrong[1]}; it must be 1")
     return vectors
 
 
-def _check_dim(db: apsw.Connection, release: str, dim: int) -> None:
+def first_not_unit(vectors: NDArray[np.float32]) -> tuple[int, float] | None:
+    """Of vectors (N, D), the place of the first whose norm is not 1, and its norm; None if all are as they must be."""
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))  # also those that are not finite
+    return (int(wrong[0]), float(norms[wrong[0]])) if wrong.size else None
+
+
+def check_dim(db: apsw.Connection, release: str, dim: int) -> None:
+    """Raise `ItemError` unless vectors of `dim` numbers go with those stored of the release."""
     stored = db.execute("SELECT dim FROM changes WHERE release = ? AND dim IS NOT NULL", (release,)).get
     if stored is not None and stored != dim:
         raise ItemError(f"vectors have {dim} numbers; those stored of release {release[:16]} have {stored}")

@@ -1,7 +1,8 @@
 """Keeps a worker's view of the collection young, and has it compacted when enough has changed.
 
 A thread looks once a second, also where no request comes: so an idle worker lets go of old bases, and its next search
-has little to catch up with. A compaction runs in a process of its own (`python -m serving.compact`), which takes no
+has little to catch up with. It also has embedded what waits in the collection's space: in one that is filling without
+a pause, until it is complete. A compaction runs in a process of its own (`python -m serving.compact`), which takes no
 memory and no lock of the worker's; of several workers that want one, one gets it.
 Left out: when a compaction is due, and what it does (`serving.collection.compaction`).
 """
@@ -46,10 +47,12 @@ class Keeper:
             self._compaction.wait()
 
     def _run(self) -> None:
-        told = ""
-        while not self._stop.wait(EVERY_SECONDS):
+        told, more = "", False
+        while not self._stop.wait(0 if more else EVERY_SECONDS):
+            more = False
             try:
                 self._look()
+                more = self._catch_up()
                 told = ""
             except CollectionError as error:  # told once, not every second
                 if str(error) != told:
@@ -67,6 +70,11 @@ class Keeper:
         up_to_date = collection.catalogue.base(collection.release) == collection.neighbours.base
         if up_to_date and self._due() and not under_way(collection.catalogue.folder):
             self._compaction = start_compaction(collection)
+
+    def _catch_up(self) -> bool:
+        """Embed what waits, for about a second; whether there is more."""
+        catching_up = self._collection.catching_up
+        return catching_up is not None and catching_up.in_background(EVERY_SECONDS)
 
     def _due(self) -> bool:
         return self._policy.due(self._collection.neighbours.sizes)

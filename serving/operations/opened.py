@@ -1,11 +1,12 @@
 """A collection opened for one release: catalogue and neighbours, taken in turns with what keeps them up to date.
 
+With an embedder it also catches up with what others wrote without an embedding by this release.
 Left out: operations on it (`serving.operations.finding`, `serving.operations.writing`, `serving.operations.showing`).
 """
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import compact, ensure_base, wait_for_another
 from serving.collection.errors import IndexUnusable
 from serving.collection.neighbours import Neighbours
+from serving.collection.spaces import Space
+from serving.embedder import Embedded
+from serving.operations.catching_up import CatchingUp
 
 _LOG = logging.getLogger(__name__)
 
@@ -27,17 +31,36 @@ class OpenCollection:
         """Open the folder, or begin it. A base that is damaged is built again first, from the vectors in SQLite."""
         self.catalogue = Catalogue(folder, create=True)
         self.release = release
+        self.catching_up: CatchingUp | None = None
+        self._tell(self.catalogue.open_space(release))
         self.neighbours = open_neighbours(self.catalogue, release)
         self._turn = threading.RLock()
-        items, here = self.catalogue.count(), len(self.neighbours)
-        if here < items:
-            _LOG.warning("%d of %d items have no embedding by this release: ingest them again", items - here, items)
+
+    def embed_with(self, embed: Callable[[Sequence[bytes]], list[Embedded]]) -> None:
+        """Catch up with `embed` from now on, which must be this release's: image files to embeddings."""
+        self.catching_up = CatchingUp(self.catalogue, self.release, embed)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
         """Whatever is read or searched inside is of one moment, later than every write acknowledged before."""
         with self._turn, self.catalogue.reading():
             yield
+
+    @contextmanager
+    def caught_up_turn(self) -> Iterator[None]:
+        """A turn in which every write acknowledged before has its vector, whichever release's worker made it.
+
+        That is so of a complete space; one that is filling has what it has. Not for use inside `turn`. Raises
+        `CollectionError` if what waits can't be stored.
+        """
+        until: int | None = None
+        while True:
+            with self.turn():
+                if self.catching_up is None or not self.catalogue.behind(self.release, until=until):
+                    yield
+                    return
+                until = self.catalogue.last_write() if until is None else until  # what comes later could go on for ever
+            self.catching_up.everything(until)
 
     def refresh(self) -> None:
         """Take over what was written, and a new base."""
@@ -48,7 +71,7 @@ class OpenCollection:
         """How many items there are, and how many of them can be found."""
         with self.turn():
             self.neighbours.refresh()
-            return {"items": self.catalogue.count(), "embedded": len(self.neighbours)}
+            return {"items": self.catalogue.count(), "embedded": len(self.neighbours), **self._space()}
 
     def stats(self) -> dict[str, Any]:
         """What the catalogue holds, and of the index that this worker searches; for use inside `turn`."""
@@ -58,13 +81,30 @@ class OpenCollection:
         return {
             "items": stats.items,
             "embedded": sizes.live,
+            **self._space(),
             "labels": {label if label is not None else "": count for label, count in stats.labels.items()},
             "seq": stats.seq,
             "sources_kept": stats.sources_kept,
             "bytes_on_disk": stats.bytes_on_disk,
+            "spaces": {space.release[:16]: _shown(space) for space in self.catalogue.spaces()},
             "vectors_by_release": {one.release[:16]: one.vectors for one in stats.releases},
             "index": {**index, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
         }
+
+    def _space(self) -> dict[str, Any]:
+        space = self.catalogue.space(self.release)
+        return _shown(space if space is not None else Space(self.release, complete=False, pending=0, failed=0))
+
+    @staticmethod
+    def _tell(space: Space) -> None:
+        if not space.complete:
+            _LOG.warning("%d items have no embedding by this release yet: they are being embedded", space.pending)
+        if space.failed:
+            _LOG.warning("%d items can't be embedded by this release: see `python -m serving.spaces`", space.failed)
+
+
+def _shown(space: Space) -> dict[str, Any]:
+    return {"complete": space.complete, "pending": space.pending, "failed": space.failed}
 
 
 def open_neighbours(catalogue: Catalogue, release: str) -> Neighbours:

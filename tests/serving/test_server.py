@@ -45,7 +45,8 @@ def test_describe(client: Client, chain: Chain) -> None:
     assert about["release"] == "chain/1"
     assert about["digest"] == chain.release.digest
     count = len(chain.data.rows("train", "validation"))
-    assert about["collection"] == {"items": count, "embedded": count}
+    space = {"complete": True, "pending": 0, "failed": 0}
+    assert about["collection"] == {"items": count, "embedded": count, **space}
     assert about["operations"] == list(OPS)
 
 

@@ -11,9 +11,9 @@ from serving.collection.compaction import compact
 from serving.collection.filter_parser import parse_filter
 from serving.collection.index_kinds import Plan
 from serving.collection.neighbours import Neighbours
-from tests.serving.collection.examples import RELEASE, fill, item, items, unit_vectors
+from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
 
-TABLES = ("items", "sources", "vectors", "terms", "deletions")
+TABLES = ("items", "sources", "vectors", "terms", "deletions", "pending")
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,22 @@ def scans(catalogue: Catalogue, ask: Callable[[], object]) -> list[str]:
 
 def _all_of_a_release(step: str) -> bool:
     return step.startswith("SEARCH vectors") and step.endswith("(release=?)")
+
+
+def test_catching_up_with_another_release_reads_what_it_needs(catalogue: Catalogue) -> None:
+    catalogue.open_space(OTHER_RELEASE)
+    try:
+        changed = [item("n17", content=b"other", colour="red"), item("newer", colour="red")]
+        assert scans(catalogue, lambda: catalogue.upsert(changed, unit_vectors(2, seed=3), RELEASE)) == []
+        (first, *_, last) = catalogue.pending(OTHER_RELEASE, limit=20)
+        assert scans(catalogue, lambda: catalogue.behind(OTHER_RELEASE)) == []
+        assert scans(catalogue, lambda: catalogue.pending(OTHER_RELEASE, limit=5, after=last, until=100)) == []
+        chosen = [first.row], [first.sha256]
+        assert scans(catalogue, lambda: catalogue.fill(OTHER_RELEASE, *chosen, unit_vectors(1))) == []
+        assert scans(catalogue, lambda: catalogue.fail_pending(OTHER_RELEASE, [(last, "gone")])) == []
+        assert scans(catalogue, lambda: catalogue.delete(["n18"])) == []
+    finally:
+        catalogue.close_space(OTHER_RELEASE)
 
 
 def test_a_search_reads_what_it_needs(catalogue: Catalogue) -> None:

@@ -81,7 +81,7 @@ def version(folder: Path) -> int:
 def test_a_new_catalogue_is_opened_again(tmp_path: Path) -> None:
     names = fill(Catalogue(tmp_path / "new", create=True), unit_vectors(2))
     assert [stored.id for stored in Catalogue(tmp_path / "new").list_items().items] == names
-    assert version(tmp_path / "new") == 2
+    assert version(tmp_path / "new") == 3
 
 
 def test_many_may_create_a_catalogue_at_once_and_write_to_it(tmp_path: Path) -> None:
@@ -104,20 +104,20 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         Catalogue(tmp_path)
 
 
-@pytest.mark.parametrize("other", [0, 3, 99])
+@pytest.mark.parametrize("other", [0, 4, 99])
 def test_another_schema_is_refused(tmp_path: Path, other: int) -> None:
     Catalogue(tmp_path, create=True).close()
     db = apsw.Connection(str(tmp_path / FILE_NAME))
     db.pragma("user_version", other)
     db.close()
-    with pytest.raises(CatalogueError, match=f"has schema {other}; this version reads schema 2"):
+    with pytest.raises(CatalogueError, match=f"has schema {other}; this version reads schema 3"):
         Catalogue(tmp_path)
 
 
 def test_a_first_catalogue_keeps_items_rows_numbers_vectors_and_its_base(tmp_path: Path) -> None:
     vectors = first_catalogue(tmp_path)
     catalogue = Catalogue(tmp_path)
-    assert version(tmp_path) == 2
+    assert version(tmp_path) == 3
     rows, kept = stored(catalogue)
     assert rows.tolist() == list(range(3, 83, 2))
     np.testing.assert_array_equal(kept, vectors)

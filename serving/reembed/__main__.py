@@ -1,0 +1,191 @@
+"""Fill a collection's embedding space with a release: embed what lacks a vector of it. While it is served, too.
+
+    python -m serving.reembed --release model_store/digits/4 --collection runs/digits/collection --index
+
+The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
+and run again it goes on, and several tasks (`serving.bulk.tasks`) or copies share the work. What is written meanwhile,
+by whichever release, is embedded as well. Pictures that can't be read or decoded are told and block nothing; --retry
+tries them again. Exits with 0 when nothing of this task's share waits any more: of a single task, when the space is
+complete.
+Left out: making the release serve (`export.store promote`), and giving up an old space (`serving.spaces`).
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+from tqdm import tqdm
+
+from serving.bulk.crew import Crew
+from serving.bulk.errors import BulkError
+from serving.bulk.tasks import Task, task_of
+from serving.choice import FORMS
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import compact, wait_for_another
+from serving.collection.errors import CollectionError
+from serving.collection.spaces import Part, Space
+from serving.machine import cuda_devices, usable_cores
+from serving.manifest import ManifestError, Release
+from serving.operations.catching_up import filling_lock
+from serving.reembed.worker import Post, work
+
+_PARTS = 4  # for each process, so that a slow one does not keep the others waiting
+_POLITE = 10
+_REASONS_SHOWN = 10
+_LOG_SECONDS = 30.0  # between progress lines where nobody watches
+_AGAIN = "what is stored is kept, and the same command goes on from there"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the command is to do: fill `space` with the release, as one task of some."""
+
+    given: argparse.Namespace
+    task: Task
+    space: str
+
+    @property
+    def share(self) -> Part:
+        """Which of the items are this task's."""
+        return Part(self.task.index, self.task.count)
+
+
+def reembed(catalogue: Catalogue, asked: _Asked) -> None:
+    """Embed this task's share of what waits; raises `BulkError` if a process fails."""
+    waiting = catalogue.count_pending(asked.space, asked.share)
+    posts = _posts(asked, waiting) if waiting else []
+    watched = sys.stderr.isatty()
+    with (
+        filling_lock(catalogue.folder, asked.space, shared=True),
+        Crew(posts, work) as crew,
+        tqdm(total=waiting, desc="embed", unit=" images", mininterval=0.1 if watched else _LOG_SECONDS) as bar,
+    ):
+        # the items of a task are those whose row is its index, modulo the tasks; its parts divide these further
+        parts = range(asked.task.index, posts[0].parts, asked.task.count) if posts else ()
+        for images in crew.work(parts):
+            bar.update(images)
+    catalogue.settle(asked.space)
+
+
+def _posts(asked: _Asked, waiting: int) -> list[Post]:
+    """One for each process: a process each GPU, or each core, but never more than there is to do."""
+    given, task = asked.given, asked.task
+    gpus = cuda_devices()
+    cores = max(1, usable_cores() // task.local_count)
+    count = min(given.processes or max(1, (gpus or usable_cores()) // task.local_count), waiting)
+    first = task.local_index * count
+    return [
+        Post(
+            collection=given.collection,
+            release=given.release,
+            form=given.form,
+            parts=task.count * count * _PARTS,
+            threads=max(1, cores // count),
+            gpu=(first + number) % gpus if gpus else 0,
+        )
+        for number in range(count)
+    ]
+
+
+def _report(catalogue: Catalogue, release: Release) -> int:
+    """Say what there is now; returns the exit code."""
+    space = catalogue.space(release.space)
+    if space is None:
+        print(f"error: the space {release.space[:16]} was closed meanwhile", file=sys.stderr)
+        return 1
+    vectors = len(catalogue.census(release.space).rows)
+    for name, reason in catalogue.failures(release.space, limit=_REASONS_SHOWN).items():
+        print(f"left out {name}: {reason}", file=sys.stderr)
+    if space.failed > _REASONS_SHOWN:
+        print(f"(and {space.failed - _REASONS_SHOWN} more)", file=sys.stderr)
+    print(
+        f"{catalogue.folder}: {vectors} vectors by {release.manifest.title}, {space.failed} items unreadable, "
+        f"{_state(space)}"
+    )
+    if space.failed and not vectors:
+        print("error: none of the items can be read; once they can, give --retry", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _state(space: Space) -> str:
+    waiting = f", {space.pending} written meanwhile" if space.pending else ""
+    return f"complete{waiting}" if space.complete else f"not complete: {space.pending} items wait"
+
+
+def _build_index(catalogue: Catalogue, space: str) -> None:
+    """Build the base, unless another task is still to fill the space."""
+    found = catalogue.space(space)
+    if found is None or not found.complete:
+        return
+    faiss.omp_set_num_threads(usable_cores())
+    while not compact(catalogue, space):
+        wait_for_another(catalogue.folder)
+    if (base := catalogue.base(space)) is not None:
+        print(f"index: {base.kind} of {base.count}, recall@10 {base.recall:.3f}, {base.facts['seconds']} s")
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.reembed", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
+    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--processes", type=_positive, help="worker processes (default: one a GPU, else one a core)")
+    parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release (default: what suits)")
+    parser.add_argument("--task-index", type=int, help="which of several tasks this is (default: SLURM's, torchrun's)")
+    parser.add_argument("--task-count", type=int, help="how many tasks there are")
+    parser.add_argument("--index", action="store_true", help="build the index once the space is complete")
+    parser.add_argument("--retry", action="store_true", help="try those again that could not be read or decoded")
+    parser.add_argument("--nice", action="store_true", help="yield the cores to others")
+    return parser.parse_args(arguments)
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"is {number}; it must be 1 or more")
+    return number
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.nice:
+        os.nice(_POLITE)
+    release = Release(given.release)
+    asked = _Asked(given, task_of(given.task_index, given.task_count, os.environ), release.space)
+    catalogue = Catalogue(given.collection)
+    catalogue.open_space(release.space)
+    if given.retry:
+        catalogue.retry_failed(release.space, asked.share)
+    reembed(catalogue, asked)
+    if given.index:
+        _build_index(catalogue, release.space)
+    return _report(catalogue, release)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    given = _arguments(arguments)
+    before = signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
+    try:
+        return _run(given)
+    except (BulkError, CollectionError, ManifestError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        stopped = 128 + signal.SIGINT
+    except SystemExit as received:
+        stopped = int(received.code or 0)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    print(f"stopped: {_AGAIN}", file=sys.stderr)
+    return stopped
+
+
+if __name__ == "__main__":
+    sys.exit(main())

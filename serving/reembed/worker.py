@@ -1,0 +1,156 @@
+"""One process of the command: takes a part of what waits in a space, embeds it, takes the next part.
+
+Threads read and decode the pictures of the next passes while the runtime works on the present one, and a further
+thread stores what is embedded, some hundred items in a transaction.
+Left out: which parts there are, and who gets which (`serving.reembed.__main__`, `serving.bulk.crew`).
+"""
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from serving.bulk.ahead import loaded_ahead
+from serving.bulk.worker import Message
+from serving.choice import choose
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CollectionError
+from serving.collection.spaces import Part, Pending
+from serving.collection.vectors import Vectors
+from serving.folders import UnreadableFile
+from serving.images import ImageError, decode
+from serving.manifest import FORMATS, ManifestError, Release
+from serving.pending_sources import PendingSources
+from serving.runtime import images_of_pass, open_runtime
+
+TRANSACTION = 256  # items
+_LISTED = 1024
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Post:
+    """Where a process works and with what: `parts` of the space in all, `threads` of the runtime, which GPU, if any."""
+
+    collection: Path
+    release: Path
+    form: str
+    parts: int
+    threads: int
+    gpu: int = 0
+
+
+class Loaded(NamedTuple):
+    """A picture that was read: its digest and pixels uint8 (S, S, 3), or why there are none."""
+
+    pending: Pending
+    sha256: bytes
+    pixels: NDArray[np.uint8] | None
+    error: str = ""
+
+
+def work(post: Post, connection: Connection) -> None:
+    """The process: ends when there are no more parts, when it fails, or when nobody listens any more."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        Worker(post, connection).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        _LOG.warning("the command that started this process is gone: stopping")
+    except (CollectionError, ManifestError, OSError) as error:
+        connection.send(Message("failed", str(error)))
+    except Exception as error:
+        _LOG.exception("a worker failed")
+        connection.send(Message("failed", f"a worker failed: {type(error).__name__}: {error}"))
+
+
+class Worker:
+    """Embeds parts of the release's space until the other end of `connection` has no more."""
+
+    def __init__(self, post: Post, connection: Connection) -> None:
+        self._post = post
+        self._connection = connection
+        self._catalogue = Catalogue(post.collection)
+        self._sources = PendingSources(self._catalogue)
+        release = Release(post.release)
+        self._space = release.space
+        self._size = release.manifest.input.size
+        choice = choose(release, form=post.form, gpu=post.gpu)
+        path = release.file(FORMATS[choice.form])
+        self._runtime = open_runtime(path, device=choice.device, gpu=post.gpu, threads=post.threads)
+        self._pass = images_of_pass(self._size, gpu=choice.device == "cuda")
+        threads = max(2, post.threads)
+        self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+        self._share = -(-self._pass // threads)
+        self._storer = ThreadPoolExecutor(1, thread_name_prefix="store")
+        self._storing: Future[int] | None = None
+
+    def run(self) -> None:
+        """Work until there are no more parts."""
+        while (part := self._next()) is not None:
+            while self._embed(Part(part, self._post.parts)):  # again for what was written meanwhile
+                pass
+
+    def _embed(self, part: Part) -> bool:
+        """Embed what waits in the part; False if nothing did."""
+        done: list[tuple[Loaded, Vectors]] = []
+        failed: list[tuple[Pending, str]] = []
+        count = 0
+        passes = self._passes(part)
+        for loaded in loaded_ahead(passes, self._load, self._decoders, part=self._share):
+            good = [image for image in loaded if image.pixels is not None]
+            failed += [(image.pending, image.error) for image in loaded if image.pixels is None]
+            if good:
+                outputs = self._runtime(np.stack([image.pixels for image in good if image.pixels is not None]))
+                done += zip([image._replace(pixels=None) for image in good], outputs.embedding, strict=True)
+            count += len(loaded)
+            if len(done) + len(failed) >= TRANSACTION:
+                self._store_behind(done, failed)
+                done, failed = [], []
+        self._store_behind(done, failed)
+        self._settle()
+        return count > 0
+
+    def _passes(self, part: Part) -> Iterator[list[Pending]]:
+        after: Pending | None = None
+        until = self._catalogue.last_write()
+        while listed := self._catalogue.pending(self._space, limit=_LISTED, part=part, after=after, until=until):
+            after = listed[-1]
+            for at in range(0, len(listed), self._pass):
+                yield listed[at : at + self._pass]
+
+    def _load(self, pending: Pending) -> Loaded:
+        try:
+            picture = self._sources.read(pending)
+            return Loaded(pending, picture.sha256, decode(picture.content, self._size))
+        except (UnreadableFile, ImageError) as error:
+            return Loaded(pending, b"", None, str(error))
+
+    def _store_behind(self, done: list[tuple[Loaded, Vectors]], failed: list[tuple[Pending, str]]) -> None:
+        self._settle()
+        self._storing = self._storer.submit(self._store, done, failed)
+
+    def _store(self, done: list[tuple[Loaded, Vectors]], failed: list[tuple[Pending, str]]) -> int:
+        if done:
+            rows = [image.pending.row for image, _ in done]
+            vectors = np.stack([vector for _, vector in done])
+            self._catalogue.fill(self._space, rows, [image.sha256 for image, _ in done], vectors)
+        if failed:
+            self._catalogue.fail_pending(self._space, failed)
+        return len(done) + len(failed)
+
+    def _settle(self) -> None:
+        """Wait for what is being stored, and tell of it; raises what went wrong with it."""
+        if self._storing is not None:
+            self._connection.send(Message("images", self._storing.result()))
+            self._storing = None
+
+    def _next(self) -> int | None:
+        self._connection.send(Message("next"))
+        part: int | None = self._connection.recv()
+        return part

@@ -1,0 +1,54 @@
+"""Files by the paths that a catalogue has of them: a file, or archive.zip!member.
+
+An archive stays open from one reading to the next, because its table of contents takes long to read; one that was
+replaced is opened anew. Left out: whether a file is still the one that was stored.
+"""
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from serving.folders import FolderSource, SourceError, UnreadableFile, ZipSource
+
+_OPEN_ARCHIVES = 4
+_Stamp = tuple[int, int, int]
+
+
+class StoredFiles:
+    """Reads files by their paths; safe to use from several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._archives: OrderedDict[str, tuple[_Stamp, ZipSource]] = OrderedDict()
+
+    def read(self, path: str) -> bytes:
+        """The bytes at a path; `UnreadableFile` says why not. The path comes from the catalogue, never a request."""
+        archive, bang, member = path.partition("!")
+        try:
+            if bang and (source := self._archive(archive)) is not None:
+                return source.read(member)
+            file = Path(path)
+            return FolderSource(file.parent).read(file.name)
+        except (OSError, ValueError) as error:  # ValueError of a name that can be no path
+            raise error if isinstance(error, UnreadableFile) else UnreadableFile(str(error)) from error
+
+    def _archive(self, path: str) -> ZipSource | None:
+        """The archive, open; None if the path is no zip's, as a file's own name may have a "!"."""
+        try:
+            about = os.stat(path)
+        except OSError:
+            return None
+        stamp = (about.st_ino, about.st_size, about.st_mtime_ns)
+        with self._lock:
+            held = self._archives.get(path)
+            if held is None or held[0] != stamp:
+                try:
+                    held = (stamp, ZipSource(Path(path)))
+                except SourceError:
+                    return None
+                self._archives[path] = held
+            self._archives.move_to_end(path)
+            if len(self._archives) > _OPEN_ARCHIVES:
+                self._archives.popitem(last=False)
+            return held[1]
