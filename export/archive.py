@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 import serving
+from export.store.locks import locked
 from serving.durable import publish_file
-from serving.manifest import FILE_NAME, FORMATS, MEDIANS, Release
+from serving.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, Release
 
 _CODE = Path(serving.__file__).parent
 
@@ -35,14 +36,16 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
         with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
             shutil.move(_archive(release, graphs, Path(folder)), partial)
 
-    publish_file(path, write)
+    with locked(store, shared=True):  # for `export.store collect`, which removes what dead builds left
+        publish_file(path, write)
     return path
 
 
 def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
     content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
     shutil.copytree(_CODE, content / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *graphs):
+    probe = [release.file(PROBE)] if PROBE in release.manifest.files else []
+    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *probe, *graphs):
         shutil.copy(file, content)
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging"),

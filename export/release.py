@@ -24,6 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import safetensors.torch
 
 from export.archive import ArchiveError, build_archive
@@ -31,9 +32,11 @@ from export.formats import write_formats
 from export.graph import ServingGraph
 from export.parity import ParityError
 from export.real_images import choose_images
+from export.store.history import deleted
 from serving.durable import publish_folder, sha256_of
 from serving.manifest import (
     FILE_NAME,
+    PROBE,
     SCHEMA,
     InputContract,
     Manifest,
@@ -88,7 +91,7 @@ def publish(ingredients: Ingredients, name: str, store: Path, *, int8: bool = Tr
         existing = find(home, digests)
         if existing is not None and (not int8 or "int8" in existing.manifest.gates):
             return existing
-        version = 1 + max(versions(home), default=0)
+        version = 1 + max({*versions(home), *deleted(home)}, default=0)
         partial = home / f".partial-{version}"
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir()
@@ -135,6 +138,8 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int, *, in
     safetensors.torch.save_file(
         {key: value.contiguous() for key, value in graph.state_dict().items()}, folder / "weights.safetensors"
     )
+    if probe is not None:
+        np.save(folder / PROBE, np.column_stack([probe.weight, probe.bias]))
     _copy_report(ingredients, folder / "report")
     manifest = Manifest(
         schema=SCHEMA,

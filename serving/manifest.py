@@ -21,6 +21,7 @@ SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 had no gates, and no formats but onnx and torchscript; 2 no space, and no promotion
 FILE_NAME = "manifest.json"
 MEDIANS = "medians.npy"
+PROBE = "probe.npy"
 FORMATS = {
     "onnx": "encoder.onnx",
     "int8": "encoder.int8.onnx",
@@ -57,7 +58,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     of each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
     `space` names the embedding space, where that is another release's: one with the same encoder and another probe.
     `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
-    `lineage` and `metrics` are records for people and tools: nothing in serving depends on their content.
+    `lineage` and `metrics` are records for people and tools: of their content serving reads only up to which write of
+    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new (`serving.drift`).
     """
 
     schema: int
@@ -128,6 +130,13 @@ class Release:
         if MEDIANS not in self.manifest.files:
             return None
         found: NDArray[np.float32] = np.load(self.file(MEDIANS), allow_pickle=False)
+        return found
+
+    def probe(self) -> NDArray[np.float32] | None:
+        """The linear probe, float32 (C, D + 1), its bias last; None without labels, and in an older release."""
+        if PROBE not in self.manifest.files:
+            return None
+        found: NDArray[np.float32] = np.load(self.file(PROBE), allow_pickle=False)
         return found
 
     def verify(self) -> None:

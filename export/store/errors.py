@@ -1,0 +1,5 @@
+"""What the model store's commands refuse to do."""
+
+
+class StoreError(ValueError):
+    """Nothing was changed, and why."""

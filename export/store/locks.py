@@ -1,0 +1,44 @@
+"""Who may change a folder of the store: one process at a time, on one machine or on several that share it.
+
+The lock is on the folder itself and goes with the process that holds it, so none is ever stale.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from export.store.errors import StoreError
+from serving.model_store import ModelStore
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
+    """Hold a file or folder that there is; yields whether it could be had, which without `wait` it may not.
+
+    Several may hold it `shared`, and nobody else then.
+    """
+    how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield _had(handle, how)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def alone(store: ModelStore) -> Iterator[None]:
+    """Hold the lock of a name: aliases are changed and releases removed by one process at a time."""
+    if not store.home.is_dir():
+        raise StoreError(f"{store.root} has no releases of {store.name!r}")
+    with locked(store.home):
+        yield
+
+
+def _had(handle: int, how: int) -> bool:
+    try:
+        fcntl.flock(handle, how)
+    except BlockingIOError:
+        return False
+    return True

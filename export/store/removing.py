@@ -1,0 +1,181 @@
+"""Remove releases that nobody needs, and what killed processes left behind. First what would go, then doing it.
+
+A release that an alias means or a server serves stays. A parent may go before the releases made from it: they hold all
+their files, and of an embedding space that they inherit only its digest, which names the vectors in a collection.
+Left out: the vectors, which the collection keeps by space (`serving.collection`).
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export.store import history
+from export.store.checking import aliases_of
+from export.store.errors import StoreError
+from export.store.in_use import served
+from export.store.locks import alone, locked
+from serving.durable import sync
+from serving.manifest import ManifestError, Release
+from serving.model_store import ModelStore
+
+KEEP = 3
+_PUBLISHING = ".lock"  # held by `export.release` while it fills a .partial-* folder
+
+
+@dataclass(frozen=True)
+class Removal:
+    """One thing that goes: a release with its archive (`version`), or something left over."""
+
+    what: str
+    paths: tuple[Path, ...]
+    bytes: int
+    version: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {"what": self.what, "version": self.version, "bytes": self.bytes, "paths": [*map(str, self.paths)]}
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What goes, and in words what stays though it might be thought to go."""
+
+    removals: tuple[Removal, ...]
+    kept: tuple[str, ...] = ()
+
+    @property
+    def bytes(self) -> int:
+        """How many come free."""
+        return sum(removal.bytes for removal in self.removals)
+
+
+def delete(store: ModelStore, reference: str, *, carry_out: bool = False) -> Sweep:
+    """Remove one release and its archive; without `carry_out` only tell. Raises `StoreError` for one that is needed."""
+    with alone(store):
+        version = store.version(reference)
+        if why := needed(store).get(version):
+            raise StoreError(f"{store.name}/{version} stays: {why}")
+        sweep = Sweep((_of_release(store, version),))
+        if carry_out:
+            _remove(store, sweep, reason=None)
+    return sweep
+
+
+def collect(store: ModelStore, *, keep: int = KEEP, carry_out: bool = False) -> Sweep:
+    """Remove all releases but the `keep` newest and those that are needed, and everything left over by killed runs.
+
+    What a living process is at work on stays. Without `carry_out` only tell.
+    """
+    if keep < 1:
+        raise StoreError(f"keep is {keep}; it must be at least 1, as the newest release may be about to be promoted")
+    with alone(store):
+        reasons = needed(store)
+        newest = store.versions()[-keep:]
+        going = [version for version in store.versions() if version not in reasons and version not in newest]
+        kept = [f"{store.name}/{version} stays: {why}" for version, why in reasons.items() if version not in newest]
+        with _left_over(store) as (leftovers, busy):
+            sweep = Sweep((*(_of_release(store, version) for version in going), *leftovers), (*kept, *busy))
+            if carry_out:
+                _remove(store, sweep, reason=f"collect --keep {keep}")
+    return sweep
+
+
+def needed(store: ModelStore) -> dict[int, str]:
+    """The versions that must not go, and why. Raises where that can't be known."""
+    aliases, faults = aliases_of(store)
+    if faults:
+        raise StoreError(f"nothing is removed while an alias is broken: {'; '.join(faults)}")
+    reasons = {version: f"{where} serves it" for version, where in served(store).items()}
+    for alias, version in aliases.items():
+        reasons[version] = f"it is the {alias}"
+    return reasons
+
+
+def _of_release(store: ModelStore, version: int) -> Removal:
+    paths = [store.home / str(version)]
+    if (archive := store.archive(version)).exists():
+        paths.append(archive)
+    return Removal(f"release {store.name}/{version}", tuple(paths), sum(map(_bytes_of, paths)), version)
+
+
+def _remove(store: ModelStore, sweep: Sweep, *, reason: str | None) -> None:
+    """Releases first get a name that is none, so that nobody ever sees half of one as a release.
+
+    Before that the history says so, as the number of a deleted release must never be given to another.
+    """
+    for removal in sweep.removals:
+        if removal.version is not None:
+            digest = _digest_of(store, removal.version)
+            about = {"digest": digest, "bytes": removal.bytes, "reason": reason}
+            history.append(store.home, "delete", before=removal.version, **about)
+        for path in removal.paths:
+            _remove_path(store, path)
+
+
+def _remove_path(store: ModelStore, path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        if not path.name.startswith("."):
+            hidden = path.with_name(f".deleted-{path.name}-{os.getpid()}")
+            os.rename(path, hidden)
+            sync(path.parent)
+            path = hidden
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def _digest_of(store: ModelStore, version: int) -> str | None:
+    try:
+        return Release(store.home / str(version)).digest
+    except (ManifestError, OSError):
+        return None
+
+
+@contextmanager
+def _left_over(store: ModelStore) -> Iterator[tuple[list[Removal], list[str]]]:
+    """What killed processes left, held so that no living one begins with it; and what can't be told just now."""
+    busy = []
+    lock = store.home / _PUBLISHING
+    lock.touch()
+    with locked(lock, wait=False) as nobody_publishes, locked(store.root, wait=False) as nobody_archives:
+        found = [*store.home.glob(".deleted-*"), *_partial_texts(store)]
+        if nobody_publishes:
+            found += store.home.glob(".partial-*")
+        else:
+            busy.append("a release is being published just now: unfinished ones stay")
+        if nobody_archives:
+            found += [*store.root.glob(".archive-*"), *_partial_archives(store)]
+        else:
+            busy.append("an archive is being made just now: unfinished ones stay")
+        found += _orphans(store) if nobody_publishes and nobody_archives else []
+        yield [Removal(f"left over: {path.name}", (path,), _bytes_of(path)) for path in sorted(found)], busy
+
+
+def _partial_texts(store: ModelStore) -> Collection[Path]:
+    """Aliases that were being written; whoever writes one holds the lock that is ours now."""
+    return [*(store.home / "aliases").glob(".*.partial")]
+
+
+def _partial_archives(store: ModelStore) -> Collection[Path]:
+    pattern = re.compile(rf"\.{re.escape(store.name)}-\d+\.mar\.partial")
+    return [path for path in store.root.iterdir() if pattern.fullmatch(path.name)]
+
+
+def _orphans(store: ModelStore) -> Collection[Path]:
+    """Archives of releases that there are not."""
+    pattern = re.compile(rf"{re.escape(store.name)}-(\d+)\.mar")
+    versions = store.versions()
+    found = [(path, pattern.fullmatch(path.name)) for path in store.root.iterdir()]
+    return [path for path, match in found if match and int(match[1]) not in versions]
+
+
+def _bytes_of(path: Path) -> int:
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
