@@ -155,9 +155,10 @@ class Client:
         """How many items a filter means."""
         return int(self._post("count", filter=filter).json()["count"])
 
-    def stats(self) -> dict[str, Any]:
-        """What the collection holds, and what is known of its index."""
-        return self._json(self._request("GET", "stats"))
+    def stats(self, *, drift: bool = False) -> dict[str, Any]:
+        """What the collection holds, and what is known of its index; with `drift` also how it has changed."""
+        include = {"include": "drift"} if drift else {}
+        return self._json(self._request("GET", "stats", params={"op": "stats", **include}))
 
     def duplicates(
         self,
@@ -201,7 +202,8 @@ class Client:
 
     def _request(self, method: str, op: str, **options: Any) -> httpx.Response:
         try:
-            return self._http.request(method, f"/models/{self.model}/invoke", params={"op": op}, **options)
+            options.setdefault("params", {"op": op})
+            return self._http.request(method, f"/models/{self.model}/invoke", **options)
         except httpx.TransportError as error:
             raise ServerError(f"no answer from {self._http.base_url}: {error}; is the server running?", 0) from error
 

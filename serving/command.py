@@ -98,7 +98,7 @@ def _count(client: Client, given: argparse.Namespace) -> int:
 
 
 def _stats(client: Client, given: argparse.Namespace) -> int:
-    print(json.dumps(client.stats(), indent=2))
+    print(json.dumps(client.stats(drift=given.drift), indent=2))
     return 0
 
 
@@ -188,7 +188,8 @@ def _about_the_collection(commands: Any) -> None:
     get.add_argument("--thumbnail", action="store_true", help="a small one, as JPEG")
     listing = commands.add_parser("list", help="every item")
     count = commands.add_parser("count", help="how many items")
-    commands.add_parser("stats", help="what the collection holds, and its index")
+    stats = commands.add_parser("stats", help="what the collection holds, and its index")
+    stats.add_argument("--drift", action="store_true", help="also how it changed since the encoder was trained")
     duplicates = commands.add_parser("duplicates", help="groups of items that are nearly the same")
     duplicates.add_argument("--min-score", type=float, default=0.98, help="cosine similarity (default: %(default)s)")
     ingest = commands.add_parser("ingest", help="store every image of a folder or zip; run again, it goes on")

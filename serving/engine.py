@@ -24,6 +24,7 @@ from serving.embedding_cache import EmbeddingCache
 from serving.images import ImageError
 from serving.machine import usable_cores
 from serving.manifest import FORMATS, Release
+from serving.operations.drift import Reference, drift
 from serving.operations.duplicates import duplicates
 from serving.operations.failures import failure_of
 from serving.operations.finding import Search, find_all
@@ -69,6 +70,7 @@ class Engine:
         self.space = release.space
         self.choice = choice
         self._medians = release.medians()
+        self._reference = Reference.of(release)
         self._embedder = embedder
         self.collection = collection
         if collection is not None:
@@ -218,7 +220,10 @@ class Engine:
         assert self.collection is not None
         if request.op == "get":
             return Answer(request.op, title, get(self.collection, request))
-        return Answer(request.op, title, more=_OF_THE_WHOLE[request.op](self.collection, request))
+        more = _OF_THE_WHOLE[request.op](self.collection, request)
+        if "drift" in request.include:
+            more["drift"] = drift(self.collection.catalogue, self._reference).to_json()
+        return Answer(request.op, title, more=more)
 
     def _per_image(self, request: Request, images: Sequence[Embedded], found: list[Any]) -> list[Any]:
         shape = self._classified if request.op == "classify" else self._embedded

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from serving.durable import publish_text
-from serving.manifest import ManifestError, Release, check_name
+from serving.manifest import FILE_NAME, ManifestError, Release, check_name
 
 Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = get_args(Alias)
@@ -78,3 +78,15 @@ class ModelStore:
 
     def _file(self, alias: Alias) -> Path:
         return self.home / "aliases" / alias
+
+
+def find_release(reference: str, root: Path | str = "model_store") -> Release:
+    """The release in a folder, or that of `name/3` or `name/champion` in the store `root`, or with the store in front.
+
+    Raises `ManifestError` where there is none.
+    """
+    folder = Path(reference)
+    if (folder / FILE_NAME).is_file() or len(folder.parts) < 2:
+        return Release(folder)
+    store = folder.parent.parent if len(folder.parts) > 2 else Path(root)
+    return ModelStore(store, folder.parent.name).release(folder.name)

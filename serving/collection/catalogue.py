@@ -112,6 +112,11 @@ class Catalogue(SpacesOfCatalogue):
         with self._database.reading() as db:
             return records.rows_matching(db, where)
 
+    def rows_since(self, seq: int) -> Rows:
+        """The rows of items that were stored or changed after write `seq`, ascending."""
+        with self._database.reading() as db:
+            return records.rows_since(db, seq)
+
     def count(self, where: Filter = EVERYTHING) -> int:
         """How many items a filter means."""
         with self._database.reading() as db:

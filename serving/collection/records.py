@@ -95,6 +95,12 @@ def rows_matching(db: apsw.Connection, where: Filter) -> Rows:
     return np.fromiter((line[0] for line in lines), np.int64)
 
 
+def rows_since(db: apsw.Connection, seq: int) -> Rows:
+    """The rows of items that were stored or changed after write `seq`, ascending."""
+    lines = db.execute("SELECT row FROM items WHERE seq > ? ORDER BY row", (seq,))
+    return np.fromiter((line[0] for line in lines), np.int64)
+
+
 def count(db: apsw.Connection, where: Filter) -> int:
     """How many items a filter means."""
     condition, parameters = where.to_sql()

@@ -26,6 +26,7 @@ _TAKES_INCLUDE = {
     "search": {"metadata", "vector", "thumbnail", "vote"},
     "get": {"metadata", "vector", "thumbnail", "image"},
     "list": {"metadata", "vector", "thumbnail"},
+    "stats": {"drift"},
 }
 _OF_NOTHING = ("describe", "list", "count", "stats", "duplicates")
 

@@ -1,0 +1,58 @@
+"""Tell what came into a collection since its encoder was trained, and whether that is reason to train again.
+
+`python -m serving.drift --release digits/champion --collection runs/digits/collection`
+
+Exit codes: 0 not needed, 10 needed, 1 error, 2 usage. The rule is in `serving.operations.drift`.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CollectionError
+from serving.manifest import ManifestError
+from serving.model_store import find_release
+from serving.operations.drift import Drift, Reference, drift, needed
+
+NEEDED = 10
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    given = _arguments(arguments)
+    try:
+        found = drift(Catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
+    except (ManifestError, CollectionError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(found.to_json(), indent=2) if given.json else _text(found))
+    return NEEDED if needed(found)[0] else 0
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m serving.drift", description="Has the collection changed?")
+    parser.add_argument("--release", required=True, metavar="REF", help="name/champion, name/3, or a release's folder")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
+    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser.parse_args(arguments)
+
+
+def _text(found: Drift) -> str:
+    is_needed, reasons = needed(found)
+    since = f"write {found.seq}" if found.seq else "the release was made"
+    lines = [f"{found.release}: {found.new} of {found.items} items are new since {since} ({found.new_share:.1%})"]
+    if found.mmd2 is not None:
+        sizes = f"{found.compared_old} old and {found.compared_new} new items"
+        lines.append(f"MMD^2 {found.mmd2:.5f}, p {found.p:.3f}, of {sizes}")
+    if found.unsure_old is not None and found.unsure_new is not None:
+        lines.append(f"unsure of {found.unsure_old:.1%} of the old and {found.unsure_new:.1%} of the new items")
+    verdict = "; ".join(reasons) if is_needed else "nothing that asks for it"
+    return "\n".join([*lines, f"retraining {'needed' if is_needed else 'not needed'}: {verdict}"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
