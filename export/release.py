@@ -3,56 +3,44 @@
 `python -m export.release --name digits --checkpoint runs/digits/pretrain/checkpoint.safetensors \
     --evaluation runs/digits/evaluation --data runs/digits/data`
 
-Everything is written to a temporary folder, measured there, synced and renamed: a release exists whole or not
-at all, and is never changed. Publishing the same checkpoint and probe again returns the release there is.
-Left out: which release serves (promotion), and the formats themselves (`export.formats`).
+Everything is written to a temporary folder, measured there, compared with the champion (`export.comparison`), synced
+and renamed: a release exists whole or not at all, and is never changed. One that the gates refuse is published too,
+with the verdict. Publishing the same checkpoint and probe again returns the release there is.
+Left out: which release serves (promotion), the formats themselves (`export.formats`), and a new probe on the
+encoder of a release (`export.probe_only`).
 """
 
 import argparse
-import fcntl
-import importlib.metadata
 import json
 import logging
-import platform
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.torch
 
-from export.archive import ArchiveError, build_archive
+from export.archive import ArchiveError
+from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict
 from export.formats import write_formats
 from export.graph import ServingGraph
+from export.lineage import lineage_of, now
 from export.parity import ParityError
+from export.publication import find, judged_beside, only_one, publish_version, versions
 from export.real_images import choose_images
-from export.store.history import deleted
-from serving.durable import publish_folder, sha256_of
-from serving.manifest import (
-    FILE_NAME,
-    PROBE,
-    SCHEMA,
-    InputContract,
-    Manifest,
-    ManifestError,
-    Release,
-    check_name,
-    entry_of,
-    to_json,
-)
+from serving.durable import sha256_of
+from serving.manifest import PROBE, SCHEMA, InputContract, Manifest, ManifestError, Release, check_name, entry_of
 from training.checkpoint import CheckpointError, load_encoder
 from training.config import to_dict
 from training.dataset import Dataset
 from training.probe import load_probe
+from training.run import LOG
 
-_LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
-_LOG = logging.getLogger(__name__)
+__all__ = ["Ingredients", "find", "main", "publish", "versions"]
 
 
 @dataclass(frozen=True)
@@ -70,60 +58,50 @@ class Ingredients:
         return path if path.is_file() else None
 
     def digests(self) -> dict[str, str | None]:
-        """What tells one release's ingredients from another's."""
+        """What tells one release's ingredients from another's; "encoder_of" is set by `export.probe_only` alone."""
         return {
             "checkpoint_sha256": sha256_of(self.checkpoint),
             "probe_sha256": sha256_of(self.probe) if self.probe is not None else None,
+            "encoder_of": None,
         }
 
 
-def publish(ingredients: Ingredients, name: str, store: Path, *, int8: bool = True) -> Release:
-    """Export, measure and publish; returns the new release, or the one already made of these ingredients.
+@dataclass(frozen=True)
+class _Beside:
+    champion: Release | None
+    parent: Release | None
 
-    `int8` false leaves that format out, which takes longest to make and to judge.
-    Raises `ParityError` if an exact format answers otherwise than the checkpoint; nothing is published then.
+
+def publish(
+    ingredients: Ingredients,
+    name: str,
+    store: Path,
+    *,
+    int8: bool = True,
+    champion: Release | None = None,
+    parent: Release | None = None,
+) -> Release:
+    """Export, measure, compare and publish; returns the new release, or the one already made of these ingredients.
+
+    `int8` false leaves that format out, which takes longest to make and to judge. `champion` is the release that the
+    new one is compared with (None: only the gates of a first release), `parent` the one that training started from.
+    A release that was compared with another champion is made again, for its verdict is another.
+    Raises `ParityError` if an exact format answers otherwise than the checkpoint, ValueError if data, checkpoint and
+    evaluation do not go together or the champion can't be compared; nothing is published then.
     """
-    check_name(name)
-    home = store / name
-    home.mkdir(parents=True, exist_ok=True)
-    with _only_one(home):
-        digests = ingredients.digests()
-        existing = find(home, digests)
-        if existing is not None and (not int8 or "int8" in existing.manifest.gates):
+    home = store / check_name(name)
+    with only_one(home):
+        existing = find(home, ingredients.digests())
+        whole = existing is not None and (not int8 or "int8" in existing.manifest.gates)
+        if existing is not None and whole and judged_beside(existing, champion):
             return existing
-        version = 1 + max({*versions(home), *deleted(home)}, default=0)
-        partial = home / f".partial-{version}"
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir()
-        try:
-            _fill(partial, ingredients, name, version, int8=int8)
-            publish_folder(partial, home / str(version))
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    return Release(home / str(version))
+        beside = _Beside(champion, parent)
+        return publish_version(home, partial(_fill, ingredients=ingredients, name=name, int8=int8, beside=beside))
 
 
-def versions(home: Path) -> list[int]:
-    """The published versions under `model_store/<name>`, oldest first."""
-    return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
-
-
-def find(home: Path, digests: dict[str, str | None]) -> Release | None:
-    """The newest release made of ingredients with these digests, if it verifies."""
-    for version in reversed(versions(home)):
-        try:
-            release = Release(home / str(version))
-            if all(release.manifest.lineage.get(key) == value for key, value in digests.items()):
-                release.verify()
-                return release
-        except ManifestError as error:
-            _LOG.warning("%s", error)
-    return None
-
-
-def _fill(folder: Path, ingredients: Ingredients, name: str, version: int, *, int8: bool) -> None:
+def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, int8: bool, beside: _Beside) -> None:
     """Write every file of the release into `folder`, the manifest last."""
+    started = now()
     encoder, config, mean, std, _ = load_encoder(ingredients.checkpoint)
     probe = load_probe(ingredients.probe) if ingredients.probe is not None else None
     data = Dataset.load(ingredients.data)
@@ -145,7 +123,7 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int, *, in
         schema=SCHEMA,
         name=name,
         version=version,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        created=now(),
         architecture=config.encoder.architecture,
         embedding_dim=graph.embedding_dim,
         input=InputContract(size=size),
@@ -156,9 +134,9 @@ def _fill(folder: Path, ingredients: Ingredients, name: str, version: int, *, in
         parity=measured.parity,
         gates=measured.gates,
         metrics=_without_confusion(metrics),
-        lineage=_lineage(ingredients, data, to_dict(config)),
+        lineage=ingredients.digests() | lineage_of(data, to_dict(config), parent=beside.parent, started=started),
     )
-    (folder / FILE_NAME).write_bytes(to_json(manifest))
+    with_verdict(folder, manifest, beside.champion, data)
 
 
 def _without_confusion(metrics: dict[str, Any]) -> dict[str, Any]:
@@ -171,43 +149,11 @@ def _without_confusion(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy_report(ingredients: Ingredients, folder: Path) -> None:
+    """Pictures, pages and the log: what tells people about the run, also beside a later release."""
     folder.mkdir()
     for home in (ingredients.checkpoint.parent, ingredients.evaluation):
-        for file in sorted([*home.glob("*.png"), *home.glob("*.html")]):
+        for file in sorted([*home.glob("*.png"), *home.glob("*.html"), *home.glob(LOG)]):
             shutil.copyfile(file, folder / file.name)
-
-
-def _lineage(ingredients: Ingredients, data: Dataset, config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        **ingredients.digests(),
-        "data": {"name": data.facts["name"], "sha256": data.digest, "counts": data.facts["counts"]},
-        "config": config,
-        "parent": None,
-        "git": _git_revision(),
-        "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
-        "python": platform.python_version(),
-    }
-
-
-def _git_revision() -> dict[str, Any] | None:
-    """Revision and whether the tree was changed; None outside a checkout."""
-    here = Path(__file__).parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout
-
-    try:
-        return {"revision": git("rev-parse", "HEAD").strip(), "dirty": bool(git("status", "--porcelain"))}
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-@contextmanager
-def _only_one(home: Path) -> Iterator[None]:
-    """One publication at a time per name; the lock goes with the process that holds it."""
-    with (home / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -219,33 +165,27 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.pretrain")
     parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluate wrote")
     parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
-    parser.add_argument("--summary", type=Path, help="file for a JSON with the paths of release and archive")
+    add_options(parser)
     parser.add_argument("--no-int8", action="store_true", help="leave out int8, which takes longest")
-    parser.add_argument(
-        "--torchscript", action="store_true", help="a .mar that runs TorchScript; without it, ONNX as fits the machine"
-    )
     return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
+    """The command; returns the exit code. 0 also for a release that the gates refuse: it is published."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
     try:
         release = publish(
-            Ingredients(given.checkpoint, given.evaluation, given.data), given.name, given.store, int8=not given.no_int8
+            Ingredients(given.checkpoint, given.evaluation, given.data),
+            given.name,
+            given.store,
+            int8=not given.no_int8,
+            champion=champion_asked(given),
+            parent=parent_asked(given),
         )
     except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
         print(f"error: nothing was published: {error}", file=sys.stderr)
         return 1
-    try:
-        archive = build_archive(release, given.store, torchscript=given.torchscript)
-    except (ArchiveError, ManifestError, OSError) as error:
-        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
-        return 1
-    if given.summary is not None:
-        given.summary.write_text(json.dumps({"release": str(release.folder), "archive": str(archive)}) + "\n")
     for form, figures in release.manifest.parity.items():
         print(
             f"{form}: least cosine {figures['cosine_least']:.7f}, largest difference "
@@ -253,8 +193,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     for form, gate in release.manifest.gates.items():
         print(f"{form}: {_in_words(gate)}")
-    print(f"release {release.manifest.title}, digest {release.digest[:16]}: {release.folder}")
-    print(f"archive for TorchServe: {archive}")
+    try:
+        finish(release, given)
+    except (ArchiveError, ManifestError, OSError) as error:
+        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

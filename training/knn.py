@@ -24,7 +24,12 @@ def weighted_accuracy(memory: Labelled, queries: Labelled, *, k: int = WEIGHTED_
 
     Both are unit-norm embeddings (N, D) with label indices (N,).
     """
-    return _share_right(memory, queries, [(k, _weighted)])[0]
+    return float(weighted_right(memory, queries, k=k).mean())
+
+
+def weighted_right(memory: Labelled, queries: Labelled, *, k: int = WEIGHTED_K) -> NDArray[np.bool_]:
+    """Whether each query (N,) bears the label for which its k nearest of memory vote, by exp(cosine / 0.1)."""
+    return _right(memory, queries, [(k, _weighted)])[0]
 
 
 def knn_accuracies(memory: Labelled, queries: Labelled, *, description: str | None = None) -> dict[str, float]:
@@ -33,8 +38,8 @@ def knn_accuracies(memory: Labelled, queries: Labelled, *, description: str | No
     Of labels with equal counts among the 10 the one with the larger sum of similarities wins.
     """
     votes = [(MAJORITY_K, _majority), (WEIGHTED_K, _weighted)]
-    k10, k200 = _share_right(memory, queries, votes, description=description)
-    return {"k10": k10, "k200": k200}
+    k10, k200 = _right(memory, queries, votes, description=description)
+    return {"k10": float(k10.mean()), "k200": float(k200.mean())}
 
 
 def neighbours(
@@ -62,19 +67,19 @@ def _weighted(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return weights
 
 
-def _share_right(
+def _right(
     memory: Labelled, queries: Labelled, votes: Sequence[tuple[int, _Vote]], *, description: str | None = None
-) -> list[float]:
+) -> list[NDArray[np.bool_]]:
     known, labels = memory
-    right = [0] * len(votes)
+    right = [np.zeros(len(queries[0]), dtype=np.bool_) for _ in votes]
     chunk = max(1, min(_CHUNK, _SCORES_MOST // len(known)))
     for start in tqdm(range(0, len(queries[0]), chunk), desc=description, disable=description is None):
         h, wanted = queries[0][start : start + chunk], queries[1][start : start + chunk]
         nearest, scores = neighbours(known, h, max(k for k, _ in votes))
         for number, (k, vote) in enumerate(votes):
             counted = _count(labels[nearest[:, :k]], vote(scores[:, :k].astype(np.float64)), classes=labels.max() + 1)
-            right[number] += int((counted.argmax(axis=1) == wanted).sum())
-    return [count / len(queries[0]) for count in right]
+            right[number][start : start + chunk] = counted.argmax(axis=1) == wanted
+    return right
 
 
 def _count(labels: NDArray[np.int64], weights: NDArray[np.float64], *, classes: int) -> NDArray[np.float64]:

@@ -142,21 +142,22 @@ def _charts(found: Evidence) -> dict[str, Chart]:
     dataset, counts, made = found.dataset, found.metrics["confusion"], {}
     if found.log:
         words = "The loss, its floor and the learning rate over the epochs of the run"
-        made["loss"] = _chart(words, lambda theme: loss_figure(found.log, theme))
+        made["loss"] = draw_chart(words, lambda theme: loss_figure(found.log, theme))
         words = "Signals and online kNN over the epochs of the run"
-        made["signals"] = _chart(words, lambda theme: signals_figure(found.log, theme))
+        made["signals"] = draw_chart(words, lambda theme: signals_figure(found.log, theme))
     if len(found.places):
         labels = None if dataset.labels is None else dataset.labels_of(found.mapped)
         words = f"A t-SNE map of {len(found.places)} embeddings"
-        made["map"] = _chart(words, lambda theme: map_figure(found.places, labels, dataset.classes, theme))
+        made["map"] = draw_chart(words, lambda theme: map_figure(found.places, labels, dataset.classes, theme))
     if counts is not None and dataset.classes is not None:
         matrix, names = np.array(counts), dataset.classes
         words = "The confusion matrix of the linear probe on the test images"
-        made["confusion"] = _chart(words, lambda theme: confusion_figure(matrix, names, theme))
+        made["confusion"] = draw_chart(words, lambda theme: confusion_figure(matrix, names, theme))
     return {name: chart for name, chart in made.items() if chart is not None}
 
 
-def _chart(words: str, draw: Callable[[Theme], Figure | None]) -> Chart | None:
+def draw_chart(words: str, draw: Callable[[Theme], Figure | None]) -> Chart | None:
+    """The figure that `draw` makes, for a light and for a dark page; None if it makes none."""
     uris = []
     for theme in (LIGHT, DARK):
         with drawn_in(theme):
@@ -194,13 +195,14 @@ def _shown(one: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     """A query and its neighbours as pictures with their labels, each neighbour right, wrong, or unknown (None)."""
     label = _label(dataset, one["row"])
     neighbours = [
-        _thumb(dataset, row) | {"score": score, "right": None if label is None else _label(dataset, row) == label}
+        thumbnail(dataset, row) | {"score": score, "right": None if label is None else _label(dataset, row) == label}
         for row, score in one["neighbours"]
     ]
-    return {**one, "query": _thumb(dataset, one["row"]), "neighbours": neighbours}
+    return {**one, "query": thumbnail(dataset, one["row"]), "neighbours": neighbours}
 
 
-def _thumb(dataset: Dataset, row: int) -> dict[str, Any]:
+def thumbnail(dataset: Dataset, row: int) -> dict[str, Any]:
+    """An image as a small picture: "uri", whether it is "small" (shown pixel by pixel), its "label" and "id"."""
     image = Image.fromarray(RowReader(dataset.images)(np.array([row]))[0])
     image.thumbnail((_THUMB, _THUMB))
     form = "png" if max(image.size) <= _PNG_MOST else "jpeg"

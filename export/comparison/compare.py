@@ -1,0 +1,193 @@
+"""The comparison of a new release, the challenger, with the champion: what is measured, in order, and the verdict.
+
+Both are run as a server here would run them, on the same held-out images. Where the challenger has the champion's
+embedding space (a new probe on the same encoder) only the probes are compared, as served. Left out: the page
+(`export.comparison.page`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.comparison import gates
+from export.comparison.accuracy import Accuracy, accuracy_of, served_right
+from export.comparison.chosen import SIZES, Chosen, Sizes, choose_rows
+from export.comparison.embedded import Contender, Embedded, embed_all, with_logits_of
+from export.comparison.gates import Gate, failures
+from export.comparison.signals import agreement, signals_of
+from export.comparison.speed import race
+from export.comparison.thresholds import THRESHOLDS, Thresholds
+from serving.manifest import Release
+from training.config import ViewsConfig, from_dict
+from training.dataset import Dataset
+from training.evaluation.representations import RANDOM
+
+
+@dataclass(frozen=True)
+class Side:
+    """One of the two: its release, how it embeds the images, and what it gets right (None without labels)."""
+
+    contender: Contender
+    embedded: Embedded
+    signals: dict[str, float]
+    accuracy: Accuracy | None = None
+
+    @property
+    def release(self) -> Release:
+        """The release."""
+        return self.contender.release
+
+    def to_json(self) -> dict[str, Any]:
+        """Its figures."""
+        choice = self.contender.choice
+        form = {"form": choice.form, "device": choice.device, "image_size": self.release.manifest.input.size}
+        return form | {"signals": self.signals} | (self.accuracy.to_json() if self.accuracy is not None else {})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Gates and figures; `champion` is None for the first release of a name."""
+
+    data: Dataset
+    chosen: Chosen
+    challenger: Side
+    champion: Side | None
+    gates: list[Gate]
+    differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    thresholds: Thresholds = THRESHOLDS
+
+    @property
+    def same_space(self) -> bool:
+        """Whether both have the same encoder."""
+        return self.champion is not None and self.champion.release.space == self.challenger.release.space
+
+    @property
+    def failed(self) -> list[str]:
+        """Why the challenger may not take the champion's place; none: it may."""
+        return failures(self.gates)
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest's `promotion`."""
+        champion = self.champion
+        return {
+            "passed": not self.failed,
+            "champion": champion.release.manifest.title if champion is not None else None,
+            "champion_digest": champion.release.digest if champion is not None else None,
+            "gates": [gate.to_json() for gate in self.gates],
+            "figures": {
+                "images": self.chosen.counts(),
+                "data": self.data.digest,
+                "challenger": self.challenger.to_json(),
+                "champion": champion.to_json() if champion is not None else None,
+                "differences": self.differences,
+                "thresholds": asdict(self.thresholds),
+            },
+            "failed": self.failed,
+        }
+
+
+def compare(
+    challenger: Release,
+    champion: Release | None,
+    data: Dataset,
+    *,
+    sizes: Sizes = SIZES,
+    thresholds: Thresholds = THRESHOLDS,
+) -> Comparison:
+    """Measure both on the test images of `data` and hold the challenger against the gates.
+
+    Raises ValueError if there are no images to compare on, `ManifestError` if a release does not verify.
+    """
+    chosen, new = choose_rows(data, sizes), Contender(challenger, data)
+    views = _views(champion or challenger)
+    embedded = embed_all(new, chosen, views)
+    if champion is None:
+        return _first(Side(new, embedded, signals_of(embedded, chosen)), data, chosen, thresholds)
+    old = Contender(champion, data)
+    same = champion.space == challenger.space
+    side = _side(new, embedded, chosen)
+    sides = (side, _other_probe(old, side, chosen) if same else _side(old, embed_all(old, chosen, views), chosen))
+    found, differences = (_of_probes if same else _of_encoders)(*sides, chosen, thresholds)
+    found = [gates.parity(challenger.manifest.parity), *found, gates.small(new.bytes, old.bytes, thresholds)]
+    if not same:
+        found += [gates.quick(name, pace, thresholds) for name, pace in race(new, old).items()]
+    return Comparison(data, chosen, *sides, found, differences, thresholds)
+
+
+def _side(contender: Contender, embedded: Embedded, chosen: Chosen) -> Side:
+    own = contender.release.manifest.classes
+    accuracy = accuracy_of(embedded, chosen, own) if chosen.classes is not None else None
+    return Side(contender, embedded, signals_of(embedded, chosen), accuracy)
+
+
+def _other_probe(contender: Contender, side: Side, chosen: Chosen) -> Side:
+    """Another release of the same space: only its logits are its own."""
+    embedded, accuracy = with_logits_of(contender, side.embedded, chosen), side.accuracy
+    if accuracy is not None:
+        accuracy = replace(accuracy, served=served_right(embedded, chosen, contender.release.manifest.classes))
+    return Side(contender, embedded, side.signals, accuracy)
+
+
+_Found = tuple[list[Gate], dict[str, dict[str, float]]]
+
+
+def _of_encoders(new: Side, old: Side, chosen: Chosen, thresholds: Thresholds) -> _Found:
+    """By labels where there are any; else by whether images find their copies, and by the dimensions in use."""
+    copies = gates.not_worse("agreement", agreement(new.embedded.views), agreement(old.embedded.views), thresholds)
+    found = gates.not_collapsed(new.signals, len(chosen.signals), thresholds)
+    measured = {"agreement": copies}
+    if new.accuracy is not None and old.accuracy is not None:
+        for name in ("probe", "knn"):
+            measured[name] = gates.not_worse(name, getattr(new.accuracy, name), getattr(old.accuracy, name), thresholds)
+            found.append(measured[name][0])
+        if new.accuracy.served is not None:
+            found.append(gates.above_chance(new.accuracy.served, _most_frequent(chosen)))
+    else:
+        found += [copies[0], gates.dimensions_kept(new.signals["rankme"], old.signals["rankme"], thresholds)]
+    return found, {name: difference.to_json() for name, (_, difference) in measured.items()}
+
+
+def _of_probes(new: Side, old: Side, chosen: Chosen, thresholds: Thresholds) -> _Found:
+    """The encoder is the same: what may differ is what the release's own probe gets right."""
+    if new.accuracy is None or old.accuracy is None or new.accuracy.served is None:
+        return [], {}
+    found = [gates.above_chance(new.accuracy.served, _most_frequent(chosen))]
+    if old.accuracy.served is None:
+        return found, {}
+    gate, difference = gates.not_worse("served_probe", new.accuracy.served, old.accuracy.served, thresholds)
+    return [*found, gate], {"served_probe": difference.to_json()}
+
+
+def _first(new: Side, data: Dataset, chosen: Chosen, thresholds: Thresholds) -> Comparison:
+    """Without a champion: not collapsed, and a probe that is worth having."""
+    manifest = new.release.manifest
+    found = [gates.parity(manifest.parity), *gates.not_collapsed(new.signals, len(chosen.signals), thresholds)]
+    right = served_right(new.embedded, chosen, manifest.classes) if chosen.classes is not None else None
+    if right is not None:
+        found.append(gates.above_chance(right, _most_frequent(chosen)))
+        random = _random_probe(manifest.metrics)
+        if random is not None:
+            found.append(gates.not_below_random(float(right.mean()), random, len(right)))
+    return Comparison(data, chosen, new, None, found, {}, thresholds)
+
+
+def _random_probe(metrics: Mapping[str, Any]) -> float | None:
+    """The accuracy of a random encoder's probe, where the evaluation measured it."""
+    probe = metrics.get("baselines", {}).get(RANDOM, {}).get("linear_probe")
+    return None if probe is None else float(probe["accuracy"])
+
+
+def _most_frequent(chosen: Chosen) -> float:
+    labels: NDArray[np.int64] = chosen.labels_of(chosen.queries)
+    return float(np.bincount(labels).max() / len(labels))
+
+
+def _views(release: Release) -> ViewsConfig:
+    """The views that the release learnt to agree on: the champion's own terms, where there is one."""
+    try:
+        return from_dict(release.manifest.lineage["config"]).views
+    except (KeyError, ValueError):  # a release of another version, or one that was never trained
+        return ViewsConfig()

@@ -1,0 +1,91 @@
+"""A new version of a name in the model store: one publication at a time, whole or not at all, and never changed.
+
+Left out: what fills the folder (`export.release`, `export.probe_only`).
+"""
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from export.store.history import deleted
+from serving.durable import publish_folder
+from serving.manifest import ManifestError, Release
+from serving.model_store import ModelStore
+
+_LOG = logging.getLogger(__name__)
+
+
+@contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """One publication at a time per name; the lock goes with the process that holds it."""
+    home.mkdir(parents=True, exist_ok=True)
+    with (home / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def publish_version(home: Path, fill: Callable[[Path, int], object]) -> Release:
+    """Let `fill` write a release's files, the manifest last, into a folder for the next version."""
+    version = 1 + max({*versions(home), *deleted(home)}, default=0)
+    partial = home / f".partial-{version}"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    partial.mkdir()
+    try:
+        fill(partial, version)
+        publish_folder(partial, home / str(version))
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Release(home / str(version))
+
+
+def versions(home: Path) -> list[int]:
+    """The published versions under `model_store/<name>`, oldest first."""
+    return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
+
+
+def find(home: Path, digests: Mapping[str, Any]) -> Release | None:
+    """The newest release made of ingredients with these digests, if it verifies."""
+    for version in reversed(versions(home)):
+        try:
+            release = Release(home / str(version))
+            if all(release.manifest.lineage.get(key) == value for key, value in digests.items()):
+                release.verify()
+                return release
+        except ManifestError as error:
+            _LOG.warning("%s", error)
+    return None
+
+
+def judged_beside(release: Release, champion: Release | None) -> bool:
+    """Whether a release's verdict still answers: it was compared with this champion, or is the champion itself."""
+    if champion is None:
+        return True
+    return champion.digest in (release.digest, release.manifest.promotion.get("champion_digest"))
+
+
+def resolve(reference: str, store: Path, name: str) -> Release:
+    """The verified release that a reference means: a folder, "name/3", or a version or alias of `name`.
+
+    Raises `ManifestError` if there is none, or if it was altered.
+    """
+    title, _, version = reference.partition("/")
+    if Path(reference, "manifest.json").is_file():
+        release = Release(reference)
+    elif version and (store / title).is_dir():
+        release = ModelStore(store, title).release(version)
+    else:
+        release = ModelStore(store, name).release(reference)
+    release.verify()
+    return release
+
+
+def champion_of(store: Path, name: str) -> Release | None:
+    """The verified champion of a name, None if none is set; raises `ManifestError` if it was altered."""
+    found = ModelStore(store, name)
+    version = found.alias("champion")
+    return None if version is None else resolve(str(version), store, name)
