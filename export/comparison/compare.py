@@ -49,7 +49,10 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Gates and figures; `champion` is None for the first release of a name."""
+    """Gates and figures; `champion` is None for the first release of a name.
+
+    `differences` are challenger minus champion in points, with their intervals; `speed` is in milliseconds.
+    """
 
     data: Dataset
     chosen: Chosen
@@ -57,6 +60,7 @@ class Comparison:
     champion: Side | None
     gates: list[Gate]
     differences: dict[str, dict[str, float]] = field(default_factory=dict)
+    speed: dict[str, dict[str, float]] = field(default_factory=dict)
     thresholds: Thresholds = THRESHOLDS
 
     @property
@@ -83,6 +87,7 @@ class Comparison:
                 "challenger": self.challenger.to_json(),
                 "champion": champion.to_json() if champion is not None else None,
                 "differences": self.differences,
+                "speed": self.speed,
                 "thresholds": asdict(self.thresholds),
             },
             "failed": self.failed,
@@ -112,9 +117,10 @@ def compare(
     sides = (side, _other_probe(old, side, chosen) if same else _side(old, embed_all(old, chosen, views), chosen))
     found, differences = (_of_probes if same else _of_encoders)(*sides, chosen, thresholds)
     found = [gates.parity(challenger.manifest.parity), *found, gates.small(new.bytes, old.bytes, thresholds)]
-    if not same:
-        found += [gates.quick(name, pace, thresholds) for name, pace in race(new, old).items()]
-    return Comparison(data, chosen, *sides, found, differences, thresholds)
+    paces = {} if same else race(new, old, thresholds)
+    found += [gates.quick(name, pace, thresholds) for name, pace in paces.items()]
+    speed = {name: pace.to_json() for name, pace in paces.items()}
+    return Comparison(data, chosen, *sides, found, differences, speed, thresholds)
 
 
 def _side(contender: Contender, embedded: Embedded, chosen: Chosen) -> Side:
@@ -171,7 +177,7 @@ def _first(new: Side, data: Dataset, chosen: Chosen, thresholds: Thresholds) -> 
         random = _random_probe(manifest.metrics)
         if random is not None:
             found.append(gates.not_below_random(float(right.mean()), random, len(right)))
-    return Comparison(data, chosen, new, None, found, {}, thresholds)
+    return Comparison(data, chosen, new, None, found, thresholds=thresholds)
 
 
 def _random_probe(metrics: Mapping[str, Any]) -> float | None:

@@ -94,12 +94,13 @@ def not_below_random(accuracy: float, random: float, count: int) -> Gate:
 
 
 def quick(name: str, pace: Pace, thresholds: Thresholds) -> Gate:
-    """A time in milliseconds, by the ratio within rounds."""
-    ratio, slack = thresholds.time_ratio_most, thresholds.milliseconds_more
-    passed = pace.ratio <= ratio or pace.challenger - pace.champion <= slack
-    why = f"{pace.ratio:.2f} times the champion's, measured in turn; at most {ratio} times, or {slack:g} ms more"
-    bound = max(ratio * pace.champion, pace.champion + slack)
-    return Gate(name, pace.challenger, pace.champion, bound, passed, why)
+    """A time in milliseconds."""
+    new, old, bound = pace.challenger, pace.champion, pace.allowed(thresholds)
+    why = (
+        f"{new / old:.2f} times the champion's, fastest of {len(pace.times)} rounds in turn; "
+        f"at most {thresholds.time_ratio_most} times, or {thresholds.milliseconds_more:g} ms more"
+    )
+    return Gate(name, new, old, bound, new <= bound, why)
 
 
 def small(challenger: int, champion: int, thresholds: Thresholds) -> Gate:
