@@ -30,13 +30,13 @@ from export.probe_fit import Fitted, embed_labelled, fit_on
 from export.publication import find, judged_beside, only_one, publish_version
 from export.real_images import choose_images
 from serving.durable import sha256_of
-from serving.manifest import FORMATS, MEDIANS, SCHEMA, Manifest, ManifestError, Release, check_name, entry_of
+from serving.manifest import FORMATS, MEDIANS, PROBE, SCHEMA, Manifest, ManifestError, Release, check_name, entry_of
 from serving.runtime import Outputs, open_runtime, run_in_passes
 from training.dataset import Dataset
 from training.probe import Probe, save_probe
 from training.run import LOG
 
-_WEIGHTS, _PROBE = "weights.safetensors", "probe.npy"
+_WEIGHTS = "weights.safetensors"
 _CARRIED = ("loss.png", "tsne.png", LOG)  # of the report: what is about the encoder
 _PARITY_IMAGES = 256
 
@@ -117,7 +117,7 @@ def _edit_files(parent: Release, folder: Path, probe: Probe) -> None:
         edit = edit_torchscript if file.endswith(".pt") else edit_onnx
         edit(parent.file(file), folder / file, probe)
     edit_weights(parent.file(_WEIGHTS), folder / _WEIGHTS, probe)
-    np.save(folder / _PROBE, np.column_stack([probe.weight, probe.bias]))
+    np.save(folder / PROBE, np.column_stack([probe.weight, probe.bias]))
     if MEDIANS in parent.manifest.files:
         shutil.copyfile(parent.file(MEDIANS), folder / MEDIANS)
     (folder / "report").mkdir()

@@ -145,7 +145,7 @@ def test_parts_share_what_waits(both: Catalogue) -> None:
 def test_what_can_not_be_stored_is_refused(both: Catalogue) -> None:
     fill(both, unit_vectors(1))
     (one,) = both.pending(OTHER_RELEASE, limit=1)
-    with pytest.raises(ItemError, match="has norm 1.99"):
+    with pytest.raises(ItemError, match=r"has norm 1\.99"):
         both.fill(OTHER_RELEASE, [one.row], [one.sha256], 2 * unit_vectors(1, 8))
     with pytest.raises(ItemError, match="1 rows came with 0 digests"):
         both.fill(OTHER_RELEASE, [one.row], [], unit_vectors(1, 8))
