@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from serving.busy import Busy
 from serving.engine import Engine
 from serving.operations.keeping import Keeper
 from serving.options import EngineOptions
@@ -29,6 +30,7 @@ class Handler:
     def __init__(self) -> None:
         self._engine: Engine | None = None
         self._keeper: Keeper | None = None
+        self._busy = Busy()
 
     def initialize(self, context: Any) -> None:
         """Open the release that lies in the model's folder, and the collection; raises if either is unfit."""
@@ -43,10 +45,15 @@ class Handler:
         )
         if self._engine.collection is not None:
             self._keeper = Keeper(self._engine.collection)
+        self._busy = Busy(self._engine.manifest.version)
         _return_free_memory()
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one batch: as many byte strings as there are requests, in their order."""
+        with self._busy.held():
+            return self._handle(data, context)
+
+    def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         replies = self.replies([*zip(data, headers, strict=True)])
         for index, reply in enumerate(replies):

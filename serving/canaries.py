@@ -1,0 +1,77 @@
+"""Real requests to a release that is registered but serves nobody yet, by the path that names its version.
+
+Each must be answered as this release, with an embedding of the right length and unit norm, and the same every time.
+Left out: what follows from a failure (`serving.rollover`).
+"""
+
+import io
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from serving.client import MODEL
+from serving.manifest import Manifest, Release
+
+_SECONDS = 60.0
+_PER_WORKER = 2
+_NORM_TOLERANCE = 1e-3
+_SAME = 0.999  # cosine similarity; a pass over more cores adds up in another order
+
+
+class CanaryError(RuntimeError):
+    """The release did not answer as it must."""
+
+
+def try_release(url: str, release: Release, workers: int, *, search: bool) -> None:
+    """Ask it who it is, for some embeddings, and to search if there is a collection; raises `CanaryError`."""
+    manifest = release.manifest
+    address = f"{url}/predictions/{MODEL}/{manifest.version}"
+    with httpx.Client(timeout=_SECONDS, trust_env=False) as http:
+        digest = _ask(http, f"{address}/describe", manifest)["digest"]
+        if digest != release.digest:
+            raise CanaryError(f"the canary was answered by digest {digest}, not {release.digest}")
+        image = _picture(manifest.input.size)
+        found = [_embedding(http, f"{address}/embed", image, manifest) for _ in range(_PER_WORKER * workers)]
+        least = min(float(found[0] @ other) for other in found)
+        if not least >= _SAME:
+            raise CanaryError(f"the same image has two embeddings whose cosine is {least:.4f}: workers differ")
+        if search:
+            _ask(http, f"{address}/search", manifest, image)
+
+
+def _embedding(http: httpx.Client, address: str, image: bytes, manifest: Manifest) -> NDArray[np.float64]:
+    (result,) = _ask(http, address, manifest, image)["results"]
+    embedding = np.array(result.get("embedding", ()), np.float64)
+    if embedding.shape != (manifest.embedding_dim,):
+        raise CanaryError(f"the canary's embedding has shape {embedding.shape}, not ({manifest.embedding_dim},)")
+    norm = float(np.linalg.norm(embedding))
+    if not abs(norm - 1) <= _NORM_TOLERANCE:  # so that NaN fails too
+        raise CanaryError(f"the canary's embedding has norm {norm}, not 1")
+    return embedding
+
+
+def _ask(http: httpx.Client, address: str, manifest: Manifest, image: bytes | None = None) -> dict[str, Any]:
+    try:
+        if image is None:
+            reply = http.get(address)
+        else:
+            reply = http.post(address, content=image, headers={"content-type": "image/png"})
+    except httpx.TransportError as error:
+        raise CanaryError(f"the canary {address} had no answer: {type(error).__name__} {error}") from error
+    if reply.status_code != 200:
+        raise CanaryError(f"the canary {address} was answered with {reply.status_code}: {reply.text[:300]}")
+    found: dict[str, Any] = reply.json()
+    if found["release"] != manifest.title:
+        raise CanaryError(f"the canary {address} was answered by {found['release']}, not {manifest.title}")
+    return found
+
+
+def _picture(size: int) -> bytes:
+    """An image file of coloured noise, the same always."""
+    pixels = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()

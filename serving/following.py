@@ -1,0 +1,144 @@
+"""A server that follows its store: when the alias `champion` means another release, it rolls over to it.
+
+A thread looks at the alias twice a second; another keeps the server's state file fresh. A release that is refused is
+not tried again until the alias is written again; one whose embeddings are not finished is tried until they are.
+Left out: the rollover itself (`serving.rollover`), and the state file's form (`serving.servers`).
+"""
+
+import logging
+import socket
+import threading
+from collections.abc import Callable
+from os import getpid
+from typing import Any
+
+import msgspec
+
+from serving.management import ManagementError
+from serving.manifest import ManifestError, Release
+from serving.model_store import CHAMPION, ModelStore
+from serving.rollover import Cancelled, NotYet, RolloverError, Site, check, retire, switch
+from serving.servers import Refused, ServerState, StateFile
+
+_LOOK_SECONDS = 0.5
+_BEAT_SECONDS = 2.0
+_LOG = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps a running server at the champion from `start` to `stop`."""
+
+    def __init__(self, site: Site, serving: Release, *, keep_previous: bool = False) -> None:
+        """`serving` is the release with which the server was started."""
+        self._site = site
+        self._keep = keep_previous
+        self._cancelled = threading.Event()
+        self._file = StateFile(site.store)
+        self._lock = threading.Lock()
+        self._told = ""
+        self._refused_writing: int | None = None  # which writing of the alias was refused
+        self._serving = serving.manifest.version
+        self._kept = {self._serving}
+        self._settled = True  # nothing but what is kept is registered
+        self._state = ServerState(
+            host=socket.gethostname(),
+            pid=getpid(),
+            inference=site.url,
+            management=site.management.url,
+            release=serving.manifest.title,
+            digest=serving.digest,
+        )
+        self._threads = [
+            threading.Thread(target=self._every, args=arguments, daemon=True)
+            for arguments in ((self._look, _LOOK_SECONDS), (self._say, _BEAT_SECONDS))
+        ]
+
+    @property
+    def state(self) -> ServerState:
+        """What the server does, as its state file tells it."""
+        return self._state
+
+    def start(self) -> None:
+        """Say that the server serves, and follow from now on."""
+        self._say()
+        for thread in self._threads:
+            thread.start()
+
+    def cancel(self) -> None:
+        """Begin no further step; a call to TorchServe that is under way ends when that does."""
+        self._cancelled.set()
+
+    def stop(self) -> None:
+        """End the threads and remove the state file; to be called when TorchServe has ended."""
+        self.cancel()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        self._file.remove()
+
+    def _every(self, act: Callable[[], None], seconds: float) -> None:
+        while not self._cancelled.wait(seconds):
+            try:
+                act()
+                self._told = ""
+            except Cancelled:
+                return
+            except (ManagementError, ManifestError, OSError) as error:
+                if str(error) != self._told and not self._cancelled.is_set():  # told once, not twice a second
+                    _LOG.error("following %s: %s", self._site.store.home, error)
+                    self._told = str(error)
+
+    def _look(self) -> None:
+        """Act if there is anything to do; TorchServe is asked nothing before."""
+        version, writing = _champion(self._site.store)
+        if version is None or version == self._serving:
+            self._settle()
+        elif writing != self._refused_writing:
+            self._roll(version, writing)
+
+    def _settle(self) -> None:
+        """What serves is what should: forget what was refused, and end what a rollover left behind."""
+        if not self._settled:
+            retire(self._site, self._kept, cancelled=self._cancelled)
+            self._settled = True
+        self._refused_writing = None
+        if self._state.state != "serving" or self._state.refused is not None:
+            self._change(state="serving", target=None, refused=None)
+
+    def _roll(self, version: int, writing: int) -> None:
+        try:
+            release = check(self._site, version)
+            self._change(state="rolling", target=version)
+            switch(self._site, release, cancelled=self._cancelled)
+        except RolloverError as error:
+            self._refuse(version, str(error), None if isinstance(error, NotYet) else writing)
+            return
+        _LOG.info("%s serves now, after %s", release.manifest.title, self._state.release)
+        self._kept = {version, self._serving} if self._keep else {version}
+        self._serving, self._settled = version, False
+        self._change(release=release.manifest.title, digest=release.digest, refused=None)
+
+    def _refuse(self, version: int, reason: str, writing: int | None) -> None:
+        refused = Refused(version, reason)
+        if refused != self._state.refused:
+            _LOG.error("%s/%d is not served: %s", self._site.store.name, version, reason)
+        self._refused_writing = writing
+        self._change(state="serving", target=None, refused=refused)
+
+    def _change(self, **what: Any) -> None:
+        with self._lock:
+            self._state = msgspec.structs.replace(self._state, **what)
+        self._say()
+
+    def _say(self) -> None:
+        with self._lock:
+            self._file.write(self._state)
+
+
+def _champion(store: ModelStore) -> tuple[int | None, int]:
+    """The version that the alias means, and a number that differs for every time that the alias was written."""
+    try:
+        written = (store.home / "aliases" / CHAMPION).stat().st_mtime_ns  # first: if it changes now, we look again
+    except FileNotFoundError:
+        return None, 0
+    return store.alias(CHAMPION), written

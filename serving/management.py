@@ -1,0 +1,108 @@
+"""A client of TorchServe's management API: the versions of one model, their workers, and which of them is the default.
+
+What TorchServe 0.12 does, as tried: registering and deleting is switched off unless `enable_model_api` is set; a new
+version does not become the default, and the default can't be unregistered; what waits in the queue of a version that
+is unregistered is never answered, so it must be drained before. A call works in one of the few threads that also carry
+inference connections, and those wait meanwhile: so nothing here waits for workers, and a model is registered as a folder,
+for TorchServe would unpack an archive in that thread.
+Left out: in which order all this makes a rollover (`serving.rollover`).
+"""
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from serving.client import MODEL
+
+_SECONDS = 30.0
+RESPONSE_SECONDS = 120
+
+
+class ManagementError(RuntimeError):
+    """TorchServe refused, or did not answer."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version as TorchServe has it: workers that it should have and that are ready, and requests that wait."""
+
+    version: int
+    workers: int
+    ready: int
+    pending: int
+
+
+class Management:
+    """The management API of one server; a context manager that closes its connections."""
+
+    def __init__(self, url: str, model: str = MODEL) -> None:
+        self.url = url
+        self.model = model
+        self._http = httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False)
+
+    def versions(self) -> dict[int, Registered]:
+        """Every version that is registered."""
+        return {found.version: found for found in map(_registered, self._call("GET", "/all"))}
+
+    def default(self) -> int:
+        """The version that answers requests which name none."""
+        (found,) = self._call("GET", "")
+        return _registered(found).version
+
+    def register(self, folder: str, *, batch_size: int) -> None:
+        """Take a folder in the server's model folder as a further version, without workers yet (`scale`)."""
+        options: dict[str, Any] = {"url": folder, "model_name": self.model, "initial_workers": 0}
+        options |= {"batch_size": batch_size, "max_batch_delay": 1, "response_timeout": RESPONSE_SECONDS}
+        self._ask("POST", "/models", options)
+
+    def scale(self, version: int, workers: int) -> None:
+        """Begin to have so many workers."""
+        self._call("PUT", f"/{version}", {"min_worker": workers, "max_worker": workers})
+
+    def set_default(self, version: int) -> None:
+        """From now on requests that name no version go to this one."""
+        self._call("PUT", f"/{version}/set-default")
+
+    def unregister(self, version: int) -> None:
+        """End a version's workers at once, whatever they do; it must not be the default."""
+        self._call("DELETE", f"/{version}")
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _call(self, method: str, path: str, options: dict[str, Any] | None = None) -> Any:
+        return self._ask(method, f"/models/{self.model}{path}", options)
+
+    def _ask(self, method: str, path: str, options: dict[str, Any] | None) -> Any:
+        what = f"{method} {path} of TorchServe's management API"
+        try:
+            reply = self._http.request(method, path, params=options)
+        except httpx.TransportError as error:
+            raise ManagementError(f"{what} had no answer: {type(error).__name__} {error}") from error
+        if reply.status_code not in (200, 202):
+            raise ManagementError(f"{what} was answered with {reply.status_code}: {_message(reply)}")
+        return reply.json()
+
+
+def _registered(found: dict[str, Any]) -> Registered:
+    ready = sum(worker["status"] == "READY" for worker in found["workers"])
+    pending = int(found["jobQueueStatus"]["pendingRequests"])
+    return Registered(int(found["modelVersion"]), int(found["minWorkers"]), ready, pending)
+
+
+def _message(reply: httpx.Response) -> str:
+    try:
+        return str(reply.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return reply.text[:200]

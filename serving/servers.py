@@ -1,0 +1,109 @@
+"""What the servers that follow a model store say of themselves: a small file each, for people and for retraining.
+
+`model_store/<name>/servers/<host>-<pid>.json` is replaced as a whole whenever something changes and every few seconds,
+and removed when the server stops. It is a sign of life, so it is not synced to disk.
+Left out: who writes it when (`serving.following`).
+"""
+
+import logging
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from serving.model_store import ModelStore
+
+STALE_SECONDS = 30.0
+_LOG = logging.getLogger(__name__)
+
+
+class Refused(msgspec.Struct, frozen=True):
+    """A version that a server was asked to serve and does not, or not yet, and why."""
+
+    version: int
+    reason: str
+
+
+class ServerState(msgspec.Struct, frozen=True, kw_only=True):
+    """One server: `release` (its title) and `digest` answer requests; `target` is the version that it rolls over to.
+
+    `inference` and `management` are addresses on its own host; `time` is when it said this, in unix seconds.
+    """
+
+    host: str
+    pid: int
+    inference: str
+    management: str
+    release: str
+    digest: str
+    state: Literal["serving", "rolling"] = "serving"
+    target: int | None = None
+    refused: Refused | None = None
+    time: float = 0.0
+
+    @property
+    def alive(self) -> bool:
+        """Whether it said so lately and, if it runs here, whether its process still does."""
+        return time.time() - self.time < STALE_SECONDS and (self.host != socket.gethostname() or _runs(self.pid))
+
+
+class StateFile:
+    """The file of this process's server."""
+
+    def __init__(self, store: ModelStore) -> None:
+        self._folder = _folder(store)
+        self._path = self._folder / f"{socket.gethostname()}-{os.getpid()}.json"
+        self._told = False
+
+    def write(self, state: ServerState) -> None:
+        """Say this, now. A store that can't be written is told once in the log, and nothing else comes of it."""
+        partial = self._path.with_suffix(".partial")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            partial.write_bytes(msgspec.json.encode(msgspec.structs.replace(state, time=time.time())))
+            os.replace(partial, self._path)
+        except OSError as error:
+            if not self._told:
+                _LOG.warning("%s can't be written, so nobody sees there what this server serves: %s", self._path, error)
+            self._told = True
+
+    def remove(self) -> None:
+        """Be gone, and so that nobody else need do it, also what servers left behind that were killed here."""
+        try:
+            self._path.unlink(missing_ok=True)
+            for path in self._folder.glob(f"{socket.gethostname()}-*.json"):
+                found = _read(path)
+                if found is not None and not _runs(found.pid):
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            _LOG.warning("%s can't be removed: %s", self._path, error)
+
+
+def live_servers(store: ModelStore) -> list[ServerState]:
+    """The servers that follow this store's champion and are alive, by their file's name."""
+    found = [_read(path) for path in sorted(_folder(store).glob("*.json"))]
+    return [state for state in found if state is not None and state.alive]
+
+
+def _folder(store: ModelStore) -> Path:
+    return store.home / "servers"
+
+
+def _read(path: Path) -> ServerState | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=ServerState)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
