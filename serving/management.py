@@ -3,8 +3,8 @@
 What TorchServe 0.12 does, as tried: registering and deleting is switched off unless `enable_model_api` is set; a new
 version does not become the default, and the default can't be unregistered; what waits in the queue of a version that
 is unregistered is never answered, so it must be drained before. A call works in one of the few threads that also carry
-inference connections, and those wait meanwhile: so nothing here waits for workers, and a model is registered as a folder,
-for TorchServe would unpack an archive in that thread.
+inference connections, and those wait meanwhile: so nothing here waits for workers, and a model is registered as a
+folder, for TorchServe would unpack an archive in that thread.
 Left out: in which order all this makes a rollover (`serving.rollover`).
 """
 

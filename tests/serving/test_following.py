@@ -199,7 +199,7 @@ def test_what_can_not_be_served_is_told_before_anything_starts(store: ModelStore
     away.rename(store.archive(2))
     for given in ({}, {"store": store.root}, {"store": store.root, "name": "chain", "archive": store.archive(1)}):
         with pytest.raises(ValueError, match="either archive, or both store and name"):
-            Settings(**given)  # type: ignore[arg-type]
+            Settings(**given)
 
 
 def test_a_state_is_live_while_its_process_is(tmp_path: Path) -> None:

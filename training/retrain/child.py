@@ -65,7 +65,7 @@ def become(parent: int, command: Sequence[str], *, polite: bool) -> NoReturn:
         sys.exit(128 + signal.SIGTERM)
     if polite:
         make_way()
-    os.execvp(command[0], command)
+    os.execvp(command[0], [*command])
 
 
 def make_way() -> None:

@@ -35,8 +35,8 @@ def wait_until_followed(
         servers = servers_of(store)
         behind = [server for server in servers if server.release != wanted or server.state != "serving"]
         for server in behind:
-            if server.refused is not None and server.refused["version"] == version:
-                raise Refused(f"{server.inference} refused {wanted}: {server.refused['reason']}")
+            if server.refused is not None and server.refused.version == version:
+                raise Refused(f"{server.inference} refused {wanted}: {server.refused.reason}")
         if not behind:
             return servers
         if time.monotonic() > deadline:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import compact
@@ -18,9 +19,10 @@ SPACES = (RELEASE, OTHER_RELEASE)
 DIMS = {RELEASE: 16, OTHER_RELEASE: 8}
 
 
-def vector_of(content: bytes, space: str) -> np.ndarray:
+def vector_of(content: bytes, space: str) -> NDArray[np.float32]:
     """As an encoder: of the bytes alone, another one for each release."""
-    return unit_vectors(1, DIMS[space], seed=int.from_bytes(content, "big"))[0]
+    vector: NDArray[np.float32] = unit_vectors(1, DIMS[space], seed=int.from_bytes(content, "big"))[0]
+    return vector
 
 
 class Model:
