@@ -15,7 +15,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 from serving.archives import check_archive, unpack
 from serving.busy import is_busy
@@ -110,24 +109,17 @@ def space_ready(collection: Path, space: str) -> str | None:
     """None if the collection is complete in this embedding space, else what is missing and the fix."""
     catalogue = Catalogue(collection)
     try:
-        missing = _missing(catalogue, space)
+        known = {one.release: one for one in catalogue.spaces()}
+        missing = known[space].pending if space in known else catalogue.count()
+        complete = known[space].complete if space in known else missing == 0
     finally:
         catalogue.close()
-    if missing == 0:
+    if complete:
         return None
     return (
         f"{missing} items of {collection} have no embedding by this release yet: "
         "run `python -m serving.reembed`, or wait until it has finished"
     )
-
-
-def _missing(catalogue: Catalogue, space: str) -> int:
-    """How many items have no embedding in this space."""
-    listed: Any = getattr(catalogue, "spaces", None)
-    known = {one.release: one for one in listed()} if listed is not None else {}
-    if space not in known:
-        return catalogue.count() - len(catalogue.census(space).rows)
-    return 0 if known[space].complete else max(1, int(known[space].pending))
 
 
 def _register(site: Site, release: Release, cancelled: Event) -> None:

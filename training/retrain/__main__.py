@@ -28,7 +28,7 @@ from serving.model_store import CHAMPION
 from training.presets import PRESETS
 from training.retrain.child import Stopped
 from training.retrain.conduct import NotBetter, Retraining, StageFailed, Wishes
-from training.retrain.estimate import estimate, lacking_room, table
+from training.retrain.costs import estimate_apart, lacking_room, table
 from training.retrain.journal import abandon, begin, last_summaries, unfinished
 from training.retrain.locks import Busy, alone
 from training.retrain.need import needed
@@ -55,7 +55,7 @@ def retrain(asked: Plan, work: Path, given: argparse.Namespace, *, lock: int) ->
     folder = begun or begin(work)
     if begun is not None:
         print(f"going on with {begun}", file=sys.stderr)
-    costs = estimate(plan, folder, past)
+    costs = estimate_apart(plan, folder, past)
     print(table(costs), file=sys.stderr)
     if (problem := lacking_room(costs, folder)) and begun is None:
         raise PlanError(problem)
@@ -92,7 +92,7 @@ def _begun(folder: Path, asked: Plan) -> Plan:
 
 def _dry_run(plan: Plan, work: Path) -> dict[str, Any]:
     folder = unfinished(work) or work / "new"
-    costs = estimate(plan, folder, last_summaries(work))
+    costs = estimate_apart(plan, folder, last_summaries(work))
     print(table(costs), file=sys.stderr)
     if problem := lacking_room(costs, work):
         print(f"warning: {problem}", file=sys.stderr)

@@ -16,7 +16,7 @@ from serving.collection.catalogue import Catalogue
 from serving.durable import publish_text
 from serving.manifest import Release
 from training.retrain.child import run_stage
-from training.retrain.estimate import Cost, duration
+from training.retrain.costs import Cost, duration
 from training.retrain.journal import Journal, Record, remove_bulk
 from training.retrain.plan import SUMMARY, Plan, PlanError
 from training.retrain.stages import Commands, shown, stages_of

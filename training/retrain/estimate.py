@@ -4,9 +4,7 @@ Times come from the last retraining here, by item; of pretraining from some step
 there was no retraining yet they are those of two cores with small images, and say so.
 """
 
-import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from training.dataset import Dataset
 from training.encoder import build_encoder
 from training.flags import configuration, parse_flags, run_options
 from training.pace import step_seconds
+from training.retrain.costs import Cost
 from training.retrain.plan import Plan, items_of
 from training.retrain.stages import Commands, stages_of
 
@@ -28,17 +27,6 @@ _TIMED_IMAGES = 4  # batches of images, to take steps on
 # bytes by those of the weights: a checkpoint has momentum as well; a release has five files, and its archive three
 _CHECKPOINT, _RELEASE = 2.2, 5.7
 _SPACE = 1.25, 5.0  # of a vector: in SQLite with its indices; in a base with its mapped vectors, by its dimensions
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A stage's estimate: seconds (None: unknown), bytes on disk, and where the time is known from."""
-
-    stage: str
-    what: str
-    seconds: float | None
-    disk: int
-    basis: str
 
 
 def estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
@@ -58,38 +46,6 @@ def estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[C
         disk = _disk(stage.name, plan, items=items, size=size, config=config)
         costs.append(Cost(stage.name, stage.what, seconds, disk, basis))
     return costs
-
-
-def lacking_room(costs: Sequence[Cost], folder: Path) -> str | None:
-    """In words, if the disk has no room for the whole."""
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free, needed = shutil.disk_usage(there).free, sum(cost.disk for cost in costs)
-    if free >= needed:
-        return None
-    return f"this takes {needed >> 20} MiB of disk, and {there} has {free >> 20} MiB free: make room first"
-
-
-def table(costs: Sequence[Cost]) -> str:
-    """As text for a terminal."""
-    lines = [f"{'stage':<10}{'time':>9}{'disk':>11}  {'known from':<24}what"]
-    lines += [
-        f"{cost.stage:<10}{duration(cost.seconds):>9}{cost.disk / 1e6:>8.0f} MB  {cost.basis:<24}{cost.what}"
-        for cost in costs
-    ]
-    known = [cost.seconds for cost in costs]
-    whole = sum(seconds for seconds in known if seconds is not None) if None not in known else None
-    return "\n".join([*lines, f"{'in all':<10}{duration(whole):>9}{sum(cost.disk for cost in costs) / 1e6:>8.0f} MB"])
-
-
-def duration(seconds: float | None) -> str:
-    """A time as people say it."""
-    if seconds is None:
-        return "?"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _from_past(stage: str, items: int, past: Sequence[dict[str, Any]]) -> tuple[float, str]:

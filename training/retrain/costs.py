@@ -1,0 +1,70 @@
+"""The estimated cost of a retraining's stages, as values and as a table.
+
+Left out: estimating (`training.retrain.estimate`), which needs torch and takes steps with it. It is done in a process
+of its own, so that this one stays small: what it has in memory would count as its stages' memory.
+"""
+
+import multiprocessing
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.retrain.plan import Plan
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A stage's estimate: seconds (None: unknown), bytes on disk, and where the time is known from."""
+
+    stage: str
+    what: str
+    seconds: float | None
+    disk: int
+    basis: str
+
+
+def estimate_apart(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
+    """`training.retrain.estimate.estimate`, in another process."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
+        return apart.submit(_estimate, plan, folder, past).result()
+
+
+def lacking_room(costs: Sequence[Cost], folder: Path) -> str | None:
+    """In words, if the disk has no room for the whole."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free, needed = shutil.disk_usage(there).free, sum(cost.disk for cost in costs)
+    if free >= needed:
+        return None
+    return f"this takes {needed >> 20} MiB of disk, and {there} has {free >> 20} MiB free: make room first"
+
+
+def table(costs: Sequence[Cost]) -> str:
+    """As text for a terminal."""
+    lines = [f"{'stage':<10}{'time':>9}{'disk':>11}  {'known from':<24}what"]
+    lines += [
+        f"{cost.stage:<10}{duration(cost.seconds):>9}{cost.disk / 1e6:>8.0f} MB  {cost.basis:<24}{cost.what}"
+        for cost in costs
+    ]
+    known = [cost.seconds for cost in costs]
+    whole = sum(seconds for seconds in known if seconds is not None) if None not in known else None
+    return "\n".join([*lines, f"{'in all':<10}{duration(whole):>9}{sum(cost.disk for cost in costs) / 1e6:>8.0f} MB"])
+
+
+def duration(seconds: float | None) -> str:
+    """A time as people say it."""
+    if seconds is None:
+        return "?"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
+    from training.retrain.estimate import estimate
+
+    return estimate(plan, folder, past)
