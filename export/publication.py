@@ -30,7 +30,7 @@ def only_one(home: Path) -> Iterator[None]:
 
 def publish_version(home: Path, fill: Callable[[Path, int], object]) -> Release:
     """Let `fill` write a release's files, the manifest last, into a folder for the next version."""
-    version = 1 + max({*versions(home), *deleted(home)}, default=0)
+    version = next_version(home)
     partial = home / f".partial-{version}"
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     partial.mkdir()
@@ -46,6 +46,11 @@ def publish_version(home: Path, fill: Callable[[Path, int], object]) -> Release:
 def versions(home: Path) -> list[int]:
     """The published versions under `model_store/<name>`, oldest first."""
     return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
+
+
+def next_version(home: Path) -> int:
+    """The first number that no release has or, as the history tells, ever had."""
+    return 1 + max({*versions(home), *deleted(home)}, default=0)
 
 
 def find(home: Path, digests: Mapping[str, Any]) -> Release | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from export.release import publish
+from export.publication import next_version
 from export.store import history
 from export.store.__main__ import main
 from export.store.checking import faults_of
@@ -21,7 +21,6 @@ from export.store.locks import locked
 from export.store.promoting import promote
 from export.store.removing import collect, delete
 from serving.model_store import ModelStore
-from tests.conftest import Chain
 from tests.export.store.small import approved, make_release
 
 ROOT = Path(__file__).parents[3]
@@ -180,8 +179,8 @@ def test_killed_while_removing_nothing_is_half_a_release(many: ModelStore) -> No
         assert {int(path.stem.split("-")[1]) for path in root.glob("*.mar")} == set(left.versions())
 
 
-def test_the_number_of_a_deleted_release_is_never_used_again(chain: Chain, tmp_path: Path) -> None:
-    store = ModelStore(tmp_path, "chain")
-    shutil.copytree(chain.store / "chain/1", store.home / "1")
-    delete(store, "1", carry_out=True)
-    assert publish(chain.ingredients, "chain", tmp_path, int8=False).manifest.version == 2
+def test_the_number_of_a_deleted_release_is_never_used_again(many: ModelStore) -> None:
+    delete(many, "7", carry_out=True)
+    delete(many, "6", carry_out=True)
+    assert many.versions()[-1] == 5
+    assert next_version(many.home) == 8
