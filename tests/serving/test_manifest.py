@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from serving.engine import Engine
-from serving.manifest import FILE_NAME, ManifestError, Release, parse, to_json
+from serving.manifest import FILE_NAME, SCHEMA, ManifestError, Release, parse, to_json
 from serving.options import EngineOptions
 from tests.conftest import Chain
 
@@ -42,8 +42,8 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
 
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     content = json.loads((copy / FILE_NAME).read_text())
-    (copy / FILE_NAME).write_text(json.dumps(content | {"schema": 3}))
-    with pytest.raises(ManifestError, match="schema 3; this version reads schemas 1 and 2"):
+    (copy / FILE_NAME).write_text(json.dumps(content | {"schema": SCHEMA + 1}))
+    with pytest.raises(ManifestError, match=rf"schema {SCHEMA + 1}; this version reads schemas 1 and 2 and {SCHEMA}"):
         Release(copy)
 
 
