@@ -97,7 +97,7 @@ class Engine:
         opened = Release(release)
         threads = options.threads or usable_cores()
         faiss.omp_set_num_threads(threads)
-        held = OpenCollection(collection, opened.space) if collection is not None else None
+        held = OpenCollection(collection, opened.space, index=options.index) if collection is not None else None
         choice = choose(opened, form=options.form, device=device, gpu=gpu)
         runtime = open_runtime(
             opened.file(FORMATS[choice.form]),

@@ -30,6 +30,7 @@ from serving.archives import check_archive
 from serving.busy import BUSY_VARIABLE
 from serving.choice import FORMS
 from serving.client import MODEL
+from serving.collection.index_choice import FAISS
 from serving.following import Follower
 from serving.handler import COLLECTION_VARIABLE
 from serving.leash import Leash
@@ -38,7 +39,17 @@ from serving.management import Management
 from serving.manifest import ManifestError, Release
 from serving.model_store import CHAMPION, ModelStore
 from serving.rollover import Site
-from serving.settings import HOST, LaunchError, Settings, choose_ports, free_port, port_number, properties, version_of
+from serving.settings import (
+    HOST,
+    LaunchError,
+    Settings,
+    choose_ports,
+    free_port,
+    index_name,
+    port_number,
+    properties,
+    version_of,
+)
 
 ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
 _LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
@@ -265,6 +276,13 @@ def _arguments(arguments: Sequence[str] | None) -> Settings:
     parser.add_argument("--log", type=Path, help="file for TorchServe's log")
     parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release runs")
     parser.add_argument("--cache-mb", type=int, default=0, help="megabytes of embeddings kept for repeated images")
+    parser.add_argument(
+        "--index",
+        type=index_name,
+        default=FAISS,
+        metavar="faiss|milvus:URI",
+        help="what the collection is searched with",
+    )
     parser.add_argument("--access-log", action="store_true", help="log a line for every request")
     parser.add_argument("--keep-previous", action="store_true", help="keep the release before loaded: fast rollback")
     try:

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from serving.choice import FORMS, Form
+from serving.collection.index_choice import FAISS, IndexChoice
 
 _PREFIX = "SIMCLR_"
 
@@ -16,13 +17,15 @@ class EngineOptions:
 
     `form` see `serving.choice`; `threads` of one forward pass, 0 for every core that the process may use; `cache_mb` is
     how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is the file of
-    a `serving.cores_lock.CoresLock` that several workers share, "" if there is none.
+    a `serving.cores_lock.CoresLock` that several workers share, "" if there is none; `index` is what a collection is
+    searched with, see `serving.collection.index_choice`.
     """
 
     form: Form = "auto"
     threads: int = 0
     cache_mb: int = 0
     cores_lock: str = ""
+    index: str = field(default=FAISS, repr=False)  # may carry a password
 
     def __post_init__(self) -> None:
         if self.form not in FORMS:
@@ -30,22 +33,23 @@ class EngineOptions:
         for name, number in (("threads", self.threads), ("cache_mb", self.cache_mb)):
             if number < 0:
                 raise ValueError(f"{name} is {number}; it must be 0 or more")
+        IndexChoice.parse(self.index)
 
     def to_environment(self) -> dict[str, str]:
         """The environment variables that `from_environment` reads."""
-        return {_PREFIX + field.name.upper(): str(getattr(self, field.name)) for field in fields(self)}
+        return {_PREFIX + one.name.upper(): str(getattr(self, one.name)) for one in fields(self)}
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "EngineOptions":
-        """Read SIMCLR_FORM, SIMCLR_THREADS, SIMCLR_CACHE_MB, SIMCLR_CORES_LOCK; absent: the default.
+        """Read SIMCLR_FORM, SIMCLR_THREADS, SIMCLR_CACHE_MB, SIMCLR_CORES_LOCK, SIMCLR_INDEX; absent: the default.
 
         Raises ValueError naming the variable and its value.
         """
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            text = environment.get(_PREFIX + field.name.upper(), "")
+        for one in fields(cls):
+            text = environment.get(_PREFIX + one.name.upper(), "")
             if text:
-                given[field.name] = _parsed(_PREFIX + field.name.upper(), text, field.default)
+                given[one.name] = _parsed(_PREFIX + one.name.upper(), text, one.default)
         return cls(**given)
 
 

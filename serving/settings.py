@@ -15,6 +15,7 @@ from pathlib import Path
 
 from serving.choice import Form
 from serving.client import MODEL
+from serving.collection.index_choice import FAISS, IndexChoice
 from serving.machine import default_workers
 from serving.management import RESPONSE_SECONDS
 from serving.manifest import check_name
@@ -38,6 +39,7 @@ class Settings:
     `keep_previous` keeps the release before loaded, so that a rollback waits for nothing. `workers` is how many
     processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits 1 ms for them. `port`
     0 takes any free one. `form` and `cache_mb` see `serving.options`. `access_log` writes a line for every request.
+    `index` see `serving.collection.index_choice`.
     """
 
     archive: Path | None = None
@@ -52,6 +54,7 @@ class Settings:
     store: Path | None = None
     name: str | None = None
     keep_previous: bool = False
+    index: str = field(default=FAISS, repr=False)
 
     def __post_init__(self) -> None:
         if (self.store is None) != (self.name is None) or (self.archive is None) == (self.store is None):
@@ -63,6 +66,12 @@ class Settings:
             check_name(self.name)
         if self.keep_previous and self.store is None:
             raise ValueError("keep_previous is for a server that follows a store: an archive has no release before it")
+        if IndexChoice.parse(self.index).local and (self.workers > 1 or self.store is not None):
+            raise ValueError(
+                f"index is a milvus-lite folder, which one process can have open; workers is {self.workers}, and a server "
+                "that follows a store runs two releases at times: use --archive and --workers 1, or start `milvus-lite "
+                "server --data-dir FOLDER.db --host 127.0.0.1` and use --index milvus:http://127.0.0.1:19530"
+            )
 
     @property
     def model_store(self) -> ModelStore | None:
@@ -76,6 +85,7 @@ class Settings:
             threads=max(1, cores // self.workers),
             cache_mb=self.cache_mb,
             cores_lock=str(folder / "cores.lock") if self.workers > 1 else "",
+            index=self.index,
         )
 
 
@@ -150,6 +160,14 @@ def port_number(text: str) -> int:
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{port} is no port; 0 to 65535")
     return port
+
+
+def index_name(text: str) -> str:
+    """An index as command lines take it, a path in it made absolute."""
+    try:
+        return str(IndexChoice.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def version_of(archive: Path) -> str:

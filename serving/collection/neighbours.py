@@ -11,19 +11,20 @@ import logging
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
-
-import numpy as np
+from typing import Any
 
 from serving.collection.base import MappedBase, open_base
 from serving.collection.bases import Base
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import ChangesForgotten, IndexUnusable
+from serving.collection.index import Capabilities, check_numbers, check_queries
 from serving.collection.scoring import Found
 from serving.collection.searching import FEW_ROWS, search_view
-from serving.collection.vectors import UNIT_TOLERANCE, Rows, Vectors
+from serving.collection.vectors import Rows, Vectors
 from serving.collection.view import Sizes, View
 
 _log = logging.getLogger(__name__)
+_ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # without a base, everything is compared
 
 
 class Neighbours:
@@ -56,6 +57,27 @@ class Neighbours:
         """The base in use."""
         return self._view.base.record if self._view.base is not None else None
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What it can do just now; its kind changes with its base."""
+        approximate = self._view.base is not None and self._view.base.kind.approximate
+        return Capabilities(
+            approximate=approximate,
+            depth=approximate,
+            few_rows=self._few_rows,
+            several_processes=True,
+            elsewhere=False,
+            shared_memory=True,
+            of_one_moment=True,
+            compacts_here=True,
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The base's kind, the recall measured when it was built, and how deep it is searched."""
+        base = self.base
+        return _ALL_IN_DELTA if base is None else {"kind": base.kind, "recall_at_10": base.recall, **base.facts}
+
     def refresh(self, *, wait: bool = False) -> None:
         """Take over everything committed by now; with `wait`, also a new base that is still being opened.
 
@@ -78,13 +100,11 @@ class Neighbours:
         that its recall was measured with (efSearch of a graph, nprobe of cells; default: as it was built to).
         For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
         """
-        for name, value in (("k", k), ("depth", depth)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
+        check_numbers(k=k, depth=depth)
         with self._lock, self._catalogue.reading():
             self.refresh()
             view = self._view
-            _check_queries(queries, view.dim)
+            check_queries(queries, view.dim)
             few = None if exact and view.base is not None and view.base.kind.approximate else self._few_rows
             return search_view(view, queries, k, reach=view.reach(rows), few=few, depth=depth)
 
@@ -146,14 +166,6 @@ def _open_named(catalogue: Catalogue, release: str) -> MappedBase | None:
             if catalogue.base(release) == named:
                 raise
     return None
-
-
-def _check_queries(queries: Vectors, dim: int | None) -> None:
-    if queries.ndim != 2 or dim not in (None, queries.shape[1]):
-        raise ValueError(f"queries have the shape {queries.shape}; it must be (Q, {dim or 'D'})")
-    norms = np.linalg.norm(queries, axis=1)
-    if wrong := norms[~(np.abs(norms - 1.0) <= UNIT_TOLERANCE)].tolist():  # also those that are not finite
-        raise ValueError(f"a query has norm {wrong[0]}; it must be 1")
 
 
 def _tell_failure(named: Base, opened: "Future[MappedBase]") -> None:

@@ -14,6 +14,8 @@ from typing import Any
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import compact, ensure_base, wait_for_another
 from serving.collection.errors import IndexUnusable
+from serving.collection.index import Index
+from serving.collection.index_choice import FAISS, IndexChoice, open_milvus
 from serving.collection.neighbours import Neighbours
 from serving.collection.spaces import Space
 from serving.embedder import Embedded
@@ -21,19 +23,17 @@ from serving.operations.catching_up import CatchingUp
 
 _LOG = logging.getLogger(__name__)
 
-_ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # without a base, everything is compared
-
 
 class OpenCollection:
     """The items of a folder, and their embeddings by one release (its digest)."""
 
-    def __init__(self, folder: Path | str, release: str) -> None:
+    def __init__(self, folder: Path | str, release: str, *, index: str = FAISS) -> None:
         """Open the folder, or begin it. A base that is damaged is built again first, from the vectors in SQLite."""
         self.catalogue = Catalogue(folder, create=True)
         self.release = release
         self.catching_up: CatchingUp | None = None
         self._tell(self.catalogue.open_space(release))
-        self.neighbours = open_neighbours(self.catalogue, release)
+        self.neighbours = open_neighbours(self.catalogue, release, index=index)
         self._turn = threading.RLock()
 
     def embed_with(self, embed: Callable[[Sequence[bytes]], list[Embedded]]) -> None:
@@ -76,8 +76,7 @@ class OpenCollection:
     def stats(self) -> dict[str, Any]:
         """What the catalogue holds, and of the index that this worker searches; for use inside `turn`."""
         self.neighbours.refresh()
-        stats, sizes, base = self.catalogue.stats(), self.neighbours.sizes, self.neighbours.base
-        index = _ALL_IN_DELTA if base is None else {"kind": base.kind, "recall_at_10": base.recall, **base.facts}
+        stats, sizes = self.catalogue.stats(), self.neighbours.sizes
         return {
             "items": stats.items,
             "embedded": sizes.live,
@@ -88,7 +87,7 @@ class OpenCollection:
             "bytes_on_disk": stats.bytes_on_disk,
             "spaces": {space.release[:16]: _shown(space) for space in self.catalogue.spaces()},
             "vectors_by_release": {one.release[:16]: one.vectors for one in stats.releases},
-            "index": {**index, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
+            "index": {**self.neighbours.facts, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
         }
 
     def _space(self) -> dict[str, Any]:
@@ -107,11 +106,14 @@ def _shown(space: Space) -> dict[str, Any]:
     return {"complete": space.complete, "pending": space.pending, "failed": space.failed}
 
 
-def open_neighbours(catalogue: Catalogue, release: str) -> Neighbours:
-    """The vectors of `release`, ready to search; a base that is missing or damaged is built again.
+def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
+    """The vectors of `release`, ready to search by `index` (`serving.collection.index_choice`).
 
-    Raises `CompactionError` where that is not possible.
+    A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
+    `IndexUnusable` where that is not possible.
     """
+    if (choice := IndexChoice.parse(index)).uri:
+        return open_milvus(catalogue, release, choice)
     ensure_base(catalogue, release)
     try:
         return Neighbours(catalogue, release)
