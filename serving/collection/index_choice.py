@@ -74,4 +74,5 @@ def _is_address(uri: str) -> bool:
 
 def _without_secrets(uri: str) -> str:
     before, at, after = uri.rpartition("@")
-    return f"{before.partition('//')[0]}//...@{after}" if at else uri
+    head = before.partition("//")[0] + "//" if "//" in before else ""
+    return f"{head}...@{after}" if at else uri

@@ -111,6 +111,7 @@ class Entities:
     def publish(self, fresh: str) -> None:
         """Let the alias name the collection `fresh`, and drop all that it named before."""
         with self._told("can't switch to a new collection"):
+            self._client.flush(fresh, timeout=_SECONDS)  # only what is flushed gets its index built
             if self._client.has_collection(self.name, timeout=_SECONDS):
                 self._client.alter_alias(fresh, self.name, timeout=_SECONDS)
             else:
