@@ -68,7 +68,7 @@ class Settings:
             raise ValueError("keep_previous is for a server that follows a store: an archive has no release before it")
         if IndexChoice.parse(self.index).local and (self.workers > 1 or self.store is not None):
             raise ValueError(
-                f"index is a milvus-lite folder, which one process can have open; workers is {self.workers}, and a server "
+                f"index is a milvus-lite folder, for one process alone; workers is {self.workers}, and a server "
                 "that follows a store runs two releases at times: use --archive and --workers 1, or start `milvus-lite "
                 "server --data-dir FOLDER.db --host 127.0.0.1` and use --index milvus:http://127.0.0.1:19530"
             )

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from serving.options import EngineOptions
-from serving.settings import LaunchError, Settings
+from serving.settings import Settings
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,7 @@ def test_what_is_secret_of_an_index_is_not_shown() -> None:
 
 def test_several_workers_on_a_milvus_lite_folder_are_refused() -> None:
     assert Settings(Path("digits-1.mar"), index="milvus:/data/vectors.db", workers=1).index
-    with pytest.raises(LaunchError, match=r"is for one worker, not 2: add --workers 1, or start `milvus-lite server"):
+    with pytest.raises(
+        ValueError, match=r"workers is 2, .* use --archive and --workers 1, or start `milvus-lite server"
+    ):
         Settings(Path("digits-1.mar"), index="milvus:/data/vectors.db", workers=2)
