@@ -1,4 +1,4 @@
-"""The main job, end to end: images -> encoder -> release -> collection -> server -> answers.
+"""The main job, end to end: images -> encoder -> release -> collection -> champion -> server -> answers.
 
 Each stage is one of the project's own commands, shown as it is run, so that any of them can be run again by
 hand. A stage that is finished is not done twice; `--fresh` starts over. Left out: everything the stages do.
@@ -58,7 +58,7 @@ class Journey:
 
     def timed(self, title: str, stage: Callable[[], T]) -> T:
         """Run a stage under a heading and note its time."""
-        print(f"\n[{len(self.seconds) + 1}/7] {title}", flush=True)
+        print(f"\n[{len(self.seconds) + 1}/8] {title}", flush=True)
         start = time.monotonic()
         result = stage()
         self.seconds[title] = time.monotonic() - start
@@ -87,8 +87,8 @@ def _run(words: Sequence[str]) -> int:
             raise
 
 
-def prepare(journey: Journey, given: argparse.Namespace) -> Path:
-    """Stages 1 to 5: everything up to a published release and its collection; returns the archive."""
+def prepare(journey: Journey, given: argparse.Namespace) -> None:
+    """Stages 1 to 6: everything up to a release that may serve, and its collection."""
     home, data = journey.home, journey.home / "data"
     source = ("--images", given.images) if given.images else ("--dataset", given.dataset)
     gpu = _trains_on_gpu()
@@ -102,12 +102,19 @@ def prepare(journey: Journey, given: argparse.Namespace) -> Path:
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
     journey.command("evaluate", "training.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
-    target = ("--name", journey.name, "--store", STORE, "--summary", home / "release.json")
+    named = ("--name", journey.name, "--store", STORE)
+    target = (
+        *named,
+        "--summary",
+        home / "release.json",
+        "--no-champion",
+    )  # whatever was made before, this is to be seen
     journey.command("export", "export.release", *target, *ingredients)
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
     journey.command("collection", "serving.ingest", *collection)
-    return Path(summary["archive"])
+    version = Path(summary["release"]).name
+    journey.command("promote", "export.store", "promote", version, *named, "--force", "--reason", "quickstart")
 
 
 def _trains_on_gpu() -> bool:
@@ -125,7 +132,7 @@ def _gpu_epochs(data: Path) -> int:
 
 
 def question(journey: Journey, server: Server) -> list[Shown]:
-    """Stage 7: POST images that neither training nor the collection saw, and show what comes back."""
+    """Stage 8: POST images that neither training nor the collection saw, and show what comes back."""
     data = Dataset.load(journey.home / "data")
     with Client(server.url) as client:
         shown = ask(client, data, journey.home / "queries", count=QUERIES)
@@ -153,7 +160,8 @@ def _whole(journey: Journey, given: argparse.Namespace) -> int:
     if given.fresh:
         _start_over(journey.home)
     try:
-        return _serve(journey, prepare(journey, given), given)
+        prepare(journey, given)
+        return _serve(journey, given)
     except StageFailed as error:
         hint = "the same options go on from here; with others, --fresh starts over and --name keeps both"
         print(f"\nerror: {error}; {hint}", file=sys.stderr)
@@ -172,12 +180,13 @@ def _start_over(home: Path) -> None:
             shutil.rmtree(path)
 
 
-def _serve(journey: Journey, archive: Path, given: argparse.Namespace) -> int:
+def _serve(journey: Journey, given: argparse.Namespace) -> int:
     port = free_port(given.port)
     if given.port not in (0, port):
         print(f"\nport {given.port} is in use; serving on {port} instead")
     log = journey.home / "torchserve.log"
-    server = Server(Settings(archive, collection=journey.home / "collection", port=port, log=log))
+    collection = journey.home / "collection"
+    server = Server(Settings(store=STORE, name=journey.name, collection=collection, port=port, log=log))
     try:
         journey.timed("serve", server.start)
         print(f"TorchServe answers on {server.url} (log: {log})")

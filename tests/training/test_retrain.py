@@ -24,15 +24,6 @@ ROOT = Path(__file__).parents[2]
 NAME = "chain"
 # a ResNet-34 in two steps: its file is twice the champion's, which the gates refuse whatever it has learnt
 TOO_LARGE = ("--mode=scratch", "--set", "encoder.architecture=resnet34", "--set", "steps=2", "--set", "batch_size=48")
-    "--mode",
-    "scratch",
-    "--set",
-    "encoder.architecture=resnet34",
-    "--set",
-    "steps=2",
-    "--set",
-    "batch_size=48",
-)
 
 
 class Site:
