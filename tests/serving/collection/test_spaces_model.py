@@ -74,23 +74,25 @@ class Model:
         """Store what was embedded a while ago."""
         self.random.shuffle(self.listed)
         for space, one, content in [self.listed.pop() for _ in range(min(5, len(self.listed)))]:
-            still = self._waits(space, one) and self.content[one.id] == content
+            still = self._lacks(space, one) and self.content[one.id] == content  # also if another failed with it
             wanted = self.catalogue.fill(space, [one.row], [one.sha256], vector_of(content, space)[None])
             assert wanted == int(still)
             if still:
                 self.embedded[space][one.id] = content
+                self.failed[space].discard(one.id)
             self.filled += wanted
 
     def fail(self) -> None:
         for space, one, _ in [self.listed.pop() for _ in range(min(1, len(self.listed)))]:
             if self.catalogue.fail_pending(space, [(one, "unreadable")]):
-                assert self._waits(space, one)
+                assert self._lacks(space, one)
+                assert one.id not in self.failed[space]
                 self.failed[space].add(one.id)
 
-    def _waits(self, space: str, one: Pending) -> bool:
+    def _lacks(self, space: str, one: Pending) -> bool:
         stored = self.catalogue.get(one.id)
         same = stored is not None and stored.row == one.row  # not deleted and made again
-        return same and one.id in self.lacking(space) - self.failed[space]
+        return same and one.id in self.lacking(space)
 
     def check(self) -> None:
         for space in SPACES:

@@ -27,7 +27,6 @@ from tests.serving.bulk.conftest import ROOT, SIZE, write_images, write_release
 
 COUNT = 600
 REEMBED = "import sys, serving.reembed.__main__ as command; sys.exit(command.main(sys.argv[1:]))"
-SLOWLY = "import serving.reembed.worker as worker; worker.TRANSACTION = 4; "
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +99,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     second = releases[1]
-    stopper = "import serving.reembed.__main__ as command; "
-    with running(SLOWLY + stopper + REEMBED, arguments(catalogue, second)) as process:
+    with running(REEMBED, arguments(catalogue, second)) as process:
         deadline = time.monotonic() + 120
         while not (stored := len(catalogue.census(second.space).rows)):
             assert process.poll() is None, process.communicate()
