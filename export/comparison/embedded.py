@@ -52,7 +52,11 @@ class Contender:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """The file, opened."""
+        """The file, opened once."""
+        return self.opened()
+
+    def opened(self) -> Runtime:
+        """The file, opened again."""
         return open_runtime(self.release.file(FORMATS[self.choice.form]), device=self.choice.device)
 
     @cached_property

@@ -100,7 +100,9 @@ def quick(name: str, pace: Pace, thresholds: Thresholds) -> Gate:
         f"{new / old:.2f} times the champion's, fastest of {len(pace.times)} rounds in turn; "
         f"at most {thresholds.time_ratio_most} times, or {thresholds.milliseconds_more:g} ms more"
     )
-    return Gate(name, new, old, bound, new <= bound, why)
+    if not new <= bound and pace.work is not None:
+        why += f"; {pace.work_ratio:.2f} times its processor time, of which as much is allowed"
+    return Gate(name, new, old, bound, not pace.slow(thresholds), why)
 
 
 def small(challenger: int, champion: int, thresholds: Thresholds) -> Gate:

@@ -85,6 +85,14 @@ def test_time_is_judged_by_the_fastest_round(times: list[list[float]], passed: b
     assert gates.quick("one_image_ms", Pace(np.array(times)), THRESHOLDS).passed is passed
 
 
+@pytest.mark.parametrize(("work", "passed"), [(1.0, True), (1.2, True), (1.3, False)])
+def test_a_wait_that_costs_no_processor_time_is_the_machines(work: float, passed: bool) -> None:
+    pace = Pace(np.array([[20.0, 10.0]]), np.array([[work * 8, 8.0]]))
+    gate = gates.quick("one_image_ms", pace, THRESHOLDS)
+    assert gate.passed is passed
+    assert f"{work:.2f} times its processor time" in gate.why
+
+
 def test_a_file_may_grow_by_a_quarter() -> None:
     assert gates.small(125, 100, THRESHOLDS).passed
     assert not gates.small(126, 100, THRESHOLDS).passed
