@@ -1,11 +1,14 @@
 """Processes of a collection are killed with SIGKILL while they write, delete and compact: what was acknowledged stays.
 
-    python -m benchmarks.durability [--rounds 200] [--writes 10000]
+    python -m benchmarks.durability [--rounds 200] [--writes 10000] [--http]
 
 Two writers and a compactor work at one collection without pause; the parent searches it. A round waits until one of
 them has begun an upsert, a deletion or a compaction, in turn, kills it a random moment later, compares the collection
 with all that was acknowledged until then, and starts it again; the others go on meanwhile. Then a process writes
 `--writes` times and the parent, a process of its own, must find each write by the next search.
+
+With `--http` both go through TorchServe with two workers, which are what is killed (`benchmarks.durability_http`), and
+`--writes` counts the pairs of a write and a search that different workers answered.
 
 Counted are acknowledged writes that are not there (or deletions that are not), batches of which only a part is there,
 writes that a search did not see, and divergences: searches that differ from brute force over SQLite's rows, vectors
@@ -97,10 +100,34 @@ def _begin(folder: Path) -> Catalogue:
     return catalogue
 
 
+def _in_processes(options: argparse.Namespace, work: Path) -> tuple[Counter[str], int]:
+    """What was counted, and how many reads were stale."""
+    counts = kill_rounds(work / "kills", rounds=options.rounds, seed=options.seed)
+    _begin(work / "fresh").close()
+    return counts, stale_reads(work / "fresh", writes=options.writes)
+
+
+def _through_torchserve(options: argparse.Namespace, work: Path) -> tuple[Counter[str], int]:
+    """The same over HTTP."""
+    from benchmarks import durability_http, durability_service  # torch and more, which nothing else here needs
+
+    keep = options.work or work
+    keep.mkdir(parents=True, exist_ok=True)
+    release, archive = durability_service.prepare(keep)
+    pictures = durability_service.draw_pictures(release)
+    with durability_service.serve(release, archive, work / "kills", pictures) as service:
+        counts = durability_http.kill_rounds(service, rounds=options.rounds, seed=options.seed)
+        fresh = durability_http.stale_reads(service, pairs=options.writes)
+    counts["writes searched for"], counts["of these through another worker"] = fresh["pairs"], fresh["crossed"]
+    return counts, fresh["stale"]
+
+
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rounds", type=int, default=200, help="kills (default: %(default)s)")
     parser.add_argument("--writes", type=int, default=10_000, help="each looked for at once (default: %(default)s)")
+    parser.add_argument("--http", action="store_true", help="through TorchServe, whose workers are killed")
+    parser.add_argument("--work", type=Path, help="folder that keeps the tiny release of --http for the next run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
     return parser.parse_args(arguments)
 
@@ -111,12 +138,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _arguments(arguments)
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
-        counts = kill_rounds(Path(work, "kills"), rounds=options.rounds, seed=options.seed)
-        _begin(Path(work, "fresh")).close()
-        stale = stale_reads(Path(work, "fresh"), writes=options.writes)
+        counts, stale = (_through_torchserve if options.http else _in_processes)(options, Path(work))
     for name, count in counts.items():
-        print(f"{name:<28}{count:>10,}")
-    print(f"{'stale reads':<28}{stale:>10,} of {options.writes:,}")
+        print(f"{name:<40}{count:>10,}")
+    print(f"{'stale reads':<40}{stale:>10,} of {options.writes:,}")
     figures: dict[str, Any] = {
         "rounds": options.rounds,
         "acknowledged": counts["acknowledged"],

@@ -5,33 +5,56 @@ it was read; a writer says that it begins before it does.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from benchmarks.durability_child import BATCH, DIM, RELEASE, vectors_of
-from benchmarks.durability_worker import Heard, Worker
+from benchmarks.durability_worker import Heard
 from serving.collection.catalogue import Catalogue
 from serving.collection.neighbours import Neighbours
 from serving.collection.vectors import Rows, Vectors
 from tests.serving.collection.examples import brute_force, unit_vectors
 
 Batch = tuple[str, int]
-_QUERIES = unit_vectors(4, DIM, seed=11)
-_K = 20
+K = 20
+
+
+class Writer(Protocol):
+    """Whose account is compared."""
+
+    role: str
+    name: str
+    heard: Callable[[], Heard]
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is stored by which release: what the vectors (BATCH, D) of a batch must be, how nearly; queries (Q, D)."""
+
+    release: str
+    vectors_of: Callable[[str, int], Vectors]
+    queries: Vectors
+    tolerance: float = 0.0
+
+
+MADE_UP = Subject(RELEASE, vectors_of, unit_vectors(4, DIM, seed=11))
 
 
 class Judge:
     """Counts what is wrong, over all checks."""
 
-    def __init__(self, catalogue: Catalogue, workers: Sequence[Worker]) -> None:
+    def __init__(self, catalogue: Catalogue, workers: Sequence[Writer], subject: Subject = MADE_UP) -> None:
         self.counts: Counter[str] = Counter(
             dict.fromkeys(("acknowledged", "acknowledged_lost", "partial_batches", "divergences"), 0)
         )
         self._catalogue = catalogue
+        self._subject = subject
         self._writers = [worker for worker in workers if worker.role == "write"]
         self._lasting = {batch for batch in self._present()[0] if batch[0] not in [one.name for one in self._writers]}
-        self._neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+        self._neighbours = Neighbours(catalogue, subject.release, few_rows=0)
 
     def check(self, *, whole: bool) -> None:
         """Compare once; with `whole`, also through an index opened anew, and with SQLite's own checks."""
@@ -53,7 +76,7 @@ class Judge:
         self._neighbours.close()
 
     def _check_whole(self) -> None:
-        anew = Neighbours(self._catalogue, RELEASE, few_rows=0)
+        anew = Neighbours(self._catalogue, self._subject.release, few_rows=0)
         with self._catalogue.reading():
             _, rows, vectors = self._present()
             self._search(anew, rows, vectors)
@@ -65,30 +88,32 @@ class Judge:
 
     def _present(self) -> tuple[dict[Batch, int], Rows, Vectors]:
         """Which batches are there, with how many items; all rows and vectors of this moment."""
-        rows, vectors = self._catalogue.vectors_at(self._catalogue.census(RELEASE).rows, RELEASE)
+        release = self._subject.release
+        rows, vectors = self._catalogue.vectors_at(self._catalogue.census(release).rows, release)
         items = self._catalogue.items_at(rows.tolist())
         present: Counter[Batch] = Counter()
         for row, vector in zip(rows.tolist(), vectors, strict=True):
             writer, number, part = items[row].id.split("-")
             present[writer, int(number)] += 1
-            self.counts["divergences"] += not np.array_equal(vectors_of(writer, int(number))[int(part)], vector)
+            right = self._subject.vectors_of(writer, int(number))[int(part)]
+            self.counts["divergences"] += not np.allclose(right, vector, rtol=0, atol=self._subject.tolerance)
         self.counts["divergences"] += abs(self._catalogue.count() - len(rows))
         return present, rows, vectors
 
     def _search(self, neighbours: Neighbours, rows: Rows, vectors: Vectors) -> None:
         """In full: brute force, to the last bit. As usual: as many as there are, each live and with its exact score."""
-        expected = brute_force(rows, vectors, _QUERIES, _K)
-        found = neighbours.search(_QUERIES, _K, exact=True)
+        expected = brute_force(rows, vectors, self._subject.queries, K)
+        found = neighbours.search(self._subject.queries, K, exact=True)
         same = np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
         self.counts["divergences"] += not same
-        usual = neighbours.search(_QUERIES, _K)
+        usual = neighbours.search(self._subject.queries, K)
         at = np.searchsorted(rows, usual.rows)
         live = usual.rows.shape == expected.rows.shape and np.array_equal(
             rows[np.minimum(at, len(rows) - 1)], usual.rows
         )
         self.counts["divergences"] += not live
         if live:
-            exact = np.einsum("qkd,qd->qk", vectors[at].astype(np.float64), _QUERIES.astype(np.float64))
+            exact = np.einsum("qkd,qd->qk", vectors[at].astype(np.float64), self._subject.queries.astype(np.float64))
             self.counts["divergences"] += not np.allclose(usual.scores, exact, atol=1e-6)
 
 

@@ -1,6 +1,6 @@
 """The processes that `benchmarks.durability` kills: writers and a compactor; and one that writes when it is told to.
 
-    python -m benchmarks.durability_child ROLE FOLDER NAME FIRST
+    python -m benchmarks.durability_child ROLE FOLDER NAME FIRST [RELEASE]
 
 Each says what it is about to do, does it, and says that it is done: a line before, a line after.
 """
@@ -54,11 +54,11 @@ def write(catalogue: Catalogue, writer: str, first: int) -> None:
             _say("deleted", number - KEPT)
 
 
-def compact_forever(catalogue: Catalogue, first: int) -> None:
+def compact_forever(catalogue: Catalogue, first: int, release: str) -> None:
     """One compaction after the other, of both kinds in turn."""
     for number in itertools.count(first):
         _say("compacting", number)
-        compact(catalogue, RELEASE, Plan(kind=KINDS[number % len(KINDS)], held_out=50))
+        compact(catalogue, release, Plan(kind=KINDS[number % len(KINDS)], held_out=50))
         _say("compacted", number)
 
 
@@ -76,13 +76,13 @@ def _say(word: str, number: int) -> None:
 
 def main() -> None:
     """The command; it runs until it is killed, or has no more to hear."""
-    role, folder, name, first = sys.argv[1:]
+    role, folder, name, first, *more = sys.argv[1:]
     faiss.omp_set_num_threads(1)
     catalogue = Catalogue(Path(folder))
     if role == "write":
         write(catalogue, name, int(first))
     elif role == "compact":
-        compact_forever(catalogue, int(first))
+        compact_forever(catalogue, int(first), *(more or [RELEASE]))
     else:
         move(catalogue)
 

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,33 +34,64 @@ class Heard:
         return len(self.stored) + len(self.deleted)
 
 
-class Worker:
-    """One process after another of the same role and name."""
+class Account:
+    """What one worker said, told by one thread and read by another."""
 
-    def __init__(self, role: str, folder: Path, name: str) -> None:
-        self.role = role
+    def __init__(self, name: str) -> None:
         self.name = name
-        self._folder = folder
         self._heard = Heard()
         self._changed = threading.Condition()
+
+    def tell(self, word: str, number: int) -> None:
+        """The worker says this now."""
+        with self._changed:
+            getattr(self._heard, word).add(number)
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let who waits look whether the worker still lives."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait_for(self, stage: str, alive: Callable[[], bool]) -> None:
+        """Until it says that it begins this the next time. Raises `ChildError` if it ends, or is stuck."""
+        begun: set[int] = getattr(self._heard, stage)
+        with self._changed:
+            before = len(begun)
+            reached = self._changed.wait_for(lambda: len(begun) > before or not alive(), _PATIENCE)
+        if not reached or len(begun) == before:
+            raise ChildError(f"worker {self.name} ended or is stuck before {stage}; it says why above")
+
+    def heard(self) -> Heard:
+        """What it has said by now."""
+        with self._changed:
+            return replace(self._heard, **{name: set(value) for name, value in vars(self._heard).items()})
+
+
+class Worker:
+    """One process after another of the same role and name; `more` are the child's last arguments."""
+
+    def __init__(self, role: str, folder: Path, name: str, *more: str) -> None:
+        self.role = role
+        self.name = name
+        self.heard = (account := Account(name)).heard
+        self._account = account
+        self._folder = folder
+        self._more = more
         self.start()
 
     def start(self) -> None:
         """Go on behind what was begun last."""
-        first = max(self._heard.storing | self._heard.compacting, default=-1) + 1
-        command = [*COMMAND, self.role, str(self._folder), self.name, str(first)]
+        heard = self.heard()
+        first = max(heard.storing | heard.compacting, default=-1) + 1
+        command = [*COMMAND, self.role, str(self._folder), self.name, str(first), *self._more]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()
 
     def wait_for(self, stage: str) -> None:
         """Until it says that it begins this the next time. Raises `ChildError` if it ends, or is stuck."""
-        begun: set[int] = getattr(self._heard, stage)
-        with self._changed:
-            before = len(begun)
-            reached = self._changed.wait_for(lambda: len(begun) > before or not self._listener.is_alive(), _PATIENCE)
-        if not reached or len(begun) == before:
-            raise ChildError(f"worker {self.name} ended or is stuck before {stage}; it says why above")
+        self._account.wait_for(stage, self._listener.is_alive)
 
     def kill(self) -> None:
         """SIGKILL; afterwards everything that it said has been heard."""
@@ -69,18 +101,9 @@ class Worker:
         assert self._process.stdout is not None
         self._process.stdout.close()
 
-    def heard(self) -> Heard:
-        """What it has said by now."""
-        with self._changed:
-            return replace(self._heard, **{name: set(value) for name, value in vars(self._heard).items()})
-
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             if line.endswith("\n"):  # else the kill came in the middle of it
-                word, number = json.loads(line)
-                with self._changed:
-                    getattr(self._heard, word).add(number)
-                    self._changed.notify_all()
-        with self._changed:
-            self._changed.notify_all()
+                self._account.tell(*json.loads(line))
+        self._account.wake()
