@@ -118,7 +118,7 @@ def _through_torchserve(options: argparse.Namespace, work: Path) -> tuple[Counte
     with durability_service.serve(release, archive, work / "kills", pictures) as service:
         counts = durability_http.kill_rounds(service, rounds=options.rounds, seed=options.seed)
         fresh = durability_http.stale_reads(service, pairs=options.writes)
-    counts["writes searched for"], counts["of these through another worker"] = fresh["pairs"], fresh["crossed"]
+    counts["writes searched for"], counts["of these by another worker"] = fresh["pairs"], fresh["crossed"]
     return counts, fresh["stale"]
 
 

@@ -14,10 +14,11 @@ from typing import Any
 
 import httpx
 
-from benchmarks.durability_child import KEPT, names_of
+from benchmarks.durability_child import names_of
 from benchmarks.durability_service import Service
 from benchmarks.durability_worker import Account
 
+KEPT = 15  # batches of a writer, before it deletes the oldest
 _REPLY_SECONDS = 180.0  # more than TorchServe gives a worker
 _PAUSE_SECONDS = 0.05  # after a refusal: with no worker there, it comes at once
 

@@ -10,6 +10,7 @@ Left out: the command line (`serving.command`), and anything asynchronous; one `
 import base64
 import io
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,8 @@ Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
 MODEL = "simclr"  # the name under which `serving.launch` registers whatever release it serves
 MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
+_POLL_SECONDS = 0.2
+_FORGOTTEN = {"state": "failed", "error": "the server has had so many jobs since that it forgot this one"}
 
 
 class ServerError(RuntimeError):
@@ -170,6 +173,18 @@ class Client:
         """Every item that has near-duplicates, with them; each pair is told from both sides."""
         yield from self._pages("duplicates", min_score=min_score, filter=filter, limit=page)
 
+    def snapshots(self) -> dict[str, Any]:
+        """The `snapshots` that the server keeps of its collection, and the last `jobs` that saved or restored one."""
+        return self._json(self._request("GET", "snapshots"))
+
+    def snapshot(self, name: str) -> dict[str, Any]:
+        """Save the collection as of now under a name, in place of an older one, and wait for it; the finished job."""
+        return self._finished(self._post("snapshot", name=name).json()["job"])
+
+    def restore(self, name: str, *, replace: bool = False) -> dict[str, Any]:
+        """Give the collection a snapshot's items in one step, and wait for it; `replace` those that it has. The job."""
+        return self._finished(self._post("restore", name=name, replace=replace).json()["job"])
+
     def describe(self) -> dict[str, Any]:
         """What the server serves: release, labels, collection, limits."""
         return self._json(self._request("GET", "describe"))
@@ -195,6 +210,14 @@ class Client:
             yield from page["items"]
             if (cursor := page["cursor"]) is None:
                 return
+
+    def _finished(self, job: dict[str, Any]) -> dict[str, Any]:
+        while job["state"] == "running":
+            time.sleep(_POLL_SECONDS)
+            job = next((one for one in self.snapshots()["jobs"] if one["id"] == job["id"]), _FORGOTTEN)
+        if job["state"] == "failed":
+            raise ServerError(job["error"], 0)
+        return job
 
     def _post(self, op: str, *, headers: dict[str, str] | None = None, **options: Any) -> httpx.Response:
         said = {name: value for name, value in options.items() if value is not None}

@@ -117,6 +117,21 @@ def _ingest(client: Client, given: argparse.Namespace) -> int:
     return ingest_command(client, given.path, labels=given.labels, prefix=given.prefix, connections=given.connections)
 
 
+def _snapshots(client: Client, given: argparse.Namespace) -> int:
+    print(json.dumps(client.snapshots(), indent=2))
+    return 0
+
+
+def _snapshot(client: Client, given: argparse.Namespace) -> int:
+    print(f"{given.name}: {client.snapshot(given.name)['items']} items")
+    return 0
+
+
+def _restore(client: Client, given: argparse.Namespace) -> int:
+    print(f"{given.name}: {client.restore(given.name, replace=given.replace)['items']} items")
+    return 0
+
+
 def _describe(client: Client, given: argparse.Namespace) -> int:
     print(json.dumps(client.describe(), indent=2))
     return 0
@@ -134,6 +149,9 @@ _COMMANDS: dict[str, Callable[[Client, argparse.Namespace], int]] = {
     "stats": _stats,
     "duplicates": _duplicates,
     "ingest": _ingest,
+    "snapshots": _snapshots,
+    "snapshot": _snapshot,
+    "restore": _restore,
     "describe": _describe,
 }
 
@@ -145,6 +163,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="op", required=True)
     _about_images(commands)
     _about_the_collection(commands)
+    _about_snapshots(commands)
     commands.add_parser("describe", help="what the server serves")
     return parser.parse_args(arguments)
 
@@ -201,6 +220,15 @@ def _about_the_collection(commands: Any) -> None:
         _filter(command)
     for command in (upsert, listing, duplicates):
         command.add_argument("--json", action="store_true", help="print JSON, a line each")
+
+
+def _about_snapshots(commands: Any) -> None:
+    commands.add_parser("snapshots", help="what the server keeps, and the last jobs")
+    snapshot = commands.add_parser("snapshot", help="keep the collection as of now, in one file on the server's disk")
+    restore = commands.add_parser("restore", help="give the collection a snapshot's items")
+    for command in (snapshot, restore):
+        command.add_argument("name", metavar="NAME")
+    restore.add_argument("--replace", action="store_true", help="give up the items that there are")
 
 
 def _filter(command: argparse.ArgumentParser) -> None:

@@ -32,6 +32,7 @@ from serving.operations.opened import OpenCollection
 from serving.operations.queries import ids_of, queries_of
 from serving.operations.refusals import Abilities, refusal_of
 from serving.operations.showing import get, list_items
+from serving.operations.snapshots import list_snapshots, restore, save
 from serving.operations.writing import write_all
 from serving.options import EngineOptions
 from serving.protocol.encodings import ENCODINGS
@@ -288,6 +289,9 @@ _OF_THE_WHOLE: dict[str, Callable[[OpenCollection, Request], dict[str, Any]]] = 
     "count": _count,
     "stats": lambda collection, request: collection.stats(),
     "duplicates": duplicates,
+    "snapshot": save,
+    "snapshots": list_snapshots,
+    "restore": restore,
 }
 
 

@@ -27,3 +27,7 @@ class CompactionError(CollectionError):
 
 class ChangesForgotten(CollectionError):
     """The deletions asked for are no longer on record: start again from the base that the catalogue names."""
+
+
+class SnapshotError(CollectionError):
+    """A named snapshot that can't be saved or restored; the message has no path in it."""

@@ -14,6 +14,7 @@ from serving.protocol.messages import (
     MAX_LIMIT,
     MAX_OFFSET,
     OF_A_COLLECTION,
+    OF_NAMED_SNAPSHOT,
     OPS,
     Op,
     Request,
@@ -28,7 +29,7 @@ _TAKES_INCLUDE = {
     "list": {"metadata", "vector", "thumbnail"},
     "stats": {"drift"},
 }
-_OF_NOTHING = ("describe", "list", "count", "stats", "duplicates")
+_OF_NOTHING = ("describe", "list", "count", "stats", "duplicates", "snapshot", "snapshots", "restore")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,10 @@ def _misplaced(request: Request, abilities: Abilities) -> RequestError | None:
     given = {"offset": request.offset, "exact": request.exact, "group_by": request.group_by}
     if op != "search" and (name := next((name for name, value in given.items() if value), None)):
         return RequestError(f"{op} takes no {name}; it is for search")
+    if request.name is not None and op not in OF_NAMED_SNAPSHOT:
+        return RequestError(f"{op} takes no name; it is for {' and '.join(OF_NAMED_SNAPSHOT)}")
+    if request.replace and op != "restore":
+        return RequestError(f"{op} takes no replace; it is for restore")
     return None
 
 
@@ -97,6 +102,8 @@ def _missing(request: Request, abilities: Abilities) -> RequestError | None:
         return RequestError("get needs at least one id")
     if request.op == "delete" and bool(request.ids) == (request.where is not None):
         return RequestError("delete needs either ids or a filter")
+    if request.op in OF_NAMED_SNAPSHOT and not request.name:
+        return RequestError(f"{request.op} needs a name, the snapshot's")
     return None
 
 

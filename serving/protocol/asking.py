@@ -48,6 +48,8 @@ def request_of(body: Body, files: Files, *, path: str = "", encoding: str | None
         items=items,
         limit=body.limit if body.limit is not None else 100,
         cursor=body.cursor,
+        name=body.name,
+        replace=bool(body.replace),
         encoding=_encoding(body.encoding_format or encoding or "float", op),
     )
 

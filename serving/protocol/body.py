@@ -54,6 +54,8 @@ class Body(msgspec.Struct, forbid_unknown_fields=True):
     metadata: dict[str, Any] | None = None
     limit: int | None = None
     cursor: str | None = None
+    name: str | None = None
+    replace: bool | None = None
     encoding_format: str | None = None
 
 
@@ -124,10 +126,11 @@ def _json_of(kind: Any) -> Callable[[str, str], Any]:
 
 
 _READERS: dict[str, Callable[[str, str], Any]] = {
-    **dict.fromkeys(("op", "id", "label", "group_by", "cursor", "encoding_format"), _plain),
+    **dict.fromkeys(("op", "id", "label", "group_by", "cursor", "name", "encoding_format"), _plain),
     **dict.fromkeys(("k", "offset", "limit"), _whole),
     "min_score": _number,
     "exact": _flag,
+    "replace": _flag,
     "include": _names,
     "filter": _json_of(Any),
     "metadata": _json_of(dict[str, Any]),

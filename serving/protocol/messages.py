@@ -22,11 +22,18 @@ Op = Literal[
     "count",
     "stats",
     "duplicates",
+    "snapshot",
+    "snapshots",
+    "restore",
 ]
 OPS: tuple[Op, ...] = get_args(Op)
 WRITES: tuple[Op, ...] = ("upsert", "delete")
 PER_ITEM: tuple[Op, ...] = ("embed", "classify", "search", "upsert", "get")
-OF_A_COLLECTION: tuple[Op, ...] = ("search", "upsert", "delete", "get", "list", "count", "stats", "duplicates")
+OF_NAMED_SNAPSHOT: tuple[Op, ...] = ("snapshot", "restore")
+OF_A_COLLECTION: tuple[Op, ...] = (
+    *("search", "upsert", "delete", "get", "list", "count", "stats", "duplicates"),
+    *("snapshot", "snapshots", "restore"),
+)
 Include = Literal["metadata", "vector", "thumbnail", "image", "vote", "drift"]
 INCLUDES: tuple[Include, ...] = get_args(Include)
 MAX_IMAGES = 64
@@ -78,7 +85,8 @@ class Request:
 
     `encoding` is how an embedding is to be written; only embed has any. `where` keeps search, list, count and
     delete to some items. `k`, `offset`, `min_score`, `exact` and `group_by` (a key of which each value is found but
-    once) are for search; `items` for upsert; `limit` and `cursor` for list and duplicates.
+    once) are for search; `items` for upsert; `limit` and `cursor` for list and duplicates; `name` for snapshot and
+    restore, `replace` for restore.
     """
 
     op: Op
@@ -96,6 +104,8 @@ class Request:
     items: tuple[NewItem, ...] = ()
     limit: int = 100
     cursor: str | None = None
+    name: str | None = None
+    replace: bool = False
     encoding: Encoding = "float"
 
     @property

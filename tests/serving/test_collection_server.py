@@ -249,6 +249,45 @@ def test_a_snapshot_is_restored_under_a_running_server(
     assert connected.picture("item3") == files[3]
 
 
+def test_a_snapshot_is_saved_and_restored_over_http_while_others_write_and_search(
+    running: Server, connected: Client, files: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> str:
+        assert main(["--url", running.url, *arguments]) == 0
+        return capsys.readouterr().out
+
+    stop = threading.Event()
+    acknowledged: list[str] = []
+
+    def write() -> None:
+        while not stop.is_set():
+            name = f"busy{len(acknowledged)}"
+            connected.upsert([{"id": name, "image": files[0]}])
+            acknowledged.append(name)
+            assert connected.search(ids=[name], k=1)[0]["neighbours"]
+
+    connected.upsert(new_items(files)[:40])
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(write)
+        assert run("snapshot", "monday").startswith("monday: ")
+        during = len(acknowledged)
+        stop.set()
+        writing.result()
+    (kept,) = json.loads(run("snapshots"))["snapshots"]
+    assert 40 <= kept["items"] <= 40 + during + 1
+    connected.delete([f"item{n}" for n in range(40)])
+    assert main(["--url", running.url, "restore", "monday"]) == 1
+    assert "replace=true gives them up" in capsys.readouterr().err
+    assert run("restore", "monday", "--replace") == f"monday: {kept['items']} items\n"
+    assert connected.count() == kept["items"]
+    present = {item["id"] for item in connected.items()}
+    assert present == {f"item{n}" for n in range(40)} | set(acknowledged[: kept["items"] - 40])  # one moment of it
+    for _ in range(6):  # whichever worker answers
+        (result,) = connected.search([files[3]], k=1000)
+        assert {near["id"] for near in result["neighbours"]} == present
+    assert connected.picture("item3") == files[3]
+
+
 def test_without_a_collection_it_says_so(chain: Chain) -> None:
     with (
         Server(Settings(chain.archive, port=0, form="onnx", workers=1)) as bare,

@@ -13,6 +13,7 @@ from PIL import Image
 
 from serving.collection.compaction import Policy, compact
 from serving.collection.filter_parser import parse_filter
+from serving.collection.snapshot_jobs import Jobs
 from serving.collection.view import Sizes
 from serving.engine import Engine
 from serving.images import ImageError
@@ -311,6 +312,73 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
         wait_until(lambda: len(list(tmp_path.glob("*.faiss"))) == 1)
     finally:
         keeper.stop()
+
+
+def finished_job(engine: Engine, number: str) -> dict[str, Any]:
+    def job() -> dict[str, Any]:
+        jobs = answered(engine, Request("snapshots")).more["jobs"]
+        found: dict[str, Any] = next(one for one in jobs if one["id"] == number)
+        return found
+
+    wait_until(lambda: job()["state"] != "running")
+    return job()
+
+
+def test_snapshots_are_saved_and_restored_by_name_while_it_answers(filled: Engine, chain: Chain) -> None:
+    begun = answered(filled, Request("snapshot", name="monday")).more["job"]
+    assert (begun["what"], begun["name"], begun["state"]) == ("save", "monday", "running")
+    assert finished_job(filled, begun["id"])["items"] == 60
+    (kept,) = answered(filled, Request("snapshots")).more["snapshots"]
+    assert (kept["name"], kept["items"], len(kept["sha256"])) == ("monday", 60, 64)
+    assert "file" not in kept
+    answered(filled, Request("delete", ids=("item3",)))
+    message = refused(filled, Request("restore", name="monday"))
+    assert (message.status, "59 items; replace=true" in str(message)) == (409, True)
+    begun = answered(filled, Request("restore", name="monday", replace=True)).more["job"]
+    assert finished_job(filled, begun["id"])["error"] is None
+    (result,) = answered(filled, Request("search", images=(chain.test_files()[3],), k=1)).results
+    assert found(result) == ["item3"]
+    assert answered(filled, Request("count")).more["count"] == 60
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "message"),
+    [
+        (Request("snapshot"), 400, "snapshot needs a name"),
+        (Request("restore"), 400, "restore needs a name"),
+        (Request("snapshot", name="../up"), 400, "can't be called '../up'"),
+        (Request("restore", name="/etc/passwd"), 400, "can't be called"),
+        (Request("restore", name="never"), 404, "no snapshot 'never'"),
+        (Request("snapshot", name="x", replace=True), 400, "takes no replace"),
+        (Request("count", name="x"), 400, "takes no name"),
+        (Request("snapshots", name="x"), 400, "takes no name"),
+        (Request("snapshot", name="x", images=(b"x",)), 400, "takes no images"),
+    ],
+)
+def test_snapshots_that_can_not_be(filled: Engine, request_: Request, status: int, message: str) -> None:
+    refusal = refused(filled, request_)
+    assert (refusal.status, message in str(refusal)) == (status, True), refusal
+
+
+def test_one_snapshot_at_a_time(filled: Engine) -> None:
+    assert filled.collection is not None
+    jobs = Jobs(filled.collection.catalogue.folder)
+    with jobs.alone():
+        mine = jobs.begin("save", "mine")
+        assert refused(filled, Request("snapshot", name="other")).status == 409
+        jobs.end(mine.id, items=1)
+
+
+def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(chain: Chain, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 2_000_000) as disk:
+        engine = Engine.open(chain.release.folder, disk / "collection", options=EngineOptions(form="onnx"))
+        answered(engine, Request("upsert", items=new_items(chain.test_files()[:3])))
+        refusal = refused(engine, Request("snapshot", name="monday"))
+        assert (refusal.status, "MiB too little room for snapshot 'monday'" in str(refusal)) == (507, True)
+        assert answered(engine, Request("snapshots")).more == {"snapshots": [], "jobs": []}
+        assert engine.collection is not None
+        engine.collection.neighbours.close()
+        engine.collection.catalogue.close()
 
 
 def test_on_a_full_disk_writes_are_refused_and_reads_go_on(chain: Chain, tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""Snapshots that a collection keeps by name, in the folder `snapshots` beside its catalogue.
+
+`NAME.json` says which file the snapshot is, how long, and its SHA-256; it is written when that file is whole and
+synced. So a snapshot is there whole or not at all, and saved under the same name again, the old one stays until the
+new one is there. What a killed process left is removed by the next one. Names are no paths.
+Left out: who may write (`serving.collection.snapshot_jobs`: one at a time), and what is in a snapshot (`.snapshots`).
+"""
+
+import re
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import SnapshotError
+from serving.collection.snapshots import save_snapshot
+from serving.durable import publish_file, sha256_of
+
+FOLDER = "snapshots"
+MOST = 100  # names, so that no one fills a disk by choosing new ones
+RESERVE = 64 << 20  # bytes of the disk that are to stay free
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A snapshot that is there; `created` is in milliseconds since 1970."""
+
+    name: str
+    file: str
+    items: int
+    bytes: int
+    sha256: str
+    created: int
+
+
+class Snapshots:
+    """Those of the collection in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / FOLDER
+
+    def listed(self) -> list[Kept]:
+        """All, by name."""
+        return [_read(path) for path in sorted(self.folder.glob("*.json")) if not path.name.startswith(".")]
+
+    def find(self, name: str) -> Kept | None:
+        """The snapshot of this name."""
+        check_name(name)
+        path = self._entry(name)
+        return _read(path) if path.is_file() else None
+
+    def save(self, catalogue: Catalogue, name: str) -> Kept:
+        """Write the snapshot `name`, in place of an older one; for who is alone. Raises `CollectionError`, OSError."""
+        check_name(name)
+        self.folder.mkdir(exist_ok=True)
+        self._clear()
+        file = self.folder / f"{name}.{secrets.token_hex(4)}.sqlite"
+        try:
+            items = save_snapshot(catalogue, file)
+            size, now = file.stat().st_size, time.time_ns() // 1_000_000
+            kept = Kept(name, file.name, items, size, sha256_of(file), now)
+            publish_file(self._entry(name), lambda partial: partial.write_bytes(msgspec.json.encode(kept)))
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
+        self._clear()
+        return kept
+
+    def verified(self, name: str) -> Path:
+        """The file of a snapshot, read through and found to be what was written. Raises `SnapshotError`."""
+        kept = self.find(name)
+        if kept is None:
+            raise SnapshotError(f"there is no snapshot {name!r}")
+        path = self.folder / kept.file
+        if not path.is_file() or sha256_of(path) != kept.sha256:
+            raise SnapshotError(f"snapshot {name!r} is damaged: its file is not the one that was written")
+        return path
+
+    def remove(self, name: str) -> None:
+        """Remove a snapshot; for who is alone. Raises `SnapshotError` where there is none."""
+        if self.find(name) is None:
+            raise SnapshotError(f"there is no snapshot {name!r}")
+        self._entry(name).unlink()
+        self._clear()
+
+    def _entry(self, name: str) -> Path:
+        return self.folder / f"{name}.json"
+
+    def _clear(self) -> None:
+        """Remove what no entry names."""
+        named = {kept.file for kept in self.listed()}
+        for path in [*self.folder.glob("*.sqlite"), *self.folder.glob(".*.sqlite.partial*")]:
+            if path.name not in named:
+                path.unlink(missing_ok=True)
+
+
+def check_name(name: str) -> None:
+    """Raise `SnapshotError` for a name that no snapshot may have."""
+    if not _NAME.fullmatch(name):
+        raise SnapshotError(
+            f"a snapshot can't be called {name[:80]!r}: it takes 1 to 64 letters, digits, '.', '_' and '-', "
+            "and begins with a letter or a digit"
+        )
+
+
+def room_lacking(folder: Path, needed: int, *, reserve: int = RESERVE) -> int:
+    """How many bytes the disk of `folder` has too few to take so many more."""
+    return max(0, needed + reserve - shutil.disk_usage(folder).free)
+
+
+def bytes_to_save(catalogue: Catalogue) -> int:
+    """What a snapshot takes at most."""
+    db = catalogue.connection
+    return int(db.pragma("page_size")) * (int(db.pragma("page_count")) - int(db.pragma("freelist_count")))
+
+
+def _read(path: Path) -> Kept:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise SnapshotError(f"the entry of snapshot {path.stem!r} can't be read: remove it ({error})") from error

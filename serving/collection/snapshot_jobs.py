@@ -1,0 +1,141 @@
+"""The jobs that save and restore named snapshots, longer than a request may take: one at a time, and a journal of them.
+
+Who does a job holds a lock for as long. A server takes it, writes the job down and hands the open lock to the process
+that does it, so that there is no moment in which another could begin; the system frees the lock of a process that dies,
+and a job that is written down as running without it has failed.
+Left out: the process (`serving.snapshot`), and what is asked for over HTTP (`serving.operations.snapshots`).
+"""
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from serving.collection.errors import SnapshotError
+from serving.collection.named_snapshots import FOLDER
+from serving.durable import publish_file
+
+What = Literal["save", "restore"]
+State = Literal["running", "done", "failed"]
+_KEPT = 20
+_PATIENCE = 10.0  # seconds until a lock that no job is written down for counts as one
+_POLL_SECONDS = 0.02
+
+
+class JobUnderWay(SnapshotError):
+    """Another snapshot is saved or restored just now."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """`started` and `finished` are in milliseconds since 1970; `error` names no path."""
+
+    id: str
+    what: What
+    name: str
+    state: State
+    started: int
+    finished: int | None = None
+    items: int | None = None
+    error: str | None = None
+
+    def told(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return asdict(self)
+
+
+class Jobs:
+    """The jobs of the collection in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / FOLDER
+        self._journal = self._folder / ".jobs.json"
+        self._lock = self._folder / ".lock"
+
+    def listed(self) -> list[Job]:
+        """The last ones, newest first."""
+        jobs = self._read()
+        running = any(job.state == "running" for job in jobs) and self._under_way()
+        # read once more: one that ended after the first reading and before the lock was looked at has not failed
+        return jobs if running else _all_ended(self._read())
+
+    @contextmanager
+    def alone(self) -> Iterator[int]:
+        """Inside, nobody else has a job. The lock's file descriptor: a process that inherits it keeps the lock.
+
+        Raises `JobUnderWay`.
+        """
+        self._folder.mkdir(exist_ok=True)
+        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            self._take(handle)
+            yield handle
+        finally:
+            os.close(handle)  # no unlocking: whoever inherited it goes on
+
+    def begin(self, what: What, name: str) -> Job:
+        """Write down that it runs; for who is alone."""
+        job = Job(secrets.token_hex(6), what, name, "running", _now())
+        self._write([job, *_all_ended(self._read())])
+        return job
+
+    def end(self, number: str, *, items: int | None = None, error: str | None = None) -> None:
+        """Write down how it went; for who is alone."""
+        state: State = "done" if error is None else "failed"
+        self._write(
+            [
+                replace(job, state=state, finished=_now(), items=items, error=error) if job.id == number else job
+                for job in self._read()
+            ]
+        )
+
+    def _read(self) -> list[Job]:
+        try:
+            return msgspec.json.decode(self._journal.read_bytes(), type=list[Job])
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise SnapshotError(f"the journal of snapshots can't be read: remove {self._journal.name}") from error
+
+    def _write(self, jobs: list[Job]) -> None:
+        publish_file(self._journal, lambda partial: partial.write_bytes(msgspec.json.encode(jobs[:_KEPT])))
+
+    def _take(self, handle: int) -> None:
+        """Lock it; a job that is done and whose process is about to end is waited for."""
+        deadline = time.monotonic() + _PATIENCE
+        while not _locked(handle):
+            if any(job.state == "running" for job in self._read()) or time.monotonic() > deadline:
+                raise JobUnderWay("a snapshot is being saved or restored: one at a time; `snapshots` says which")
+            time.sleep(_POLL_SECONDS)
+
+    def _under_way(self) -> bool:
+        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            return not _locked(handle, fcntl.LOCK_SH)
+        finally:
+            os.close(handle)
+
+
+def _all_ended(jobs: list[Job]) -> list[Job]:
+    """What is written down as running does so no more: its process died."""
+    lost = "it was ended before it was done, and nothing of it was kept"
+    return [replace(job, state="failed", error=lost) if job.state == "running" else job for job in jobs]
+
+
+def _locked(handle: int, how: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(handle, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,95 @@
+"""Snapshots by name, saved and restored while the server answers: begun here, done by a process of their own.
+
+A request only begins one: that of a large collection takes longer than TorchServe waits for a worker, and a worker that
+waited would answer nobody else. `snapshots` tells what became of it. The files stay on the server's disk.
+Left out: doing it (`serving.snapshot`).
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import serving
+from serving.collection.errors import CollectionError, SnapshotError
+from serving.collection.named_snapshots import MOST, Snapshots, bytes_to_save, check_name, room_lacking
+from serving.collection.snapshot_jobs import Job, Jobs, JobUnderWay, What
+from serving.operations.failures import failure_of
+from serving.operations.opened import OpenCollection
+from serving.protocol.messages import Request, RequestError
+
+_CODE = Path(serving.__file__).parents[1]
+_GROWTH = 2  # a restored snapshot is in the log and in the catalogue for a while
+
+
+def list_snapshots(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    """The snapshots that are there, and the last jobs with their state, newest first."""
+    folder = collection.catalogue.folder
+    kept = [{**vars(one)} for one in Snapshots(folder).listed()]
+    for one in kept:
+        del one["file"]
+    return {"snapshots": kept, "jobs": [job.told() for job in Jobs(folder).listed()]}
+
+
+def save(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    """Begin to save a snapshot; the job."""
+    name, snapshots = _name(request), Snapshots(collection.catalogue.folder)
+    if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
+        raise RequestError(f"there are {MOST} snapshots: remove some, or save under a name that there is", 409)
+    _check_room(collection, bytes_to_save(collection.catalogue), f"snapshot {name!r}")
+    return {"job": _begin(collection, "save", name).told()}
+
+
+def restore(collection: OpenCollection, request: Request) -> dict[str, Any]:
+    """Begin to replace everything in the collection by a snapshot; the job."""
+    name = _name(request)
+    kept = Snapshots(collection.catalogue.folder).find(name)
+    if kept is None:
+        raise RequestError(f"there is no snapshot {name!r}", 404)
+    if (count := collection.catalogue.count()) and not request.replace:
+        raise RequestError(f"the collection has {count} items; replace=true gives them up", 409)
+    _check_room(collection, _GROWTH * kept.bytes, f"restoring {name!r}")
+    return {"job": _begin(collection, "restore", name, *(["--replace"] if request.replace else [])).told()}
+
+
+def _name(request: Request) -> str:
+    assert request.name is not None
+    try:
+        check_name(request.name)
+    except SnapshotError as error:
+        raise RequestError(str(error)) from error
+    return request.name
+
+
+def _check_room(collection: OpenCollection, needed: int, what: str) -> None:
+    if lacking := room_lacking(collection.catalogue.folder, needed):
+        raise RequestError(f"the collection's disk has {lacking >> 20} MiB too little room for {what}", 507)
+
+
+def _begin(collection: OpenCollection, what: What, name: str, *more: str) -> Job:
+    folder = collection.catalogue.folder
+    jobs = Jobs(folder)
+    try:
+        with jobs.alone() as lock:
+            job = jobs.begin(what, name)
+            _start([what, "--collection", str(folder), "--name", name, "--job", job.id, *more], lock)
+            return job
+    except JobUnderWay as error:
+        raise RequestError(str(error), 409) from error
+    except SnapshotError as error:
+        raise failure_of(error) from error
+    except OSError as error:
+        raise failure_of(CollectionError(f"the job could not be begun: {error}")) from error
+
+
+def _start(arguments: list[str], lock: int) -> None:
+    """Another process, which has the lock until it ends, and outlives this one."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "serving.snapshot", *arguments],
+        env={**os.environ, "PYTHONPATH": str(_CODE)},
+        stdin=subprocess.DEVNULL,
+        pass_fds=(lock,),
+    )
+    threading.Thread(target=process.wait, name="snapshot", daemon=True).start()  # so that no dead process is left

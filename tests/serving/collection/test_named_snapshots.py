@@ -1,0 +1,149 @@
+"""Snapshots that a collection keeps by name: whole or not at all, one job at a time, whatever was killed before."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from serving.collection.catalogue import Catalogue
+from serving.collection.errors import CollectionError, SnapshotError
+from serving.collection.named_snapshots import Snapshots, bytes_to_save, check_name, room_lacking
+from serving.collection.snapshot_jobs import Jobs, JobUnderWay
+from serving.durable import sha256_of
+from serving.snapshot import main
+from tests.disks import small_disk
+from tests.serving.collection.examples import ROOT, clustered_vectors, fill
+
+HOLD = """
+import sys
+from pathlib import Path
+from serving.collection.snapshot_jobs import Jobs
+jobs = Jobs(Path(sys.argv[1]))
+with jobs.alone():
+    jobs.begin("save", "cut-off")
+    print("begun", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Catalogue:
+    made = Catalogue(tmp_path / "collection", create=True)
+    fill(made, clustered_vectors(40))
+    return made
+
+
+def files(snapshots: Snapshots) -> set[str]:
+    return {path.name for path in snapshots.folder.iterdir()}
+
+
+def test_a_snapshot_is_kept_with_its_size_and_digest(catalogue: Catalogue) -> None:
+    snapshots = Snapshots(catalogue.folder)
+    assert snapshots.listed() == []
+    kept = snapshots.save(catalogue, "monday")
+    file = snapshots.verified("monday")
+    assert snapshots.listed() == [kept] == [snapshots.find("monday")]
+    assert (kept.items, kept.bytes, kept.sha256) == (40, file.stat().st_size, sha256_of(file))
+    assert kept.bytes <= bytes_to_save(catalogue)
+
+
+def test_the_same_name_again_replaces_and_leaves_no_file(catalogue: Catalogue) -> None:
+    snapshots = Snapshots(catalogue.folder)
+    first = snapshots.save(catalogue, "latest")
+    catalogue.delete(["n1"])
+    (snapshots.folder / ".latest.0.sqlite.partial").write_bytes(b"of a killed process")
+    (snapshots.folder / "latest.0.sqlite").write_bytes(b"of another")
+    second = snapshots.save(catalogue, "latest")
+    assert (first.items, second.items) == (40, 39)
+    assert files(snapshots) == {"latest.json", second.file}
+    snapshots.remove("latest")
+    assert files(snapshots) == set()
+    with pytest.raises(SnapshotError, match="no snapshot 'latest'"):
+        snapshots.remove("latest")
+
+
+def test_a_save_that_fails_keeps_the_old_one(catalogue: Catalogue, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1_500_000) as disk:
+        own = Catalogue(disk / "collection", create=True)
+        fill(own, clustered_vectors(40))
+        snapshots = Snapshots(own.folder)
+        kept = snapshots.save(own, "safe")
+        (disk / "filler").write_bytes(bytes(500_000))
+        fill(own, clustered_vectors(600), prefix="more")
+        assert room_lacking(own.folder, bytes_to_save(own), reserve=0) > 0
+        with pytest.raises((CollectionError, OSError)):
+            snapshots.save(own, "safe")
+        assert snapshots.listed() == [kept]
+        assert files(snapshots) == {"safe.json", kept.file}
+        assert snapshots.verified("safe").is_file()
+        assert main(["save", "--collection", str(own.folder), "--name", "safe"]) == 1
+        (job,) = Jobs(own.folder).listed()
+        assert (job.state, job.error) == ("failed", "the collection's disk is probably full; all is as it was before")
+        own.close()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", ".hidden", "a b", "x" * 65, "naïve", "a\n", "-a"])
+def test_names_that_are_no_names(name: str) -> None:
+    with pytest.raises(SnapshotError, match="can't be called"):
+        check_name(name)
+
+
+def test_a_file_that_is_not_the_one_that_was_written_is_refused(catalogue: Catalogue) -> None:
+    snapshots = Snapshots(catalogue.folder)
+    file = snapshots.folder / snapshots.save(catalogue, "monday").file
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    command = ["restore", "--collection", str(catalogue.folder), "--name", "monday", "--replace"]
+    assert main(command) == 1
+    assert "is damaged" in str(Jobs(catalogue.folder).listed()[0].error)
+    file.unlink()
+    assert main(command) == 1
+    assert catalogue.count() == 40
+
+
+def test_the_command_saves_lists_and_restores_by_name(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--collection", str(catalogue.folder)]
+    assert main(["save", *given, "--name", "monday"]) == 0
+    catalogue.delete(["n1", "n2"])
+    assert main(["list", *given]) == 0
+    assert "monday: 40 items, " in capsys.readouterr().out
+    assert main(["restore", *given, "--name", "monday"]) == 1  # it has items
+    assert main(["restore", *given, "--name", "monday", "--replace"]) == 0
+    assert catalogue.count() == 40
+    assert [(job.what, job.state, job.items) for job in Jobs(catalogue.folder).listed()] == [
+        ("restore", "done", 40),
+        ("restore", "failed", None),
+        ("save", "done", 40),
+    ]
+    assert main(["remove", *given, "--name", "monday"]) == 0
+    assert main(["restore", *given, "--name", "monday", "--replace"]) == 1
+    for wrong in (["save"], ["save", "file", "--name", "x"], ["list", "file"], ["remove", "file"]):
+        with pytest.raises(SystemExit):
+            main([*wrong, *given])
+
+
+def test_one_job_at_a_time_and_a_killed_one_has_failed(catalogue: Catalogue) -> None:
+    jobs = Jobs(catalogue.folder)
+    assert jobs.listed() == []
+    command = [sys.executable, "-c", HOLD, str(catalogue.folder)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"begun\n"
+        assert [(job.name, job.state) for job in jobs.listed()] == [("cut-off", "running")]
+        with pytest.raises(JobUnderWay), jobs.alone():
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+    (job,) = jobs.listed()
+    assert (job.state, job.error) == ("failed", "it was ended before it was done, and nothing of it was kept")
+    with jobs.alone():
+        begun = jobs.begin("restore", "next")
+        assert [one.state for one in jobs.listed()] == ["running", "failed"]
+        jobs.end(begun.id, items=3)
+    assert [(one.name, one.state, one.items) for one in jobs.listed()] == [
+        ("next", "done", 3),
+        ("cut-off", "failed", None),
+    ]
