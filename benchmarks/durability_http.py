@@ -68,10 +68,10 @@ def kill_rounds(service: Service, *, rounds: int, seed: int) -> Counter[str]:
         for writer in writers:
             writer.stop()
     judge.check(whole=True)
-    judge.counts += searches.counts
+    judge.counts.update(searches.counts)
     judge.counts["acknowledged"] = sum(writer.heard().acknowledged for writer in writers)
     for writer in writers:
-        judge.counts += Counter({f"refused: {why}": count for why, count in writer.refused.items()})
+        judge.counts.update({f"refused: {why}": count for why, count in writer.refused.items()})
     judge.close()
     catalogue.close()
     return judge.counts

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import apsw
+import numpy as np
 
 from benchmarks.durability_checks import Judge, lost
 from benchmarks.durability_child import BATCH, RELEASE, items_of, names_of, vectors_of
+from benchmarks.durability_http import wrong
 from benchmarks.durability_worker import Heard
 from serving.collection.catalogue import FILE_NAME, Catalogue
 from tests.benchmarks.conftest import last_line, run
@@ -47,3 +49,21 @@ def test_the_judge_finds_what_is_wrong(tmp_path: Path) -> None:
     judge.check(whole=False)
     assert judge.counts["divergences"] > 0
     judge.close()
+
+
+def test_an_answer_over_http_must_be_what_brute_force_finds() -> None:
+    scores = np.array([[0.9, 0.5, 0.5, 0.1]], np.float32)
+    at = {name: place for place, name in enumerate(("a", "b", "c", "d"))}
+
+    def answer(*near: tuple[str, float]) -> list[dict[str, object]]:
+        return [{"neighbours": [{"id": name, "score": score} for name, score in near]}]
+
+    rest = (("b", 0.5), ("c", 0.5), ("d", 0.1))
+    best = -np.sort(-scores)
+    assert wrong(answer(("a", 0.9), *rest), scores, at, best) == 0
+    assert wrong(answer(("a", 0.9), rest[1], rest[0], rest[2]), scores, at, best) == 0  # of equal score
+    assert wrong(answer(("a", 0.8), *rest), scores, at, None) == 1  # a score that is not its own
+    assert wrong(answer(*rest, ("a", 0.9)), scores, at, best) == 1  # not the best first
+    assert wrong(answer(("a", 0.9), *rest[:2]), scores, at, None) == 1  # too few
+    assert wrong(answer(("a", 0.9), *rest[:2], ("e", 0.1)), scores, at, None) == 1  # one that is not there
+    assert wrong(answer(("a", 0.9), *rest[:2], ("b", 0.5)), scores, at, None) == 1  # one twice

@@ -1,9 +1,7 @@
 """A collection behind the real TorchServe with two workers: what one writes, the other finds."""
 
 import json
-import os
 import shutil
-import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +12,8 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.durability_http import kill_rounds, stale_reads
+from benchmarks.durability_service import Service, draw_pictures
 from serving.client import Client, NewItem, ServerError
 from serving.collection.catalogue import Catalogue
 from serving.collection.filter_parser import parse_filter
@@ -298,36 +298,13 @@ def test_without_a_collection_it_says_so(chain: Chain) -> None:
 
 
 def test_workers_killed_while_they_write_lose_nothing_that_was_acknowledged(
-    running: Server, connected: Client, files: list[bytes], folder: Path, chain: Chain
+    running: Server, connected: Client, folder: Path, chain: Chain
 ) -> None:
-    acknowledged: set[str] = set()
-    workers: set[int] = set()
-    killed: set[int] = set()
-
-    def write(number: int) -> None:
-        names = [f"w{number}-{part}" for part in range(3)]
-        items = [{"id": name, "image": f"f{at}"} for at, name in enumerate(names)]
-        sent = {f"f{at}": files[(number + at) % len(files)] for at in range(3)}
-        reply = httpx.post(invoke(running, "upsert"), files=sent, data={"items": json.dumps(items)}, timeout=60)
-        if reply.status_code == 200:
-            acknowledged.update(names)
-            workers.add(int(reply.headers[WORKER_HEADER]))
-
-    def kill_one() -> None:
-        for worker in sorted(workers - killed)[:1]:
-            os.kill(worker, signal.SIGKILL)
-            killed.add(worker)
-
-    with ThreadPoolExecutor(4) as pool:
-        for number in range(120):
-            pool.submit(write, number)
-            if number in (40, 80):
-                pool.submit(kill_one).result()
-    assert killed
-    assert len(acknowledged) > 60
-    stored = {item.id for item in Catalogue(folder).list_items(limit=10_000).items}
-    assert acknowledged <= stored
-    whole = {name.split("-")[0] for name in stored}
-    assert len(stored) == 3 * len(whole)  # no request was stored in part
-    (result,) = connected.search([files[0]], k=1000)
-    assert {near["id"] for near in result["neighbours"]} == stored
+    service = Service(running, folder, chain.release.space, draw_pictures(chain.release))
+    counts = kill_rounds(service, rounds=3, seed=1)
+    assert [counts[f"killed while {stage}"] for stage in ("storing", "deleting", "compacting")] == [1, 1, 1]
+    assert counts["acknowledged"] > 60
+    assert [counts[name] for name in ("acknowledged_lost", "partial_batches", "divergences")] == [0, 0, 0]
+    assert counts["searches compared"] > 20
+    fresh = stale_reads(service, pairs=20)
+    assert (fresh["crossed"] >= 20, fresh["stale"]) == (True, 0)
