@@ -37,7 +37,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", help="instead of FILE: the collection keeps the snapshot under this name")
     parser.add_argument("--replace", action="store_true", help="restore into a collection that has items")
     parser.add_argument("--job", help=argparse.SUPPRESS)  # begun by a server, which hands over the lock
-    given = parser.parse_args(arguments)
+    given = parser.parse_intermixed_args(arguments)  # FILE may stand behind --collection
     named = {"save": 1, "restore": 1, "list": 0, "remove": 1}[given.what]
     if (given.file is not None) + (given.name is not None) != named or (given.what == "remove" and given.file):
         parser.error(f"{given.what} takes " + ("FILE or --name" if given.what != "remove" else "--name") * named)

@@ -147,3 +147,11 @@ def test_one_job_at_a_time_and_a_killed_one_has_failed(catalogue: Catalogue) -> 
         ("next", "done", 3),
         ("cut-off", "failed", None),
     ]
+
+
+def test_a_file_may_stand_before_or_behind_the_collection(catalogue: Catalogue, tmp_path: Path) -> None:
+    file, given = str(tmp_path / "one.sqlite"), ["--collection", str(catalogue.folder)]
+    assert main(["save", *given, file]) == 0
+    assert main(["restore", file, *given]) == 1  # it has items
+    assert main(["restore", *given, file, "--replace"]) == 0
+    assert catalogue.count() == 40
