@@ -26,15 +26,22 @@ MODEL = "simclr"  # the name under which `serving.launch` registers whatever rel
 MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
 _POLL_SECONDS = 0.2
+_BUSY = 503
+_WORKER_DIED = "Worker died"  # TorchServe's own words, under status 500 or 507
 _FORGOTTEN = {"state": "failed", "error": "the server has had so many jobs since that it forgot this one"}
 
 
 class ServerError(RuntimeError):
-    """The server refused a request or could not be reached; `status` is 0 for the latter."""
+    """The server refused a request or could not be reached; `status` is 0 for the latter.
 
-    def __init__(self, message: str, status: int) -> None:
+    `again`: the same request may succeed if it is sent again, as the server's queue was full or its disk busy, or the
+    worker that had the request died. In the last case a write may have been made; made again, it changes nothing.
+    """
+
+    def __init__(self, message: str, status: int, *, again: bool = False) -> None:
         super().__init__(message)
         self.status = status
+        self.again = again
 
 
 class NewItem(TypedDict):
@@ -238,7 +245,9 @@ class Client:
     def _checked(reply: httpx.Response) -> httpx.Response:
         if reply.status_code == 200:
             return reply
-        raise ServerError(f"{reply.status_code}: {_message(reply)}", reply.status_code)
+        message = _message(reply)
+        again = reply.status_code == _BUSY or message.startswith(_WORKER_DIED)
+        raise ServerError(f"{reply.status_code}: {message}", reply.status_code, again=again)
 
 
 def _message(reply: httpx.Response) -> str:

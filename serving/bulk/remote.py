@@ -33,7 +33,6 @@ CONNECTIONS = 4
 _IMAGES_PER_REQUEST = 16
 _REQUESTS_AHEAD = 2  # for each connection
 _REASONS_KEPT = 10
-_FULL = 503  # TorchServe's answer when its queue is full
 _OF_AN_IMAGE = frozenset({413, 415, 422})
 _ATTEMPTS = 6
 _FIRST_PAUSE = 0.25  # seconds, doubled each time
@@ -153,12 +152,12 @@ def _joined(record: Record, answer: NDArray[np.float32] | ServerError) -> Answer
 
 
 def _patiently(ask: Callable[[], tuple[NDArray[np.float32], str]]) -> tuple[NDArray[np.float32], str]:
-    """Ask again, after longer and longer pauses, while the server's queue is full."""
+    """Ask again, after longer and longer pauses, while the server's queue is full or it has just lost a worker."""
     for attempt in range(_ATTEMPTS - 1):
         try:
             return ask()
         except ServerError as error:
-            if error.status != _FULL:
+            if not error.again:
                 raise
         time.sleep(_FIRST_PAUSE * 2**attempt)
     return ask()

@@ -25,7 +25,6 @@ from serving.ingest.sources import Images, Listed, image_files, in_batches
 _GROUP = 16  # images
 _GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that
 _REQUESTS_AHEAD = 2  # for each connection
-_BUSY = frozenset({503})
 _ATTEMPTS = 6
 _FIRST_PAUSE = 0.25  # seconds, doubled each time
 _TOLD = 10
@@ -150,12 +149,12 @@ def _within_limits(items: Sequence[NewItem]) -> Iterator[list[NewItem]]:
 
 
 def _patiently(ask: Callable[[], _Reply]) -> _Reply:
-    """Ask again, after longer and longer pauses, while the server's queue is full or its disk busy."""
+    """Ask again, after longer and longer pauses, while the server is busy or has just lost a worker."""
     for attempt in range(_ATTEMPTS - 1):
         try:
             return ask()
         except ServerError as error:
-            if error.status not in _BUSY:
+            if not error.again:
                 raise
         time.sleep(_FIRST_PAUSE * 2**attempt)
     return ask()

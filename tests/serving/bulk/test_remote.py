@@ -1,5 +1,6 @@
 """Embedding with a server: order, ids, bad images, a full queue, another release; and with TorchServe."""
 
+import json
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -105,9 +106,12 @@ def test_it_gives_what_the_offline_command_gives(
     assert set(door.sizes[1:]) == {16, 15, 10, 1}  # describe, 90 images less one that has no file, and 32 again, alone
 
 
-def test_a_full_queue_is_asked_again(near: Client, door: Door, images: Path, tmp_path: Path) -> None:
-    full = Reply(503, b'{"message": "queue is full"}')
-    door.change = lambda number, reply: full if number in (1, 2) else reply
+@pytest.mark.parametrize(("status", "message"), [(503, "queue is full"), (500, "Worker died."), (507, "Worker died.")])
+def test_a_full_queue_and_a_worker_that_died_are_asked_again(
+    near: Client, door: Door, images: Path, tmp_path: Path, status: int, message: str
+) -> None:
+    lost = Reply(status, json.dumps({"code": status, "message": message}).encode())
+    door.change = lambda number, reply: lost if number in (1, 2) else reply
     assert embed_paths(near, [str(images / "a.b")], tmp_path / "e.npy", connections=1).embedded == 30
 
 
