@@ -39,7 +39,7 @@ class FrozenCollection:
     def facts(self) -> dict[str, Any]:
         """What the data folder, and the release in the end, records of it."""
         labelled = sum(label is not None for label in self._labels.values())
-        return {"collection": {"seq": self._frozen.seq, "items": len(self._frozen.items), "labelled": labelled}}
+        return {"seq": self._frozen.seq, "items": len(self._frozen.items), "labelled": labelled}
 
     def assign(self, names: Sequence[str], *, seed: int, hold_out: float) -> tuple[list[str], list[str | None] | None]:
         """The split of every name and its label; None in place of labels where there are too few to learn from."""

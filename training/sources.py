@@ -91,7 +91,8 @@ def prepare_frozen(collection: Path | str, out: Path | str, *, request: Request 
     """The same of a collection as it is now (`training.frozen`). Raises `CollectionError`, `SourceError`."""
     folder = Path(collection).resolve()
     frozen = FrozenCollection(folder)
-    given = Given(frozen.source, frozen.listing, frozen.assign, folder.name, frozen.facts)
+    facts = {"collection": frozen.facts | {"seed": request.seed, "hold_out": request.hold_out}}
+    given = Given(frozen.source, frozen.listing, frozen.assign, folder.name, facts)
     return _prepare(given, Path(out), request)
 
 

@@ -68,6 +68,7 @@ def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool 
     With `prune`, items whose files lie in the same source but are not among `images` are removed.
     """
     summary = Summary()
+    catalogue.open_space(engine.space)
     with tqdm(total=len(images.listed), desc="embed", unit="image") as bar:
         for batch in _read_ahead(images):
             _store(engine, catalogue, images, batch, summary)

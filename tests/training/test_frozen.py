@@ -50,7 +50,7 @@ def test_items_become_rows_with_their_own_labels_and_pixels(files: dict[str, byt
     assert [data.classes[code] for code in data.labels] == [label_of(name) for name in files]
     for row in (0, 57, 119):
         np.testing.assert_array_equal(data.images[row], decode(files[data.ids[row]], data.image_size))
-    assert data.facts["collection"] == {"seq": 1, "items": 120, "labelled": 120}
+    assert data.facts["collection"] == {"seq": 1, "items": 120, "labelled": 120, "seed": 0, "hold_out": 0.1}
     assert data.read_item(data.ids[3]) == files[data.ids[3]]
     assert {TRAIN, VALIDATION, TEST} == set(data.splits)
 
