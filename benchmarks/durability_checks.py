@@ -7,9 +7,10 @@ it was read; a writer says that it begins before it does.
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks.durability_child import BATCH, DIM, RELEASE, vectors_of
 from benchmarks.durability_worker import Heard
@@ -101,20 +102,22 @@ class Judge:
         return present, rows, vectors
 
     def _search(self, neighbours: Neighbours, rows: Rows, vectors: Vectors) -> None:
-        """In full: brute force, to the last bit. As usual: as many as there are, each live and with its exact score."""
-        expected = brute_force(rows, vectors, self._subject.queries, K)
-        found = neighbours.search(self._subject.queries, K, exact=True)
-        same = np.array_equal(found.rows, expected.rows) and np.array_equal(found.scores, expected.scores)
-        self.counts["divergences"] += not same
-        usual = neighbours.search(self._subject.queries, K)
-        at = np.searchsorted(rows, usual.rows)
-        live = usual.rows.shape == expected.rows.shape and np.array_equal(
-            rows[np.minimum(at, len(rows) - 1)], usual.rows
-        )
-        self.counts["divergences"] += not live
-        if live:
-            exact = np.einsum("qkd,qd->qk", vectors[at].astype(np.float64), self._subject.queries.astype(np.float64))
-            self.counts["divergences"] += not np.allclose(usual.scores, exact, atol=1e-6)
+        """In full: brute force, but for rounding. As usual: as many as there are, live, each with its exact score."""
+        queries = self._subject.queries
+        expected = brute_force(rows, vectors, queries, K)
+        in_full, usual = neighbours.search(queries, K, exact=True), neighbours.search(queries, K)
+        self.counts["divergences"] += not _near(in_full.scores, expected.scores)
+        for found in (in_full, usual):
+            at = np.minimum(np.searchsorted(rows, found.rows), len(rows) - 1)
+            live = found.rows.shape == expected.rows.shape and np.array_equal(rows[at], found.rows)
+            self.counts["divergences"] += not (live and all(len({*line}) == len(line) for line in found.rows.tolist()))
+            if live:
+                exact = np.einsum("qkd,qd->qk", vectors[at].astype(np.float64), queries.astype(np.float64))
+                self.counts["divergences"] += not _near(found.scores, exact)
+
+
+def _near(scores: NDArray[Any], expected: NDArray[Any]) -> bool:
+    return scores.shape == expected.shape and np.allclose(scores, expected, rtol=0, atol=1e-6)
 
 
 def lost(writer: str, before: Heard, after: Heard, present: dict[Batch, int]) -> int:

@@ -191,7 +191,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--queries", type=int, default=1_000, help="default: %(default)s")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of FAISS (default: 1 2)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each, medians (default: %(default)s)")
-    parser.add_argument("--kind", choices=("hnsw", "ivf"), default="hnsw", help="of both bases (default: %(default)s)")
+    parser.add_argument(
+        "--kind", choices=("hnsw", "ivf", "ivf_rabitq"), default="hnsw", help="of both bases (default: %(default)s)"
+    )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=_PEERS, help="beside FAISS, at the small size")
     parser.add_argument("--quick", action="store_true", help="10,000 and 40,000 vectors, without Qdrant and Milvus")
     options = parser.parse_args(arguments)

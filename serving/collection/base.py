@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from serving.collection.base_files import BaseFiles, VectorsWriter, map_vectors, publish_index, publish_rows
 from serving.collection.bases import Base
+from serving.collection.depth import Chosen, Trial
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.index_kinds import KINDS, Index, Selector
 from serving.collection.seal import is_whole
@@ -64,6 +65,10 @@ class MappedBase:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and positions (Q, count), those that `selector` allows; -1 where there is none."""
         return self.kind.search(self._index, queries, count=count, depth=depth, selector=selector)
+
+    def choose_depth(self, trial: Trial, *, target: float) -> Chosen:
+        """The depth for a recall target, by trial queries whose `truth` was offered all that is here."""
+        return trial.choose(self.kind, self._index, rows=self.rows, matrix=self.matrix, target=target)
 
 
 def publish_base(folder: Path, record: Base, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None) -> Base:

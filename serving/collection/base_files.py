@@ -8,6 +8,7 @@ Left out: reading them (`serving.collection.base`).
 
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +95,13 @@ def map_vectors(path: Path, count: int, dim: int) -> Vectors:
     mapped = np.memmap(path, "<f4", mode="r", shape=(count, dim))
     mapped._mmap.madvise(1)  # type: ignore[attr-defined]  # MADV_RANDOM
     return np.asarray(mapped)
+
+
+def read_vectors(path: Path, dim: int, *, at_once: int = 4096) -> Iterator[Vectors]:
+    """All vectors in a file, in parts (N, D), read one after the other: a mapped file is not read ahead."""
+    with path.open("rb") as file:
+        while len(part := np.fromfile(file, "<f4", at_once * dim)):
+            yield part.reshape(-1, dim)
 
 
 def publish_index(path: Path, index: Index) -> str:

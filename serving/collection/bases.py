@@ -31,15 +31,16 @@ class Base:
 
 
 class Position(NamedTuple):
-    """Where a release stands: the number of the last write to its vectors, and its base's file, if it has one."""
+    """Where a release stands: the number of the last write to its vectors; its base's file and depth, if it has one."""
 
     seq: int
     file: str | None
+    depth: int | None = None
 
 
 def position(db: apsw.Connection, release: str) -> Position:
     """Where the release stands now; cheap, as it is asked before every search."""
-    query = "SELECT seq, (SELECT file FROM bases WHERE release = ?1) FROM changes WHERE release = ?1"
+    query = "SELECT changes.seq, file, facts ->> 'depth' FROM changes LEFT JOIN bases USING(release) WHERE release = ?1"
     line: Any = db.execute(query, (release,)).fetchone()
     return Position(*line) if line is not None else Position(0, None)
 

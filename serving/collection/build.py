@@ -2,8 +2,8 @@
 
 The base holds the vectors as of one write. They are read in parts, none of which waits for a lock: what is written
 meanwhile is left out, and whoever opens the base reads it from the catalogue as changed since.
-For an approximate kind some vectors are held out, searched for before they are added, and compared with exact search;
-the depth is raised until the target is met, or there is nothing deeper: then what was reached is on record.
+For an approximate kind some vectors are held out; they, and trial queries made of them, are searched for before they
+are added, and compared with exact search (`serving.collection.depth`).
 Left out: when to build, and clearing away (`serving.collection.compaction`).
 """
 
@@ -21,13 +21,14 @@ from serving.collection.base import publish_base
 from serving.collection.base_files import BaseFiles, VectorsWriter
 from serving.collection.bases import Base
 from serving.collection.catalogue import Catalogue
+from serving.collection.depth import RECALL_AT, Trial
 from serving.collection.errors import CompactionError
 from serving.collection.index_kinds import Index, IndexKind, Plan
-from serving.collection.scoring import Best, Found
+from serving.collection.scoring import Best
+from serving.collection.trial import FEWEST_HELD, MOST_OF_A_SORT, kept_asked, trial_queries
 from serving.collection.vectors import Census, Rows, Vectors
 
 _log = logging.getLogger(__name__)
-RECALL_AT = 10
 _PART_BYTES = 32 << 20
 Fetch = Callable[[Rows], tuple[Rows, Vectors]]  # those of some rows that have a vector, ascending, with the vectors
 
@@ -62,7 +63,8 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
     vectors = _writer(catalogue, record) if kind.approximate else None
     try:
         if vectors is not None:
-            built = _approximate(kind, census, fetch=fetch, plan=plan, vectors=vectors)
+            asked = kept_asked(catalogue.folder, release, census.dim)
+            built = _approximate(kind, census, fetch=fetch, plan=plan, vectors=vectors, asked=asked)
         else:
             built = _exact(kind, census, fetch=fetch)
         if built.recall < plan.recall_target:
@@ -76,11 +78,6 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
     finally:
         if vectors is not None:
             vectors.close()
-
-
-def candidates_for(k: int) -> int:
-    """How many an approximate search scores exactly to return the `k` best: 8-bit codes put few of them any lower."""
-    return k + max(5, k // 2)
 
 
 def _writer(catalogue: Catalogue, record: Base) -> VectorsWriter:
@@ -101,56 +98,24 @@ def _exact(kind: IndexKind, census: Census, *, fetch: Fetch) -> _Built:
     return _Built(index, rows, 1.0, {})
 
 
-def _approximate(kind: IndexKind, census: Census, *, fetch: Fetch, plan: Plan, vectors: VectorsWriter) -> _Built:
+def _approximate(
+    kind: IndexKind, census: Census, *, fetch: Fetch, plan: Plan, vectors: VectorsWriter, asked: Vectors | None
+) -> _Built:
     random = np.random.default_rng(plan.seed)
     chosen = random.choice(census.rows, min(plan.held_out, len(census.rows) // 10), replace=False)
     held_rows, held = fetch(chosen)
+    if len(held) < FEWEST_HELD:
+        raise _overtaken()
     rest = np.setdiff1d(census.rows, chosen)
     index = kind.empty(len(rest), census.dim)
     index.train(fetch(np.sort(random.choice(rest, kind.training_size(len(rest)), replace=False)))[1])
-    truth = Best(held, RECALL_AT)
-    rows = _add(index, rest, fetch=fetch, truth=truth, vectors=vectors)
-    recalls = _measure(kind, index, _HeldOut(held, rows, truth.found(), vectors.matrix()), target=plan.recall_target)
+    shuffled = random.permutation(held)
+    trial = Trial({"held out": shuffled[:MOST_OF_A_SORT], **trial_queries(shuffled, asked=asked, random=random)})
+    rows = _add(index, rest, fetch=fetch, truth=trial.truth, vectors=vectors)
+    depth = trial.choose(kind, index, rows=rows, matrix=vectors.matrix(), target=plan.recall_target)
     index.add(held)
     vectors.append(held)
-    depth = max(recalls)
-    facts = {
-        "depth": depth,
-        "recall_by_depth": {str(tried): round(recall, 4) for tried, recall in recalls.items()},
-        "recall_target": plan.recall_target,
-        "held_out": len(held),
-    }
-    return _Built(index, np.concatenate([rows, held_rows]), recalls[depth], facts)
-
-
-@dataclass(frozen=True, eq=False)
-class _HeldOut:
-    """Queries that are not in the index, the rows and vectors that are, and the exact answers."""
-
-    queries: Vectors
-    rows: Rows
-    truth: Found
-    matrix: Vectors
-
-
-def _measure(kind: IndexKind, index: Index, held: _HeldOut, *, target: float) -> dict[int, float]:
-    """Recall by depth, depth after depth until the target is met or there is nothing deeper."""
-    recalls: dict[int, float] = {}
-    for depth in kind.depths(index):
-        recalls[depth] = _recall(kind, index, held, depth=depth)
-        if recalls[depth] >= target:
-            break
-    return recalls
-
-
-def _recall(kind: IndexKind, index: Index, held: _HeldOut, *, depth: int) -> float:
-    """The share of the exact answers' places that were filled as well; a tie is as good as the original."""
-    count = min(candidates_for(RECALL_AT), index.ntotal)
-    depth = max(depth, kind.depth_for(count))
-    _, positions = kind.search(index, held.queries, count=count, depth=depth, selector=None)
-    best = Best(held.queries, RECALL_AT)
-    best.offer_at(positions, held.rows, held.matrix)
-    return float((best.scores() >= held.truth.scores[:, -1:]).mean())
+    return _Built(index, np.concatenate([rows, held_rows]), depth.recall, {**depth.facts, "held_out": len(held)})
 
 
 def _add(
@@ -171,5 +136,9 @@ def _add(
             vectors.append(part)
         added.append(found)
     if index.ntotal < min(len(rows), RECALL_AT):
-        raise CompactionError("nearly every vector was written anew while the base was built: build it again")
+        raise _overtaken()
     return np.concatenate(added)
+
+
+def _overtaken() -> CompactionError:
+    return CompactionError("nearly every vector was written anew while the base was built: build it again")

@@ -48,8 +48,8 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
 
     `reserve_bytes` of the disk are to stay free. Raises `CompactionError`; the base before it then stays in use.
     """
-    with _alone(catalogue.folder) as alone:
-        if not alone:
+    with alone(catalogue.folder) as only:
+        if not only:
             return False
         _clear(catalogue)
         census = catalogue.census(release)
@@ -76,14 +76,14 @@ def ensure_base(
 
 def clear(catalogue: Catalogue) -> list[str]:
     """Remove bases that nobody uses, and what a killed compaction left; the names of those that had to stay."""
-    with _alone(catalogue.folder) as alone:
-        return _clear(catalogue) if alone else []
+    with alone(catalogue.folder) as only:
+        return _clear(catalogue) if only else []
 
 
 def under_way(folder: Path) -> bool:
     """Whether some process compacts the collection just now."""
-    with _alone(folder) as alone:
-        return not alone
+    with alone(folder) as only:
+        return not only
 
 
 def wait_for_another(folder: Path) -> None:
@@ -96,7 +96,7 @@ def wait_for_another(folder: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[bool]:
+def alone(folder: Path) -> Iterator[bool]:
     """Whether this is the only compaction of the collection; the system frees the lock of a process that dies."""
     handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:

@@ -3,6 +3,8 @@
 - `exact`: every vector compared, in float32. Nothing beats it up to tens of thousands.
 - `hnsw`: a graph over 8-bit codes; fast and accurate, slow to build.
 - `ivf`: cells over 8-bit codes; built several times faster, for the largest collections.
+- `ivf_rabitq`: cells over 1-bit codes (RaBitQ); a seventh of their memory, and faster. Its codes tell the best from the
+  rest only roughly, so more candidates are scored exactly.
 
 All are inner product on unit vectors, and all can be mapped from their file. How deep a search goes is given with
 each search: an index is shared, and never changed.
@@ -25,6 +27,7 @@ Selector: TypeAlias = Any
 Settings: TypeAlias = Any
 FEWEST_APPROXIMATE = 100  # with fewer there is nothing to measure recall on
 _LINKS = 32
+_QUERY_BITS = 4  # a number, of a query whose codes have one; 8 find no more and take longer
 _CODE_SAMPLE = 16_384  # vectors that the 8-bit codes are learnt from
 
 
@@ -61,7 +64,8 @@ class IndexKind:
     """One kind of index, as the functions in which kinds differ; all take the number of vectors before D.
 
     `depth` is what bounds a search (efSearch, nprobe): it starts at `shallowest`, at least at what `depth_for` so many
-    candidates, and ends at what `deepest` says of an index.
+    candidates, and ends at what `deepest` says of an index. `candidates` is how many a search scores exactly to return
+    the k best.
     """
 
     name: str
@@ -73,6 +77,7 @@ class IndexKind:
     depth_for: Callable[[int], int]
     deepest: Callable[[Index], int]
     parameters: Callable[[int, Selector | None], Settings | None]
+    candidates: Callable[[int], int]
 
     def depths(self, index: Index) -> Iterator[int]:
         """Depths to try, from the least to the deepest, each about a quarter more than the one before."""
@@ -104,6 +109,10 @@ def _cells(count: int) -> int:
     return max(1, min(int(4 * count**0.5), count // 39))  # FAISS wants 39 vectors to learn a cell from
 
 
+def _few_more(k: int) -> int:
+    return k + max(5, k // 2)  # 8-bit codes put few of the best any lower
+
+
 EXACT = IndexKind(
     name="exact",
     approximate=False,
@@ -114,6 +123,7 @@ EXACT = IndexKind(
     depth_for=lambda candidates: 1,
     deepest=lambda index: 1,
     parameters=lambda depth, selector: _settings("SearchParameters", selector) if selector is not None else None,
+    candidates=_few_more,
 )
 GRAPH = IndexKind(
     name="hnsw",
@@ -125,6 +135,7 @@ GRAPH = IndexKind(
     depth_for=lambda candidates: candidates,
     deepest=lambda index: int(index.ntotal),
     parameters=lambda depth, selector: _settings("SearchParametersHNSW", selector, efSearch=depth),
+    candidates=_few_more,
 )
 CELLS = IndexKind(
     name="ivf",
@@ -136,5 +147,18 @@ CELLS = IndexKind(
     depth_for=lambda candidates: 1,
     deepest=lambda index: int(index.nlist),
     parameters=lambda depth, selector: _settings("SearchParametersIVF", selector, nprobe=depth),
+    candidates=_few_more,
 )
-KINDS: dict[str, IndexKind] = {kind.name: kind for kind in (EXACT, GRAPH, CELLS)}
+BITS = IndexKind(
+    name="ivf_rabitq",
+    approximate=True,
+    empty=lambda count, dim: faiss.index_factory(dim, f"IVF{_cells(count)},RaBitQ", faiss.METRIC_INNER_PRODUCT),
+    bytes_on_disk=lambda count, dim: count * (-(-dim // 8) + 8 + 8) + _cells(count) * (dim * 4 + 16),
+    training_size=CELLS.training_size,
+    shallowest=1,
+    depth_for=lambda candidates: 1,
+    deepest=lambda index: int(index.nlist),
+    parameters=lambda depth, selector: _settings("IVFRaBitQSearchParameters", selector, nprobe=depth, qb=_QUERY_BITS),
+    candidates=lambda k: max(50, 5 * k),
+)
+KINDS: dict[str, IndexKind] = {kind.name: kind for kind in (EXACT, GRAPH, CELLS, BITS)}

@@ -87,6 +87,8 @@ class Neighbours:
             now = self._catalogue.position(self._release)
             if now.file != self._base_file:
                 self._change_base(wait=wait)
+            elif self._view.base is not None and now.depth not in (None, self._view.base.depth):
+                self._view.base.record = self._catalogue.base(self._release) or self._view.base.record
             if now.seq != self._view.seq:
                 self._catch_up()
 

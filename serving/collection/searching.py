@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.collection.base import MappedBase
-from serving.collection.build import candidates_for
 from serving.collection.index_kinds import Selector
 from serving.collection.scoring import TOLERANCE, Best, Found
 from serving.collection.vectors import Vectors
@@ -47,7 +46,7 @@ class Hunt:
 
         More than that, as such rows lie together: where half may not be returned, most of a neighbourhood may not.
         """
-        least = self.base.kind.depth_for(candidates_for(self.wanted))
+        least = self.base.kind.depth_for(self.base.kind.candidates(self.wanted))
         share = self.reach.in_base / len(self.base)
         return min(int(max(self.least_depth, least) * (3 - 2 * share) / share), self.base.deepest)
 
@@ -87,7 +86,7 @@ def _look(hunt: Hunt, best: Best) -> None:
     compared with all.
     """
     pending = np.arange(len(best.queries))
-    count, depth = min(candidates_for(hunt.wanted), len(hunt.base)), hunt.depth
+    count, depth = min(hunt.base.kind.candidates(hunt.wanted), len(hunt.base)), hunt.depth
     while pending.size:
         scores, positions = hunt.base.search(best.queries[pending], count, depth=depth, selector=hunt.selector)
         live = (positions >= 0) & ~hunt.reach.dead[positions]

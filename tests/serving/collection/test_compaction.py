@@ -94,9 +94,9 @@ def test_what_a_killed_compaction_left_is_cleared_away(catalogue: Catalogue) -> 
 
 
 HOLDER = """
-from serving.collection.compaction import _alone
-with _alone(Catalogue(sys.argv[1]).folder) as alone:
-    print(alone, flush=True)
+from serving.collection.compaction import alone
+with alone(Catalogue(sys.argv[1]).folder) as only:
+    print(only, flush=True)
     sys.stdin.read()
 """
 

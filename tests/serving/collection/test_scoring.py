@@ -1,7 +1,8 @@
+import faiss
 import numpy as np
 import pytest
 
-from serving.collection.scoring import Best
+from serving.collection.scoring import Best, exact_scores
 from serving.collection.vectors import Vectors
 from tests.serving.collection.examples import assert_same, brute_force, unit_vectors
 
@@ -38,7 +39,7 @@ def test_each_query_is_offered_candidates_of_its_own() -> None:
     for query, chosen in enumerate(positions):
         expected = brute_force(rows[chosen], matrix[chosen], queries[query : query + 1], 20)
         np.testing.assert_array_equal(found.rows[query], expected.rows[0])
-        np.testing.assert_array_equal(found.scores[query], expected.scores[0])
+        np.testing.assert_allclose(found.scores[query], expected.scores[0], atol=2e-7)
 
 
 def test_a_position_of_minus_one_is_no_candidate() -> None:
@@ -46,7 +47,7 @@ def test_a_position_of_minus_one_is_no_candidate() -> None:
     best = Best(queries, 3)
     best.offer_at(np.array([[5, -1, 6, 0], [-1, -1, -1, 19]]), np.arange(20), matrix)
     expected = brute_force(np.array([0, 5, 6]), matrix[[0, 5, 6]], queries[:1], 3)
-    np.testing.assert_array_equal(best.scores()[0], expected.scores[0])
+    np.testing.assert_allclose(best.scores()[0], expected.scores[0], atol=2e-7)
     assert np.isinf(best.scores()[1]).tolist() == [False, True, True]
     with pytest.raises(AssertionError, match="fewer than k"):
         best.found()
@@ -57,3 +58,26 @@ def test_scores_never_leave_their_range() -> None:
     best = Best(vector, 2)
     best.offer(np.array([1, 2]), np.concatenate([vector, -vector]) * np.float32(1.0001))
     np.testing.assert_array_equal(best.found().scores, [[1, -1]])
+
+
+def test_a_score_is_near_the_exact_one_and_the_same_wherever_its_pair_is() -> None:
+    vectors, queries = unit_vectors(500, 2048), unit_vectors(20, 2048, seed=1)
+    places = np.random.default_rng(0).integers(500, size=(20, 30))
+    scores = exact_scores(queries, vectors, places)
+    precise = np.einsum("qd,qcd->qc", queries.astype(np.float64), vectors[places].astype(np.float64))
+    np.testing.assert_allclose(scores, precise, rtol=0, atol=1e-6)
+    moved = np.empty(500 * 2048 + 1, np.float32)[1:].reshape(500, 2048)
+    moved[:] = vectors
+    for query, line, at in zip(queries, scores, places, strict=True):
+        one_by_one = [exact_scores(query[None], moved, at[place : place + 1][None])[0, 0] for place in range(30)]
+        np.testing.assert_array_equal(one_by_one, line)
+
+
+def test_scoring_leaves_the_number_of_threads_as_it_was() -> None:
+    vectors, before = unit_vectors(10, 8), faiss.omp_get_max_threads()
+    try:
+        faiss.omp_set_num_threads(3)
+        exact_scores(vectors, vectors, np.arange(10)[:, None])
+        assert faiss.omp_get_max_threads() == 3
+    finally:
+        faiss.omp_set_num_threads(before)

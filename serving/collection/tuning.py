@@ -1,0 +1,54 @@
+"""Choosing the search depth of a base anew, without building it: for another recall target, or for other queries.
+
+The index and its vectors stay as they are; the catalogue gets another depth, which every worker takes over before its
+next search. Trial queries of the sort "held out" are not among those asked here: all vectors are in the index by now.
+Left out: building (`serving.collection.build`).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from serving.collection.base import MappedBase, open_base
+from serving.collection.base_files import BaseFiles, read_vectors
+from serving.collection.bases import Base
+from serving.collection.catalogue import Catalogue
+from serving.collection.compaction import alone
+from serving.collection.depth import Chosen, Trial
+from serving.collection.errors import CompactionError
+from serving.collection.index_kinds import Plan
+from serving.collection.trial import FEWEST_HELD, kept_asked, trial_queries
+
+
+def tune(catalogue: Catalogue, release: str, plan: Plan) -> bool:
+    """Give the base the depth at which all sorts of query reach the plan's recall; False if another compacts just now.
+
+    An exact base has no depth, and stays as it is. Raises `CompactionError` where there is no base, `IndexUnusable`
+    where it is damaged.
+    """
+    with alone(catalogue.folder) as only:
+        if not only:
+            return False
+        base = catalogue.base(release)
+        if base is None:
+            raise CompactionError(f"{catalogue.folder} has no base of release {release[:16]}: compact it first")
+        mapped = open_base(catalogue.folder, base)
+        if mapped.kind.approximate:
+            catalogue.set_base(_with_depth(base, _choose(catalogue, mapped, plan)))
+    return True
+
+
+def _choose(catalogue: Catalogue, mapped: MappedBase, plan: Plan) -> Chosen:
+    record, random = mapped.record, np.random.default_rng(plan.seed)
+    drawn = random.permutation(len(mapped))[: max(FEWEST_HELD, min(plan.held_out, len(mapped) // 10))]
+    asked = kept_asked(catalogue.folder, record.release, record.dim)
+    trial = Trial(trial_queries(mapped.vectors(drawn), asked=asked, random=random))
+    start = 0
+    for part in read_vectors(BaseFiles(catalogue.folder / record.file).vectors, record.dim):
+        trial.truth.offer(mapped.rows[start : start + len(part)], part)
+        start += len(part)
+    return mapped.choose_depth(trial, target=plan.recall_target)
+
+
+def _with_depth(base: Base, chosen: Chosen) -> Base:
+    return replace(base, recall=chosen.recall, facts={**base.facts, **chosen.facts})
