@@ -27,7 +27,7 @@ def item(number: int, *, kept: bool = False) -> Item:
     return Item(name, source, f"label{number % LABELS}", {"bin": number % 1000})
 
 
-def fill(folder: Path, parts: Iterable[Vectors], *, count: int) -> Catalogue:
+def fill(folder: Path, parts: Iterable[Vectors], *, count: int, release: str = RELEASE) -> Catalogue:
     """A collection of the vectors (N, D) in all parts, numbered in order; what is there already is not written again.
 
     Gone on with where it was left off.
@@ -41,7 +41,7 @@ def fill(folder: Path, parts: Iterable[Vectors], *, count: int) -> Catalogue:
             for start in range(0, len(part), BATCH):
                 vectors = part[start : start + BATCH]
                 if number + len(vectors) > there:
-                    catalogue.upsert([item(number + at) for at in range(len(vectors))], vectors, RELEASE)
+                    catalogue.upsert([item(number + at) for at in range(len(vectors))], vectors, release)
                 number += len(vectors)
                 bar.update(len(vectors))
     return catalogue

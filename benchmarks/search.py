@@ -5,10 +5,10 @@
 EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
 (`benchmarks.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is their
-figure; what the depth that was chosen when the base was built reaches is told apart: it was measured with held-out
-vectors, and queries may be less like them. All in one process, in turn; then a process of its own for the time to the
-first search, and two for what they share. `--work` keeps the collections for the next run.
-Prints tables and a last line of JSON. Left out: HTTP, and what embedding a query takes (`benchmarks.serving`).
+figure; what the depth that was chosen when the base was built reaches is told apart. All in one process, in turn; then
+a process of its own for the time to the first search, and two for what they share; at last the smaller one behind
+TorchServe, a search at a time (`benchmarks.search_http`). `--work` keeps the collections for the next run.
+Prints tables and a last line of JSON. Left out: load over HTTP (`benchmarks.serving`).
 """
 
 import argparse
@@ -21,15 +21,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from benchmarks.embeddings import Embeddings, grown, load_embeddings, nearest
 from benchmarks.filled import RELEASE, fill
-from benchmarks.search_measure import K, Point, cheapest, measure, table
+from benchmarks.search_http import HttpFigures, over_http
+from benchmarks.search_measure import K, Point, cheapest, measure, recall_of, table
 from benchmarks.search_parties import PEERS, Party, bare_faiss, ours, truth_of
 from benchmarks.search_workers import first_search, two_workers
 from serving.collection.base import open_base
-from serving.collection.base_files import BaseFiles
+from serving.collection.base_files import BaseFiles, read_vectors
 from serving.collection.bases import Base
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import compact
@@ -72,8 +71,16 @@ def compare(subject: Subject, options: argparse.Namespace, *, peers: Sequence[st
     """
     catalogue, base = prepare(subject, options.kind)
     mapped = open_base(subject.folder, base)
-    truth = mapped.rows[truth_of(subject.embeddings.queries, _stored(subject.folder, base), K)] - 1
-    parties = [ours(Neighbours(catalogue, RELEASE)), bare_faiss(subject.folder, mapped)]
+    truth = (
+        mapped.rows[
+            truth_of(
+                subject.embeddings.queries, read_vectors(BaseFiles(subject.folder / base.file).vectors, base.dim), K
+            )
+        ]
+        - 1
+    )
+    neighbours = Neighbours(catalogue, RELEASE)
+    parties = [ours(neighbours), bare_faiss(subject.folder, mapped)]
     for name in peers:
         logger.info("building %s", name)
         parties.append(PEERS[name](subject.embeddings.stored[: subject.count], work))
@@ -81,9 +88,9 @@ def compare(subject: Subject, options: argparse.Namespace, *, peers: Sequence[st
     print(f"{subject.count:,} vectors of {base.dim} numbers, {len(truth)} queries, recall@10 of at least {RECALL}")
     print(table(points))
     _print_builds(parties)
-    depth = int(base.facts["depth"])
-    as_built = next((one.recall for one in points if one.party == "ours" and one.depth >= depth), None)
-    print(f"built to depth {depth}: {base.recall:.4f} of held-out vectors, {as_built} of the queries")
+    as_built = round(recall_of(neighbours.search(subject.embeddings.queries, K).rows - 1, truth), 4)
+    by_sort = base.facts["recall_by_sort"]
+    print(f"built to depth {base.facts['depth']}, recall of trial queries {by_sort}, of the real ones {as_built}")
     return {"points": points, "base": base, "ratios": _ratios(points, options.threads), "as_built": as_built}
 
 
@@ -108,13 +115,6 @@ def _parts(subject: Subject) -> Iterator[Vectors]:
     if subject.count <= len(real):
         return (real[at : min(at + _PART, subject.count)] for at in range(0, subject.count, _PART))
     return grown(real, subject.count, near=nearest(real))
-
-
-def _stored(folder: Path, base: Base) -> Iterator[Vectors]:
-    """The base's vectors, position after position, read in parts: mapped ones are not read ahead."""
-    with BaseFiles(folder / base.file).vectors.open("rb") as file:
-        while len(part := np.fromfile(file, "<f4", _PART * base.dim)):
-            yield part.reshape(-1, base.dim)
 
 
 def memory(folder: Path, base: Base, queries: Vectors) -> dict[str, Any]:
@@ -150,6 +150,7 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         state: first_search(large.folder, embeddings.queries, cold=state == "cold") for state in ("cold", "warm")
     }
     print(f"process start to first search at {large.count:,}: {seconds}")
+    http = _http(small, options, work) if options.http else None
     of_small, of_large = found[small.count]["points"], found[large.count]["points"]
     most = max(options.threads)
     mine = {
@@ -174,9 +175,25 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
         "time_large_vs_small": slower,
         "server_vs_bare_faiss": {str(count): one["ratios"] for count, one in found.items()},
         "first_search_s": {state: round(value, 2) for state, value in seconds.items()},
+        "http": asdict(http) if http is not None else None,
         "memory": held,
         "points": {str(count): [asdict(point) for point in one["points"]] for count, one in found.items()},
     }
+
+
+def _http(subject: Subject, options: argparse.Namespace, work: Path) -> HttpFigures:
+    found = over_http(
+        _parts(subject),
+        work / f"http{subject.count}",
+        count=subject.count,
+        kind=options.kind,
+        queries=subject.embeddings.queries,
+    )
+    print(
+        f"one search among {subject.count:,}, ms: vector {found.vector_http_ms} over HTTP, {found.vector_here_ms} here"
+    )
+    print(f"picture {found.image_http_ms} over HTTP, {found.image_here_ms} here, both with its embedding")
+    return found
 
 
 _PEERS = [name for name in PEERS if name != "milvus"]  # which is none of the requirements
@@ -195,10 +212,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--kind", choices=("hnsw", "ivf", "ivf_rabitq"), default="hnsw", help="of both bases (default: %(default)s)"
     )
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=_PEERS, help="beside FAISS, at the small size")
-    parser.add_argument("--quick", action="store_true", help="10,000 and 40,000 vectors, without Qdrant and Milvus")
+    parser.add_argument("--quick", action="store_true", help="5,000 and 15,000 vectors, usearch alone, no HTTP")
+    parser.add_argument("--http", action=argparse.BooleanOptionalAction, default=True, help="serve one, and ask it")
     options = parser.parse_args(arguments)
     if options.quick:
-        options.small, options.large, options.peers, options.rounds = 10_000, 40_000, ["usearch"], 3
+        options.small, options.large, options.peers, options.rounds = 5_000, 15_000, ["usearch"], 2
+        options.queries, options.http = min(options.queries, 300), False
     return options
 
 

@@ -28,11 +28,15 @@ DEFAULT_PLAN = Plan()
 
 @dataclass(frozen=True)
 class Policy:
-    """When to compact: at this share of the base, but not below `least` changes, and at the latest at `most`."""
+    """When to compact: at this share of the base, but not below `least` changes, and at the latest at `most`.
+
+    Every search compares the changed vectors in full: of 2,048 numbers, 1,000 take 0.2 ms beside 0.15 ms for a base of
+    50,000, and 20,000 take 5 ms, about what embedding a small picture takes; more would be felt.
+    """
 
     share: float = 0.1
     least: int = 1_000
-    most: int = 50_000
+    most: int = 20_000
 
     def due(self, sizes: Sizes) -> bool:
         """Whether so much has changed since the base was built."""

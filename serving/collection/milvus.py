@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from serving.collection.bases import Base
-from serving.collection.build import candidates_for
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import IndexUnusable
 from serving.collection.index import Capabilities, check_numbers, check_queries
 from serving.collection.index_choice import IndexChoice
+from serving.collection.index_kinds import GRAPH
 from serving.collection.milvus_entities import MOST_FOUND, Entities
 from serving.collection.milvus_tail import Pushed, Tail, name_in_milvus
 from serving.collection.scoring import Best, Found
@@ -152,7 +152,7 @@ class MilvusNeighbours:
 
     def _first_count(self, k: int, picked_from: Rows | None) -> int:
         """How many to ask Milvus for; of those, where only some rows are allowed, enough are likely to be."""
-        count = candidates_for(k)
+        count = GRAPH.candidates(k)
         if picked_from is None:
             return count
         return int(count * max(1.0, 1.5 * self._entities.count() / len(picked_from)))

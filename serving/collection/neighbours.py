@@ -19,7 +19,7 @@ from serving.collection.catalogue import Catalogue
 from serving.collection.errors import ChangesForgotten, IndexUnusable
 from serving.collection.index import Capabilities, check_numbers, check_queries
 from serving.collection.scoring import Found
-from serving.collection.searching import FEW_ROWS, search_view
+from serving.collection.searching import few_rows_of, search_view
 from serving.collection.vectors import Rows, Vectors
 from serving.collection.view import Sizes, View
 
@@ -30,10 +30,10 @@ _ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # withou
 class Neighbours:
     """The vectors of one release, ready to search. Threads may share it; they take turns."""
 
-    def __init__(self, catalogue: Catalogue, release: str, *, few_rows: int = FEW_ROWS) -> None:
+    def __init__(self, catalogue: Catalogue, release: str, *, few_rows: int | None = None) -> None:
         """Map the base that the catalogue names, if any. Raises `IndexUnusable` if it is missing or damaged.
 
-        Up to `few_rows` rows, a filter's matches are compared in full.
+        Up to `few_rows` rows, a filter's matches are compared in full (default: as many as that is cheaper for).
         """
         self._catalogue = catalogue
         self._release = release
@@ -107,7 +107,9 @@ class Neighbours:
             self.refresh()
             view = self._view
             check_queries(queries, view.dim)
-            few = None if exact and view.base is not None and view.base.kind.approximate else self._few_rows
+            few: int | None = self._few_rows if self._few_rows is not None else few_rows_of(view.base)
+            if exact and view.base is not None and view.base.kind.approximate:
+                few = None
             return search_view(view, queries, k, reach=view.reach(rows), few=few, depth=depth)
 
     def close(self) -> None:

@@ -1,5 +1,6 @@
 """The benchmarks of a collection: their commands on little data, and the parts that their figures rest on."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_path: Path) -> None:
-    few = ("--small", "1000", "--large", "3000", "--rounds", "1", "--queries", "50", "--threads", "1")
+    few = ("--small", "1000", "--large", "3000", "--rounds", "1", "--queries", "50", "--threads", "1", "--no-http")
     peers = ("--peers", "usearch", "qdrant")
     done = run("search", "--embeddings", str(embedded), "--work", str(tmp_path), *few, *peers)
     figures = last_line(done)
@@ -36,6 +37,20 @@ def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_
     assert two[0]["pss_index"] < 0.75 * one[0]["pss_index"]  # a copy for both
     assert "process start to first search at 3,000" in done.stdout
     assert Catalogue(tmp_path / "c3000").base(RELEASE) is not None
+
+
+def test_the_quick_run_has_every_figure_but_those_of_a_million(tmp_path: Path) -> None:
+    embeddings = write_embeddings(tmp_path / "out", stored=5000, queries=100, dim=64)
+    began = time.monotonic()
+    figures = last_line(run("search", "--embeddings", str(embeddings), "--quick"))
+    assert time.monotonic() - began < 120  # 18 s of two quiet cores with 2,048 numbers
+    assert figures["sizes"] == [5_000, 15_000]
+    assert figures["recall_at_10"] >= 0.95
+    assert figures["ratios"]["server_vs_bare_faiss"] > 0
+    assert figures["ratios"]["memory_vs_paper"] > 1
+    assert figures["time_large_vs_small"] > 0
+    assert figures["ratios"]["time_1m_vs_50k"] is figures["first_search_s_1m"] is figures["http"] is None
+    assert set(figures["recall_at_built_depth"]) == {"5000", "15000"}
 
 
 def test_grown_vectors_are_new_of_unit_norm_and_near_two_real_ones() -> None:
