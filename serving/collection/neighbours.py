@@ -53,6 +53,10 @@ class Neighbours:
         return self._view.sizes
 
     @property
+    def _few(self) -> int:
+        return self._few_rows if self._few_rows is not None else few_rows_of(self._view.base)
+
+    @property
     def base(self) -> Base | None:
         """The base in use."""
         return self._view.base.record if self._view.base is not None else None
@@ -64,7 +68,7 @@ class Neighbours:
         return Capabilities(
             approximate=approximate,
             depth=approximate,
-            few_rows=self._few_rows,
+            few_rows=self._few,
             several_processes=True,
             elsewhere=False,
             shared_memory=True,
@@ -107,7 +111,7 @@ class Neighbours:
             self.refresh()
             view = self._view
             check_queries(queries, view.dim)
-            few: int | None = self._few_rows if self._few_rows is not None else few_rows_of(view.base)
+            few: int | None = self._few
             if exact and view.base is not None and view.base.kind.approximate:
                 few = None
             return search_view(view, queries, k, reach=view.reach(rows), few=few, depth=depth)
