@@ -30,8 +30,8 @@ DEFAULT_PLAN = Plan()
 class Policy:
     """When to compact: at this share of the base, but not below `least` changes, and at the latest at `most`.
 
-    Every search compares the changed vectors in full: of 2,048 numbers, 1,000 take 0.2 ms beside 0.15 ms for a base of
-    50,000, and 20,000 take 5 ms, about what embedding a small picture takes; more would be felt.
+    Every search compares the changed vectors in full. On a base of 50,000 vectors of 2,048 numbers one search took
+    0.4 ms of a core with 1,000 of them, 1.5 ms with 5,000, 5.2 ms with 20,000 and 14.6 ms with 50,000.
     """
 
     share: float = 0.1

@@ -43,7 +43,7 @@ def test_the_quick_run_has_every_figure_but_those_of_a_million(tmp_path: Path) -
     embeddings = write_embeddings(tmp_path / "out", stored=5000, queries=100, dim=64)
     began = time.monotonic()
     figures = last_line(run("search", "--embeddings", str(embeddings), "--quick"))
-    assert time.monotonic() - began < 120  # 18 s of two quiet cores with 2,048 numbers
+    assert time.monotonic() - began < 120  # room for a busy machine: it takes under 20 s of CPU time
     assert figures["sizes"] == [5_000, 15_000]
     assert figures["recall_at_10"] >= 0.95
     assert figures["ratios"]["server_vs_bare_faiss"] > 0
