@@ -38,7 +38,7 @@ for read in (
     lambda: alignment_by(by, data.images, views=ViewsConfig()),
     lambda: by.function(torch.zeros(1, 3, 8, 8)),
     lambda: fine_tune.right(network, data, splits, last, setting),
-    lambda: html_report._thumb(data, int(last[0])),
+    lambda: html_report.thumbnail(data, int(last[0])),
 ):
     try:
         read()
