@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import psutil
 
 from benchmarks.child import ROOT
 from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect
@@ -40,10 +39,8 @@ def ours(subject: Subject, *, workers: int, cache_mb: int = 0) -> Iterator[Runni
     """TorchServe on the subject's archive, with our settings as they are but for these."""
     form: Form = subject.form  # type: ignore[assignment]
     settings = Settings(subject.archive, port=0, workers=workers, form=form, cache_mb=cache_mb)
-    before = _children()
     with Server(settings) as server:
-        (pid,) = _children() - before
-        yield Running(int(server.url.rpartition(":")[2]), pid, OURS)
+        yield Running(int(server.url.rpartition(":")[2]), server.pid, OURS)
 
 
 @contextmanager
@@ -98,7 +95,3 @@ def _wait_until_ready(process: subprocess.Popen[bytes], address: str, *, log: Pa
 
 def _last_words(log: Path) -> str:
     return "; the end of its log:\n  " + "\n  ".join(log.read_text(errors="replace").splitlines()[-12:])
-
-
-def _children() -> set[int]:
-    return {child.pid for child in psutil.Process().children()}

@@ -24,6 +24,7 @@ from serving.client import Client, ServerError
 from serving.launch import Server, exit_on_signals
 from serving.machine import cuda_devices
 from serving.manifest import check_name
+from serving.model_store import CHAMPION, ModelStore
 from serving.settings import LaunchError, Settings, free_port, port_number
 from training.dataset import Dataset
 from training.downloads import DATASETS
@@ -113,8 +114,11 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
     journey.command("collection", "serving.ingest", *collection)
-    version = Path(summary["release"]).name
-    journey.command("promote", "export.store", "promote", version, *named, "--force", "--reason", "quickstart")
+    version = int(Path(summary["release"]).name)
+    if ModelStore(STORE, journey.name).alias(CHAMPION) == version:
+        journey.timed("promote", lambda: print(f"{journey.name}/{version} is the champion already"))
+    else:
+        journey.command("promote", "export.store", "promote", version, *named, "--force", "--reason", "quickstart")
 
 
 def _trains_on_gpu() -> bool:

@@ -119,6 +119,12 @@ class Server:
         if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
 
+    @property
+    def pid(self) -> int:
+        """The process that TorchServe's other processes descend from."""
+        assert self._process is not None
+        return self._process.pid
+
     def wait(self) -> int:
         """Block until TorchServe ends by itself; returns its exit code."""
         assert self._process is not None

@@ -42,6 +42,14 @@ class SpacesOfCatalogue:
             with self._database.writing() as db:
                 spaces.mark_complete(db, space)
 
+    def settle_but(self, space: str, few: int) -> None:
+        """Mark the space complete if at most so many items wait in it.
+
+        Where others write all the time, there may be no moment when nothing does.
+        """
+        with self._database.writing() as db:
+            spaces.mark_complete_but(db, space, few)
+
     def space(self, space: str) -> Space | None:
         """The space as it is now; None if the collection does not keep it."""
         with self._database.reading() as db:

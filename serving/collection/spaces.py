@@ -105,6 +105,15 @@ def mark_complete(db: apsw.Connection, release: str) -> None:
     db.execute(f"UPDATE spaces SET complete = 1 WHERE release = ? AND NOT complete AND NOT {_WAITS}", (release,))
 
 
+def mark_complete_but(db: apsw.Connection, release: str, few: int) -> None:
+    """The space is complete, if at most so many items wait in it: who searches next embeds them first."""
+    db.execute(
+        "UPDATE spaces SET complete = 1 WHERE release = ?1 AND NOT complete AND ?2 >= (SELECT count(*) FROM "
+        "(SELECT 1 FROM pending WHERE pending.release = ?1 AND error IS NULL LIMIT ?2 + 1))",
+        (release, few),
+    )
+
+
 def is_settled(db: apsw.Connection, release: str) -> bool | None:
     """Whether the space's mark says what is so; None if it is not kept. Cheap, and writes nothing."""
     line = db.execute(f"SELECT complete OR {_WAITS} FROM spaces WHERE release = ?", (release,)).fetchone()

@@ -5,8 +5,8 @@
 The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
 and run again it goes on, and several tasks (`serving.bulk.tasks`) or copies share the work. What is written meanwhile,
 by whichever release, is embedded as well. Pictures that can't be read or decoded are told and block nothing; --retry
-tries them again. Exits with 0 when nothing of this task's share waits any more: of a single task, when the space is
-complete.
+tries them again. Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is
+too if what waits are some last writes that the first worker to search embeds.
 Left out: making the release serve (`export.store promote`), and giving up an old space (`serving.spaces`).
 """
 
@@ -37,6 +37,7 @@ from serving.reembed.worker import Post, work
 
 _PARTS = 4  # for each process, so that a slow one does not keep the others waiting
 _POLITE = 10
+_FEW = 1000  # items: a worker that begins embeds them before its first search, within seconds
 _REASONS_SHOWN = 10
 _LOG_SECONDS = 30.0  # between progress lines where nobody watches
 _AGAIN = "what is stored is kept, and the same command goes on from there"
@@ -58,6 +59,17 @@ class _Asked:
 
 def reembed(catalogue: Catalogue, asked: _Asked) -> None:
     """Embed this task's share of what waits; raises `BulkError` if a process fails."""
+    _pass(catalogue, asked)
+    if asked.task.count == 1:  # of several, none knows whether the others have begun
+        while (waiting := catalogue.count_pending(asked.space, asked.share)) > _FEW:
+            print(f"{waiting} were written meanwhile", file=sys.stderr)
+            _pass(catalogue, asked)
+        catalogue.settle_but(asked.space, _FEW)
+    catalogue.settle(asked.space)
+
+
+def _pass(catalogue: Catalogue, asked: _Asked) -> None:
+    """Embed what waits now, and what is written while it lasts where that comes early enough."""
     waiting = catalogue.count_pending(asked.space, asked.share)
     posts = _posts(asked, waiting) if waiting else []
     watched = sys.stderr.isatty()
@@ -70,7 +82,6 @@ def reembed(catalogue: Catalogue, asked: _Asked) -> None:
         parts = range(asked.task.index, posts[0].parts, asked.task.count) if posts else ()
         for images in crew.work(parts):
             bar.update(images)
-    catalogue.settle(asked.space)
 
 
 def _posts(asked: _Asked, waiting: int) -> list[Post]:

@@ -117,7 +117,7 @@ class Retraining:
             wait_until_followed(plan.releases, version, seconds=FOLLOW_SECONDS, tell=_tell)
         except Refused as error:
             if plan.champion:
-                self._command(name, self._commands.rollback(reason=f"{reason}: {error}"))
+                self._command(name, self._commands.rollback(version, reason=f"{reason}: {error}"))
             raise
         self._close_old_spaces(name)
         return peak

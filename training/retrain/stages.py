@@ -72,13 +72,13 @@ class Commands:
         words = _python("export.store", "promote", version, *self._store(), "--reason", reason)
         return [*words, "--force"] if force else words
 
-    def rollback(self, *, reason: str) -> list[str]:
-        """Make the release before it the champion again."""
-        return _python("export.store", "rollback", *self._store(), "--reason", reason)
+    def rollback(self, version: int, *, reason: str) -> list[str]:
+        """Make the release before `version` the champion again, if that is the champion."""
+        return _python("export.store", "rollback", *self._store(), "--if-champion", version, "--reason", reason)
 
     def close_space(self, space: str) -> list[str]:
         """Forget the vectors of a space that no release to serve or to go back to has."""
-        return _python("serving.spaces", "close", space, "--collection", self._plan.collection, "--yes")
+        return _python("serving.spaces", "--collection", self._plan.collection, "close", space, "--yes")
 
     @property
     def release(self) -> dict[str, Any]:
