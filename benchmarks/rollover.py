@@ -103,9 +103,7 @@ class Site:
             time.sleep(_POLL_SECONDS)
 
     def rolling_span(self, since: float) -> tuple[float, float]:
-        """From the promotion that the store's history has last to now."""
-        lines = (self.store.home / "history.jsonl").read_text().splitlines()
-        assert lines
+        """From the last promotion, but not before `since`, to now."""
         return max(since, (self.store.home / "aliases" / CHAMPION).stat().st_mtime), time.time()
 
 

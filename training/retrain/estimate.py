@@ -17,6 +17,7 @@ from training.encoder import build_encoder
 from training.flags import configuration, parse_flags, run_options
 from training.pace import step_seconds
 from training.retrain.costs import Cost
+from training.retrain.journal import Journal
 from training.retrain.plan import Plan, items_of
 from training.retrain.stages import Commands, stages_of
 
@@ -30,14 +31,17 @@ _SPACE = 1.25, 5.0  # of a vector: in SQLite with its indices; in a base with it
 
 
 def estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
-    """The cost of every stage; `past` are the summaries of earlier retrainings, newest first."""
+    """The cost of every stage that is left; `past` are the summaries of earlier retrainings, newest first."""
     items = items_of(Path(plan.collection)) if plan.collection else 0
     if plan.images:
         items += sum(1 for _ in open_source(Path(plan.images)).names())
     size = plan.image_size or 32
     config = _recipe(plan, folder, items, size) if plan.mode != "probe" else None
     costs = []
+    journal = Journal(folder)
     for stage in stages_of(plan):
+        if journal.done(stage.name) is not None:
+            continue
         if stage.name == "pretrain":
             assert config is not None
             seconds, basis = _pretraining(plan, folder, config, items, size)

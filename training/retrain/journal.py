@@ -33,7 +33,6 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / STAGES
-        self._folder.mkdir(parents=True, exist_ok=True)
 
     def done(self, stage: str) -> Record | None:
         """The record of a stage that is finished."""
@@ -42,6 +41,7 @@ class Journal:
 
     def attempt(self, stage: str) -> int:
         """Note that a stage begins, for the how-manieth time."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{stage}.attempts"
         count = 1 + (int(path.read_text()) if path.is_file() else 0)
         publish_text(path, str(count))
@@ -66,10 +66,7 @@ def unfinished(work: Path) -> Path | None:
 
 
 def begin(work: Path) -> Path:
-    """A new folder, numbered on; what was unfinished before is removed but for its records."""
-    before = unfinished(work)
-    if before is not None:
-        abandon(before)
+    """A new folder, numbered on."""
     folder = work / f"{1 + max((int(one.name) for one in _numbered(work)), default=0):04d}"
     folder.mkdir(parents=True)
     return folder

@@ -20,11 +20,6 @@ class Refused(PlanError):
     """A server could not take the new release; it goes on with the one before."""
 
 
-def servers_of(store: ModelStore) -> list[ServerState]:
-    """Every server that follows the champion of this name just now."""
-    return live_servers(store)
-
-
 def wait_until_followed(
     store: ModelStore, version: int, *, seconds: float, tell: Callable[[str], None]
 ) -> Sequence[ServerState]:
@@ -32,7 +27,7 @@ def wait_until_followed(
     wanted, told = f"{store.name}/{version}", ""
     deadline = time.monotonic() + seconds
     while True:
-        servers = servers_of(store)
+        servers = live_servers(store)
         behind = [server for server in servers if server.release != wanted or server.state != "serving"]
         for server in behind:
             if server.refused is not None and server.refused.version == version:
