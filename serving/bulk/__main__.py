@@ -12,7 +12,6 @@ running copies of the same command.
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from serving.bulk.crew import Crew
 from serving.bulk.errors import RESUME, BulkError
 from serving.bulk.job import Asked, Job, open_job
+from serving.bulk.resumable import positive, run_resumable
 from serving.bulk.shards import ShardFacts, ShardFiles, finished_shard
 from serving.bulk.sources import named
 from serving.bulk.tasks import Task, task_of
@@ -129,7 +129,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", metavar="FILE", help="a text file with the path of an image a line; - reads them")
     parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
-    parser.add_argument("--processes", type=_positive, help="worker processes (default: one a GPU, else one a core)")
+    parser.add_argument("--processes", type=positive, help="worker processes (default: one a GPU, else one a core)")
     parser.add_argument("--shard-size", type=int, default=SHARD_SIZE, help="images a shard (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="default: %(default)s")
     parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release (default: what suits)")
@@ -138,13 +138,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--task-count", type=int, help="how many tasks there are")
     parser.add_argument("--verify", action="store_true", help="check the digests of what is finished, not only sizes")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"is {number}; it must be 1 or more")
-    return number
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -161,20 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
-    before = signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
-    try:
-        return _run(given)
-    except (BulkError, SourceError, ManifestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        stopped = 128 + signal.SIGINT
-    except SystemExit as received:
-        stopped = int(received.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    print(f"stopped: {RESUME}", file=sys.stderr)
-    return stopped
+    return run_resumable(lambda: _run(given), told=(BulkError, SourceError, ManifestError, OSError), again=RESUME)
 
 
 if __name__ == "__main__":

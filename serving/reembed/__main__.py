@@ -13,7 +13,6 @@ Left out: making the release serve (`export.store promote`), and giving up an ol
 import argparse
 import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from tqdm import tqdm
 
 from serving.bulk.crew import Crew
 from serving.bulk.errors import BulkError
+from serving.bulk.resumable import positive, run_resumable
 from serving.bulk.tasks import Task, task_of
 from serving.choice import FORMS
 from serving.collection.catalogue import Catalogue
@@ -146,7 +146,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m serving.reembed", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
     parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
-    parser.add_argument("--processes", type=_positive, help="worker processes (default: one a GPU, else one a core)")
+    parser.add_argument("--processes", type=positive, help="worker processes (default: one a GPU, else one a core)")
     parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release (default: what suits)")
     parser.add_argument("--task-index", type=int, help="which of several tasks this is (default: SLURM's, torchrun's)")
     parser.add_argument("--task-count", type=int, help="how many tasks there are")
@@ -154,13 +154,6 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--retry", action="store_true", help="try those again that could not be read or decoded")
     parser.add_argument("--nice", action="store_true", help="yield the cores to others")
     return parser.parse_args(arguments)
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"is {number}; it must be 1 or more")
-    return number
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -182,20 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
-    before = signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
-    try:
-        return _run(given)
-    except (BulkError, CollectionError, ManifestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        stopped = 128 + signal.SIGINT
-    except SystemExit as received:
-        stopped = int(received.code or 0)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    print(f"stopped: {_AGAIN}", file=sys.stderr)
-    return stopped
+    return run_resumable(lambda: _run(given), told=(BulkError, CollectionError, ManifestError, OSError), again=_AGAIN)
 
 
 if __name__ == "__main__":
