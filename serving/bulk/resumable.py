@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 def run_resumable(run: Callable[[], int], *, told: tuple[type[Exception], ...], again: str) -> int:
-    """The exit code of `run`: 1 for an error that is `told`, 128 + signal when stopped, and then how to go on, `again`."""
+    """The exit code of `run`: 1 for an error that is `told`, 128 + signal when stopped, with how to go on `again`."""
     before = signal.signal(signal.SIGTERM, lambda received, _: sys.exit(128 + received))
     try:
         return run()
