@@ -79,13 +79,13 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self._site = site
         self._url = url
-        self._stop = threading.Event()
+        self._ended = threading.Event()
         self.counts: Counter[str] = Counter()
 
     def run(self) -> None:
         """Until `stop`."""
         with Client(self._url) as client:
-            while not self._stop.wait(0.05):
+            while not self._ended.wait(0.05):
                 self.counts["asked"] += 1
                 try:
                     client.describe()
@@ -97,7 +97,7 @@ class Watch(threading.Thread):
 
     def stop(self) -> None:
         """End it."""
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 
