@@ -14,7 +14,7 @@ from pathlib import Path
 import serving
 from export.store.locks import locked
 from serving.durable import publish_file
-from serving.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, Release
+from serving.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 
 _CODE = Path(serving.__file__).parent
 
@@ -44,8 +44,8 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
 def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
     content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
     shutil.copytree(_CODE, content / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
-    probe = [release.file(PROBE)] if PROBE in release.manifest.files else []
-    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *probe, *graphs):
+    more = [release.file(name) for name in (PROBE, SEEN) if name in release.manifest.files]
+    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *more, *graphs):
         shutil.copy(file, content)
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging"),

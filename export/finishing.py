@@ -1,4 +1,4 @@
-"""What the commands that publish have in common: their options, the verdict in the manifest, archive and summary.
+"""What the commands that publish share: options, the list of pictures, the verdict in the manifest, archive, summary.
 
 Left out: what they publish (`export.release`, `export.probe_only`), and the comparison itself (`export.comparison`).
 """
@@ -8,12 +8,13 @@ import json
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
 from export.archive import build_archive
 from export.comparison.compare import compare
 from export.comparison.page import page
 from export.publication import champion_of, resolve
-from serving.manifest import FILE_NAME, Manifest, Release, entry_of, to_json
+from serving.manifest import FILE_NAME, SEEN, Manifest, Release, entry_of, to_json
 from training.dataset import Dataset
 
 PAGE = "report/comparison.html"
@@ -50,6 +51,13 @@ def champion_asked(given: argparse.Namespace) -> Release | None:
 def parent_asked(given: argparse.Namespace) -> Release | None:
     """The release that training started from; raises as `champion_asked`."""
     return resolve(given.parent, given.store, given.name) if given.parent else None
+
+
+def write_seen(folder: Path, data: Dataset) -> None:
+    """List which pictures a release learnt from, for `serving.drift`; a data folder of an older version can't tell."""
+    contents = data.contents()
+    if contents is not None:
+        np.save(folder / SEEN, np.unique(contents))
 
 
 def with_verdict(folder: Path, manifest: Manifest, champion: Release | None, data: Dataset) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.archive import ArchiveError
-from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict
+from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
 from export.lineage import lineage_of, now
 from export.parity import EXACT, ParityError, measure
 from export.probe_edit import edit_onnx, edit_torchscript, edit_weights
@@ -89,6 +89,7 @@ def _fill(folder: Path, version: int, *, name: str, fitted: Fitted, data: Datase
     parent = beside.parent
     old, digests = parent.manifest, _digests(parent, fitted.probe, folder)
     _edit_files(parent, folder, fitted.probe)
+    write_seen(folder, data)
     parity = _check(
         parent, folder, fitted.probe, choose_images(data, calibration=1, gallery=1).queries[:_PARITY_IMAGES]
     )

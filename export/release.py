@@ -25,7 +25,7 @@ import numpy as np
 import safetensors.torch
 
 from export.archive import ArchiveError
-from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict
+from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
 from export.formats import write_formats
 from export.graph import ServingGraph
 from export.lineage import lineage_of, now
@@ -118,6 +118,7 @@ def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, in
     )
     if probe is not None:
         np.save(folder / PROBE, np.column_stack([probe.weight, probe.bias]))
+    write_seen(folder, data)
     _copy_report(ingredients, folder / "report")
     manifest = Manifest(
         schema=SCHEMA,

@@ -18,6 +18,11 @@ from serving.model_store import find_release
 from serving.operations.drift import Drift, Reference, drift, needed
 
 NEEDED = 10
+_NEW = {
+    "picture": "the release learnt from no picture like theirs",
+    "sequence": "written after the release's collection was frozen",
+    "time": "created after the release was made",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,8 +48,8 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _text(found: Drift) -> str:
     is_needed, reasons = needed(found)
-    since = f"write {found.seq}" if found.seq else "the release was made"
-    lines = [f"{found.release}: {found.new} of {found.items} items are new since {since} ({found.new_share:.1%})"]
+    count = f"{found.new} of {found.items} items are new ({found.new_share:.1%})"
+    lines = [f"{found.release}: {count}: {_NEW[found.told_by]}"]
     if found.mmd2 is not None:
         sizes = f"{found.compared_old} old and {found.compared_new} new items"
         lines.append(f"MMD^2 {found.mmd2:.5f}, p {found.p:.3f}, of {sizes}")

@@ -16,12 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.durable import sha256_of
+from serving.seen import Contents
 
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 had no gates, and no formats but onnx and torchscript; 2 no space, and no promotion
 FILE_NAME = "manifest.json"
 MEDIANS = "medians.npy"
 PROBE = "probe.npy"
+SEEN = "seen.npy"
 FORMATS = {
     "onnx": "encoder.onnx",
     "int8": "encoder.int8.onnx",
@@ -59,7 +61,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `space` names the embedding space, where that is another release's: one with the same encoder and another probe.
     `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
     `lineage` and `metrics` are records for people and tools: of their content serving reads only up to which write of
-    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new (`serving.drift`).
+    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new (`serving.drift`) for
+    a release that does not list the pictures.
     """
 
     schema: int
@@ -127,22 +130,23 @@ class Release:
 
     def medians(self) -> NDArray[np.float32] | None:
         """The median of each number of the embedding on training images, float32 (D,); None in an older release."""
-        if MEDIANS not in self.manifest.files:
-            return None
-        found: NDArray[np.float32] = np.load(self.file(MEDIANS), allow_pickle=False)
-        return found
+        return self._numbers(MEDIANS)
 
     def probe(self) -> NDArray[np.float32] | None:
         """The linear probe, float32 (C, D + 1), its bias last; None without labels, and in an older release."""
-        if PROBE not in self.manifest.files:
-            return None
-        found: NDArray[np.float32] = np.load(self.file(PROBE), allow_pickle=False)
-        return found
+        return self._numbers(PROBE)
+
+    def seen(self) -> Contents | None:
+        """The pictures that its training could see, uint64, ascending (`serving.seen`); None in an older release."""
+        return self._numbers(SEEN)
 
     def verify(self) -> None:
         """Check every file of the release; raise `ManifestError` at the first that differs."""
         for name in self.manifest.files:
             self.file(name)
+
+    def _numbers(self, name: str) -> NDArray[Any] | None:
+        return np.load(self.file(name), allow_pickle=False) if name in self.manifest.files else None
 
 
 def check_name(name: str) -> str:

@@ -1,7 +1,8 @@
 """A data folder: images as one uint8 array on disk, and what is known of each.
 
     images.npy    uint8 (N, S, S, 3), RGB; memory-mapped, so N may be millions
-    items.jsonl   one line a row of images.npy: {"id", "label", "split"}; the split "unlabelled" has no label
+    items.jsonl   one line a row of images.npy: {"id", "label", "split", "sha256"}; "unlabelled" ones have no label, and
+                  "sha256", of the image's file, is missing in older folders
     dataset.json  the rest, written last: a folder with it is complete
 
 `training.sources` writes it; this module only reads. The images are one file and not shards of some thousands:
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from serving.collection.source import CollectionSource
 from serving.folders import ImageSource, SourceError, open_source
+from serving.seen import Contents, contents
 from training.listing import member_path
 from training.splits import TEST, TRAIN, UNLABELLED, VALIDATION
 
@@ -97,6 +99,13 @@ class Dataset:
         if item not in self._known:
             raise KeyError(item)
         return self._source.read(member_path(self.facts["prefix"], item))
+
+    def contents(self) -> Contents | None:
+        """Which pictures these are, uint64 (N,), a row each (`serving.seen`); None in an older folder."""
+        try:
+            return contents(bytes.fromhex(item["sha256"][:16]) for item in _lines(self.folder / ITEMS))
+        except KeyError:
+            return None
 
     @cached_property
     def _known(self) -> frozenset[str]:

@@ -27,12 +27,15 @@ _SAMPLE = 100
 _REASONS_SHOWN = 3
 _CHUNK_BYTES = 64 << 20
 
+_Image = tuple[NDArray[np.uint8], bytes]
+
 
 @dataclass(frozen=True)
 class Decoded:
-    """The names that have a row, in order; the others with their reasons; SHA-256 of the pixels."""
+    """The names that have a row, in order, their files' SHA-256; other names with reasons; SHA-256 of the pixels."""
 
     names: list[str]
+    digests: list[bytes]
     unreadable: list[dict[str, str]]
     pixels_digest: str
 
@@ -61,26 +64,29 @@ def decode_all(source: ImageSource, listing: Listing, *, size: int, target: Path
 
     Raises `SourceError` if none can be read, and OSError if `target` can't be written.
     """
-    names, unreadable, digest = [], [], hashlib.sha256()
+    names, digests, unreadable, pixels_digest = [], [], [], hashlib.sha256()
     with open(target, "wb") as file, RowsWriter(file, row=(size, size, 3), dtype=np.uint8) as rows:
         for name, result in _decoded(source, listing, size):
             if isinstance(result, str):
                 unreadable.append({"path": name, "reason": result})
                 continue
+            image, digest = result
             names.append(name)
-            digest.update(result.tobytes())
-            rows.append(result[None])
+            digests.append(digest)
+            pixels_digest.update(image.tobytes())
+            rows.append(image[None])
         if not names:
             raise SourceError(_none_readable(source, unreadable))
-    return Decoded(names, unreadable, digest.hexdigest())
+    return Decoded(names, digests, unreadable, pixels_digest.hexdigest())
 
 
-def _decoded(source: ImageSource, listing: Listing, size: int) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
-    """Every name in order, with its image or the reason why there is none."""
+def _decoded(source: ImageSource, listing: Listing, size: int) -> Iterator[tuple[str, _Image | str]]:
+    """Every name in order, with its image and its file's SHA-256, or the reason why there is none."""
 
-    def one(name: str) -> NDArray[np.uint8] | str:
+    def one(name: str) -> _Image | str:
         try:
-            return decode(source.read(member_path(listing.prefix, name)), size)
+            data = source.read(member_path(listing.prefix, name))
+            return decode(data, size), hashlib.sha256(data).digest()
         except (ImageError, UnreadableFile) as error:
             return str(error)
 

@@ -159,8 +159,9 @@ def _check_space(out: Path, needed: int) -> None:
 
 
 def _items(decoded: Decoded, splits: list[str], labels: Sequence[str | None] | None) -> Iterator[bytes]:
-    for name, label, split in zip(decoded.names, labels or repeat(None), splits, strict=bool(labels)):
-        yield (json.dumps({"id": name, "label": label, "split": split}) + "\n").encode()
+    images = zip(decoded.names, decoded.digests, splits, strict=True)
+    for (name, digest, split), label in zip(images, labels or repeat(None), strict=bool(labels)):
+        yield (json.dumps({"id": name, "label": label, "split": split, "sha256": digest.hex()}) + "\n").encode()
 
 
 def _write_lines(target: Path, lines: Iterator[bytes]) -> "hashlib._Hash":

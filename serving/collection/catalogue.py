@@ -25,6 +25,7 @@ from serving.collection.records import Page, Stats
 from serving.collection.schema import prepare
 from serving.collection.vectors import Census, Changes, Rows, Vectors
 from serving.collection.writes import Delete, Deleted, Operation, Upsert, Upserted, Write, Written, prepare_write
+from serving.seen import Contents
 
 FILE_NAME = "catalogue.sqlite"
 
@@ -116,6 +117,11 @@ class Catalogue(SpacesOfCatalogue):
         """The rows of items that were stored or changed after write `seq`, ascending."""
         with self._database.reading() as db:
             return records.rows_since(db, seq)
+
+    def contents(self) -> tuple[Rows, Contents]:
+        """Every row, ascending, and which picture each shows, uint64 (N,) (`serving.seen`)."""
+        with self._database.reading() as db:
+            return records.contents(db)
 
     def count(self, where: Filter = EVERYTHING) -> int:
         """How many items a filter means."""

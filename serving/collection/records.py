@@ -12,11 +12,13 @@ from typing import Any
 import apsw
 import numpy as np
 
+from serving import seen
 from serving.collection.bases import Base, base_of
 from serving.collection.errors import FilterError
 from serving.collection.filters import EVERYTHING, Filter
 from serving.collection.items import Source, Stored
 from serving.collection.vectors import Rows
+from serving.seen import Contents
 
 MAX_LIMIT = 10_000
 _COLUMNS = "row, id, label, metadata, created, updated, seq, sha256, bytes, path, media_type"
@@ -99,6 +101,12 @@ def rows_since(db: apsw.Connection, seq: int) -> Rows:
     """The rows of items that were stored or changed after write `seq`, ascending."""
     lines = db.execute("SELECT row FROM items WHERE seq > ? ORDER BY row", (seq,))
     return np.fromiter((line[0] for line in lines), np.int64)
+
+
+def contents(db: apsw.Connection) -> tuple[Rows, Contents]:
+    """Every row, ascending, and which picture each shows."""
+    lines: list[tuple[Any, ...]] = db.execute("SELECT row, substr(sha256, 1, 8) FROM items ORDER BY row").fetchall()
+    return np.array([line[0] for line in lines], dtype=np.int64), seen.contents(line[1] for line in lines)
 
 
 def count(db: apsw.Connection, where: Filter) -> int:

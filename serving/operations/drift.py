@@ -1,7 +1,8 @@
 """What came into a collection since its encoder was trained, and whether that is reason to train again.
 
-Old are the items that the training could see: those last written up to the sequence number that the release records,
-or, for a release that was not trained on a collection, those created before it. The figures are of up to 1,000 items of
+Old are the items whose pictures the training could see, which the release lists (`serving.seen`), however and whenever
+they came. An older release has no list: then those last written up to the sequence number that it records, or, where it
+was not trained on a collection, those created before it. The figures are of up to 1,000 items of
 each sort, chosen by chance with a fixed seed. For use in a moment of the catalogue (`Catalogue.reading`).
 
 The rule (`needed`): a fifth of the items is new; or there are at least 100 new ones, and their embeddings are
@@ -21,7 +22,7 @@ so the bound lies far above chance and below half the classes. Left out: what is
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ from serving.collection.discrepancy import discrepancy
 from serving.collection.filters import EVERYTHING, Bound, Range
 from serving.collection.vectors import Rows, Vectors
 from serving.manifest import Release
+from serving.seen import Contents
 
 SAMPLE = 1_000
 NEW_SHARE = 0.2
@@ -40,12 +42,15 @@ LARGEST_MMD2 = 0.002
 UNSURE = 0.5
 UNSURE_POINTS = 0.1
 
+ToldBy = Literal["picture", "sequence", "time"]
+
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """What a release's training could see. `seq` is 0 where it saw no collection; `created` is milliseconds since 1970.
+    """What a release's training could see: `seen`, or for an older release (None) `seq` and `created`.
 
-    `probe` is float32 (C, D + 1), its bias last.
+    `seq` is 0 where it saw no collection; `created` is milliseconds since 1970; `probe` is float32 (C, D + 1), its bias
+    last.
     """
 
     title: str
@@ -53,13 +58,22 @@ class Reference:
     seq: int
     created: int
     probe: NDArray[np.float32] | None
+    seen: Contents | None = None
 
     @classmethod
     def of(cls, release: Release) -> "Reference":
         """As the release's manifest says."""
         manifest = release.manifest
         created = int(datetime.fromisoformat(manifest.created).timestamp() * 1000)
-        return cls(manifest.title, release.space, _sequence(manifest.lineage), created, release.probe())
+        seq = _sequence(manifest.lineage)
+        return cls(manifest.title, release.space, seq, created, release.probe(), release.seen())
+
+    @property
+    def told_by(self) -> ToldBy:
+        """How old items are told from new ones."""
+        if self.seen is not None:
+            return "picture"
+        return "sequence" if self.seq else "time"
 
 
 @dataclass(frozen=True)
@@ -70,7 +84,7 @@ class Drift:
     """
 
     release: str
-    seq: int
+    told_by: ToldBy
     items: int
     new: int
     compared_old: int
@@ -104,7 +118,7 @@ def drift(catalogue: Catalogue, reference: Reference, *, sample: int = SAMPLE, s
     found = discrepancy(old, fresh, seed=seed) if min(len(old), len(fresh)) >= 2 else None
     return Drift(
         reference.title,
-        reference.seq,
+        reference.told_by,
         len(rows),
         len(new),
         len(old),
@@ -141,6 +155,9 @@ def _sequence(lineage: Mapping[str, Any]) -> int:
 
 
 def _new_rows(catalogue: Catalogue, reference: Reference) -> Rows:
+    if reference.seen is not None:
+        rows, shown = catalogue.contents()
+        return rows[~np.isin(shown, reference.seen)]
     if reference.seq:
         return catalogue.rows_since(reference.seq)
     return catalogue.rows_matching(Range("created", low=Bound(reference.created, inclusive=True)))

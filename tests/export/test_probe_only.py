@@ -57,6 +57,7 @@ def test_every_format_of_the_parent_has_its_embeddings_to_the_bit(
     made: Release, chain: Chain, pictures: np.ndarray
 ) -> None:
     made.verify()
+    assert made.seen() is not None
     assert made.forms == chain.release.forms
     assert {"onnx", "torchscript", "fp16"} <= set(made.forms)
     for form in made.forms:

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,9 @@ def test_the_manifest_has_the_measured_parity(chain: Chain) -> None:
 def test_the_manifest_says_where_the_release_came_from(chain: Chain) -> None:
     lineage = chain.release.manifest.lineage
     assert lineage["data"]["sha256"] == chain.data.digest
+    seen = chain.release.seen()
+    assert seen is not None
+    assert set(seen) == {int(sha256(chain.data.read_item(item)).hexdigest()[:16], 16) for item in chain.data.ids}
     assert lineage["config"]["encoder"]["architecture"] == "resnet18"
     assert lineage["libraries"]["torch"].startswith(torch.__version__.split("+")[0])
 
@@ -141,7 +145,7 @@ def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) 
 def test_the_archive_carries_manifest_graph_and_code(chain: Chain) -> None:
     with zipfile.ZipFile(chain.archive) as archive:
         names = set(archive.namelist())
-        assert {"manifest.json", "encoder.onnx", "handler.py", "serving/engine.py"} <= names
+        assert {"manifest.json", "encoder.onnx", "seen.npy", "handler.py", "serving/engine.py"} <= names
         assert archive.read("manifest.json") == (chain.release.folder / "manifest.json").read_bytes()
 
 

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from serving.model_store import find_release
 from serving.operations.drift import Drift, Reference, drift, needed
 from serving.options import EngineOptions
 from serving.protocol.messages import Answer, Request, RequestError
+from serving.seen import contents
 from tests.conftest import Chain
 
 ROOT = Path(__file__).parents[2]
 SPACE = "a" * 64
-CALM = Drift("small/1", 9, 1000, 150, 850, 150, mmd2=0.0001, p=0.4, unsure_old=0.2, unsure_new=0.22)
+CALM = Drift("small/1", "picture", 1000, 150, 850, 150, mmd2=0.0001, p=0.4, unsure_old=0.2, unsure_new=0.22)
 
 
 def vectors_of(count: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -65,6 +66,18 @@ def test_without_a_sequence_number_old_is_what_was_created_before(catalogue: Cat
     assert drift(catalogue, release).new == 0
     assert drift(catalogue, replace(release, created=last)).new > 0
     assert drift(catalogue, replace(release, created=0)).new == 30
+
+
+def test_a_release_that_lists_its_pictures_knows_them_whenever_they_came(catalogue: Catalogue) -> None:
+    store(catalogue, "a", vectors_of(30, 1))
+    listed = np.sort(contents(sha256(f"a{at}".encode()).digest() for at in range(20)))
+    release = Reference("small/1", SPACE, 0, 0, None, listed)  # by time alone, all would be new
+    found = drift(catalogue, release)
+    assert (found.told_by, found.new, found.compared_old) == ("picture", 10, 20)
+    catalogue.upsert([Item("again", Source.kept(b"a3"))], vectors_of(1, 2), SPACE)
+    catalogue.upsert([Item("a4", Source.kept(b"changed"))], vectors_of(1, 3), SPACE)
+    found = drift(catalogue, release)
+    assert (found.items, found.new) == (31, 11)  # the same picture under another id is old, another under the same new
 
 
 def test_the_shares_of_unsure_predictions_are_those_of_the_softmax(catalogue: Catalogue) -> None:
@@ -167,9 +180,8 @@ def test_stats_carry_drift_where_it_is_asked_for(chain: Chain, engine: Engine) -
     assert "drift" not in plain.more
     found = asked.more.pop("drift")
     assert asked.more == plain.more
-    assert (found["items"], found["new"], found["seq"]) == (240, 240, 0)  # all came after the release
-    assert found["new_share"] == 1.0
-    assert datetime.fromisoformat(chain.release.manifest.created) < datetime.now(UTC)
+    assert (found["items"], found["new"], found["told_by"]) == (240, 0, "picture")  # though all came after the release
+    assert found["needed"] is False
     (refused,) = engine.answer([Request("count", include=frozenset(["drift"]))])
     assert isinstance(refused, RequestError)
     assert "count accepts nothing there" in str(refused)
@@ -189,6 +201,6 @@ def test_the_server_tells_it_from_the_archive_alone(chain: Chain, client: Client
     assert "drift" not in client.stats()
     found = client.stats(drift=True)["drift"]
     assert found["release"] == "chain/1"
-    assert (found["compared_old"], found["compared_new"]) == (0, found["items"])
-    assert 0 <= found["unsure_new"] <= 1  # the archive has the probe's numbers
-    assert found["reasons"]
+    assert found["told_by"] == "picture"  # the archive has the list
+    assert found["compared_new"] == found["new"]
+    assert 0 <= found["unsure_old"] <= 1  # and the probe's numbers

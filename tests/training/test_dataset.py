@@ -2,11 +2,13 @@
 
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
 import time
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,7 @@ def test_an_image_file_cut_short_is_damage(whole: Dataset, left: int) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "complaint"),
     [
-        ("items.jsonl", '"split": "train"}\n', '"split": "tra', "damaged"),
+        ("items.jsonl", '"split": "train", ', '"split": "tra', "damaged"),
         ("items.jsonl", '"label": "red"', '"label": "mauve"', "damaged: KeyError: 'mauve'"),
         ("items.jsonl", '"label": "red", ', "", "damaged: KeyError: 'label'"),
         ("items.jsonl", '{"id": "red/19.png"', '\n{"id": "red/19.png"', "damaged"),
@@ -74,6 +76,18 @@ def test_other_damage_is_told_too(whole: Dataset, file: str, old: str, new: str,
     path.write_text(text.replace(old, new, 1))
     with pytest.raises(SourceError, match=complaint):
         Dataset.load(whole.folder)
+
+
+def test_pictures_are_known_by_their_files_and_an_older_folder_can_not_tell(whole: Dataset) -> None:
+    found = whole.contents()
+    assert found is not None
+    for row in (0, 7, len(whole) - 1):
+        assert found[row] == int(sha256(whole.read_item(whole.ids[row])).hexdigest()[:16], 16)
+    path = whole.folder / "items.jsonl"
+    path.write_text(re.sub(r', "sha256": "\w+"', "", path.read_text(), count=1))
+    older = Dataset.load(whole.folder)
+    assert older.contents() is None
+    assert older.ids == whole.ids
 
 
 def test_items_that_are_too_few_are_counted(whole: Dataset) -> None:

@@ -1,5 +1,6 @@
 """Folders, zips and library sets to data folders: labels, splits, sizes, broken files, reuse."""
 
+import hashlib
 import io
 import json
 import os
@@ -218,4 +219,5 @@ def test_real_cifar10_from_a_zip(cifar: Dataset) -> None:
     assert np.array_equal(cifar.images[0], decode(bytes_there, 16))
     assert Image.open(io.BytesIO(bytes_there)).size == (32, 32)
     lines = (cifar.folder / "items.jsonl").read_text().splitlines()
-    assert json.loads(lines[0]) == {"id": cifar.ids[0], "label": "airplane", "split": "test"}
+    digest = hashlib.sha256(bytes_there).hexdigest()
+    assert json.loads(lines[0]) == {"id": cifar.ids[0], "label": "airplane", "split": "test", "sha256": digest}
