@@ -5,7 +5,7 @@
 
 The images are embedded in shards (`serving.bulk.shards`), by several processes. Killed and run again it goes on
 with the shards that are not finished; the bytes in the end are those of a run that was never killed. Images that
-can't be read are listed, and stop nothing. Several tasks (`serving.bulk.tasks`) share one --out, and so may several
+can't be read are listed, and stop nothing. Several tasks (`serving.parallel.tasks`) share one --out, and so may several
 running copies of the same command.
 """
 
@@ -20,18 +20,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from serving.bulk.crew import Crew
 from serving.bulk.errors import RESUME, BulkError
 from serving.bulk.job import Asked, Job, open_job
-from serving.bulk.resumable import positive, run_resumable
 from serving.bulk.shards import ShardFacts, ShardFiles, finished_shard
 from serving.bulk.sources import named
-from serving.bulk.tasks import Task, task_of
-from serving.bulk.worker import Post
+from serving.bulk.worker import Post, work
 from serving.choice import FORMS
 from serving.folders import SourceError
-from serving.machine import cuda_devices, usable_cores
 from serving.manifest import ManifestError, Release
+from serving.parallel.crew import Crew
+from serving.parallel.errors import WorkError
+from serving.parallel.resumable import positive, run_resumable
+from serving.parallel.seats import seats
+from serving.parallel.tasks import Task, task_of
 
 SHARD_SIZE = 4096
 _REASONS_SHOWN = 10
@@ -41,13 +42,13 @@ _LOG = logging.getLogger(__name__)
 
 def embed(job: Job, task: Task, given: argparse.Namespace) -> list[ShardFacts]:
     """Finish the task's shards; returns the facts of all of them."""
-    mine = task.shards(job)
+    mine = task.pieces(job.shards)
     done = _finished(given.out, mine, verify=given.verify)
     rest = [shard for shard in mine if shard not in done]
-    posts = _posts(given, task, shards=len(mine)) if rest else []
+    places = seats(task, processes=given.processes, most=len(rest))
     watched = sys.stderr.isatty()
     with (
-        Crew(posts) as crew,
+        Crew([Post(given.out, given.release, seat) for seat in places], work, again=RESUME) as crew,
         tqdm(
             total=sum(len(job.rows(shard)) for shard in mine),
             initial=sum(facts.images for facts in done.values()),
@@ -75,23 +76,6 @@ def _finished(out: Path, shards: Sequence[int], *, verify: bool = False) -> dict
         elif verify:
             ShardFiles.of(out, shard).facts.unlink(missing_ok=True)  # a worker looks at sizes only
     return found
-
-
-def _posts(given: argparse.Namespace, task: Task, *, shards: int) -> list[Post]:
-    """One for each process: a process each GPU, or each core, but never more than shards."""
-    gpus = cuda_devices()
-    cores = max(1, usable_cores() // task.local_count)
-    count = min(given.processes or max(1, (gpus or usable_cores()) // task.local_count), shards)
-    first = task.local_index * count
-    return [
-        Post(
-            out=given.out,
-            release=given.release,
-            threads=max(1, cores // count),
-            gpu=(first + number) % gpus if gpus else 0,
-        )
-        for number in range(count)
-    ]
 
 
 def _report(out: Path, job: Job, facts: Sequence[ShardFacts]) -> int:
@@ -154,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
-    return run_resumable(lambda: _run(given), told=(BulkError, SourceError, ManifestError, OSError), again=RESUME)
+    return run_resumable(lambda: _run(given), told=(WorkError, SourceError, ManifestError, OSError), again=RESUME)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 A later run, or another task, must ask for the same; anything else is refused, because the folder would then hold
 embeddings of different kinds. Any number of tasks may begin at once: one lists, the others wait for it.
-Left out: which task does what (`serving.bulk.tasks`) and doing it (`serving.bulk.worker`).
+Left out: which task does what (`serving.parallel.tasks`) and doing it (`serving.bulk.worker`).
 """
 
 import logging

@@ -3,21 +3,19 @@
 Threads read and decode the images of the next passes while the runtime works on the present one, and a further
 thread writes a shard while the next is begun. What makes up a pass follows from a shard's rows alone, so that the
 same shard has the same bytes in every run on the same kind of machine, with as many threads.
-Left out: who takes which shard (`serving.bulk.crew`).
+Left out: who takes which shard (`serving.parallel.crew`).
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bulk.ahead import loaded_ahead
 from serving.bulk.errors import RESUME, BulkError
 from serving.bulk.job import read_job
 from serving.bulk.listing import Entry, Listing
@@ -28,26 +26,19 @@ from serving.bulk.sources import SourceFiles
 from serving.choice import choose
 from serving.images import ImageError, decode
 from serving.manifest import FORMATS, Release
+from serving.parallel.ahead import loaded_ahead
+from serving.parallel.member import Command, run_member
+from serving.parallel.seats import Seat
 from serving.runtime import Runtime, open_runtime
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Post:
-    """Where a worker works and with what: `threads` of the runtime and, beside them, of decoding; which GPU, if any."""
+    """Where a worker works and with what."""
 
     out: Path
     release: Path
-    threads: int
-    gpu: int = 0
-
-
-class Message(NamedTuple):
-    """What a worker says: it wants a shard, has done so many images, or has failed for a reason."""
-
-    kind: Literal["next", "images", "failed"]
-    value: int | str = 0
+    seat: Seat
 
 
 class Loaded(NamedTuple):
@@ -58,31 +49,23 @@ class Loaded(NamedTuple):
 
 
 def work(post: Post, connection: Connection) -> None:
-    """The process: ends when there are no more shards, when it fails, or when nobody listens any more."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        Worker(post, connection).run()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        _LOG.warning("the command that started this process is gone: stopping")
-    except (BulkError, ValueError, OSError) as error:
-        connection.send(Message("failed", str(error)))
-    except Exception as error:
-        _LOG.exception("a worker failed")
-        connection.send(Message("failed", f"a worker failed: {type(error).__name__}: {error}; {RESUME}"))
+    """The process: embeds shards until there are no more."""
+    told = (BulkError, ValueError, OSError)
+    run_member(connection, lambda command: Worker(post, command).run(), told=told, again=RESUME)
 
 
 class Worker:
-    """Embeds shards of the job in `post.out` until the other end of `connection` has no more."""
+    """Embeds shards of the job in `post.out` until the command has no more."""
 
-    def __init__(self, post: Post, connection: Connection) -> None:
+    def __init__(self, post: Post, command: Command) -> None:
         self._out = post.out
-        self._connection = connection
+        self._command = command
         self._job = read_job(post.out)
         self._listing = Listing(post.out)
         self._locks = Locks(post.out)
         self._files = [SourceFiles(source) for source in self._job.sources]
         self._runtime, self._size = _opened(post, self._job.form, self._job.digest)
-        threads = max(2, post.threads)
+        threads = max(2, post.seat.threads)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._part = -(-self._job.batch // threads)  # images of a pass that a thread takes: one by one costs more
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
@@ -91,7 +74,7 @@ class Worker:
     def run(self) -> None:
         """Work until there are no more shards; those that other commands are at come last."""
         busy: list[int] = []
-        while (shard := self._next()) is not None:
+        while (shard := self._command.next_piece()) is not None:
             if self._locks.take(shard, wait=False):
                 self._do(shard)
             else:
@@ -106,7 +89,7 @@ class Worker:
         """Embed a shard that is locked, and have it written and unlocked behind the next one's back."""
         if finished_shard(self._out, shard) is not None:  # by another command
             self._locks.give(shard)
-            self._tell("images", len(self._job.rows(shard)))
+            self._command.tell(len(self._job.rows(shard)))
             return
         content = self._embed(shard)
         self._settle()
@@ -123,7 +106,7 @@ class Worker:
                 embeddings[filled : filled + len(pixels)] = self._runtime(np.stack(pixels)).embedding
             filled += len(pixels)
             records += [image.record for image in loaded]
-            self._tell("images", len(loaded))
+            self._command.tell(len(loaded))
             if self._publishing is not None and self._publishing.done():
                 self._settle()  # a full disk should stop it now, not at the shard's end
         return Embedded(embeddings[:filled], records, self._runtime.name)
@@ -153,25 +136,14 @@ class Worker:
             self._publishing.result()
             self._publishing = None
 
-    def _next(self) -> int | None:
-        self._tell("next")
-        shard: int | None = self._connection.recv()
-        return shard
-
-    def _tell(self, kind: Literal["next", "images"], value: int = 0) -> None:
-        self._connection.send(Message(kind, value))
-
 
 def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, int]:
     """The runtime of the job's release, and the size of its images."""
     release = Release(post.release)
     if release.digest != digest:
         raise BulkError(f"{post.release} was replaced while the job ran: it has digest {release.digest}, not {digest}")
-    choice = choose(release, form=form, gpu=post.gpu)
-    runtime = open_runtime(
-        release.file(FORMATS[form]),
-        device=choice.device,
-        gpu=post.gpu,
-        threads=post.threads,
-    )
+    seat = post.seat
+    choice = choose(release, form=form, gpu=seat.gpu)
+    path = release.file(FORMATS[form])
+    runtime = open_runtime(path, device=choice.device, gpu=seat.gpu, threads=seat.threads)
     return runtime, release.manifest.input.size

@@ -3,7 +3,7 @@
     python -m serving.reembed --release model_store/digits/4 --collection runs/digits/collection --index
 
 The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
-and run again it goes on, and several tasks (`serving.bulk.tasks`) or copies share the work. What is written meanwhile,
+and run again it goes on; several tasks (`serving.parallel.tasks`) or copies share the work. What is written meanwhile,
 by whichever release, is embedded as well. Pictures that can't be read or decoded are told and block nothing; --retry
 tries them again. Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is
 too if what waits are some last writes that the first worker to search embeds.
@@ -21,26 +21,26 @@ from pathlib import Path
 import faiss
 from tqdm import tqdm
 
-from serving.bulk.crew import Crew
-from serving.bulk.errors import BulkError
-from serving.bulk.resumable import positive, run_resumable
-from serving.bulk.tasks import Task, task_of
 from serving.choice import FORMS
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import compact, wait_for_another
 from serving.collection.errors import CollectionError
 from serving.collection.spaces import Part, Space
-from serving.machine import cuda_devices, usable_cores
+from serving.machine import usable_cores
 from serving.manifest import ManifestError, Release
 from serving.operations.catching_up import filling_lock
-from serving.reembed.worker import Post, work
+from serving.parallel.crew import Crew
+from serving.parallel.errors import WorkError
+from serving.parallel.resumable import positive, run_resumable
+from serving.parallel.seats import seats
+from serving.parallel.tasks import Task, task_of
+from serving.reembed.worker import AGAIN, Post, work
 
 _PARTS = 4  # for each process, so that a slow one does not keep the others waiting
 _POLITE = 10
 _FEW = 1000  # items: a worker that begins embeds them before its first search, within seconds
 _REASONS_SHOWN = 10
 _LOG_SECONDS = 30.0  # between progress lines where nobody watches
-_AGAIN = "what is stored is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class _Asked:
 
 
 def reembed(catalogue: Catalogue, asked: _Asked) -> None:
-    """Embed this task's share of what waits; raises `BulkError` if a process fails."""
+    """Embed this task's share of what waits; raises `WorkError` if a process fails."""
     _pass(catalogue, asked)
     if asked.task.count == 1:  # of several, none knows whether the others have begun
         while (waiting := catalogue.count_pending(asked.space, asked.share)) > _FEW:
@@ -71,37 +71,24 @@ def reembed(catalogue: Catalogue, asked: _Asked) -> None:
 def _pass(catalogue: Catalogue, asked: _Asked) -> None:
     """Embed what waits now, and what is written while it lasts where that comes early enough."""
     waiting = catalogue.count_pending(asked.space, asked.share)
-    posts = _posts(asked, waiting) if waiting else []
+    posts = _posts(asked, waiting)
     watched = sys.stderr.isatty()
     with (
         filling_lock(catalogue.folder, asked.space, shared=True),
-        Crew(posts, work) as crew,
+        Crew(posts, work, again=AGAIN) as crew,
         tqdm(total=waiting, desc="embed", unit=" images", mininterval=0.1 if watched else _LOG_SECONDS) as bar,
     ):
         # the items of a task are those whose row is its index, modulo the tasks; its parts divide these further
-        parts = range(asked.task.index, posts[0].parts, asked.task.count) if posts else ()
+        parts = asked.task.pieces(posts[0].parts) if posts else ()
         for images in crew.work(parts):
             bar.update(images)
 
 
 def _posts(asked: _Asked, waiting: int) -> list[Post]:
-    """One for each process: a process each GPU, or each core, but never more than there is to do."""
-    given, task = asked.given, asked.task
-    gpus = cuda_devices()
-    cores = max(1, usable_cores() // task.local_count)
-    count = min(given.processes or max(1, (gpus or usable_cores()) // task.local_count), waiting)
-    first = task.local_index * count
-    return [
-        Post(
-            collection=given.collection,
-            release=given.release,
-            form=given.form,
-            parts=task.count * count * _PARTS,
-            threads=max(1, cores // count),
-            gpu=(first + number) % gpus if gpus else 0,
-        )
-        for number in range(count)
-    ]
+    given = asked.given
+    places = seats(asked.task, processes=given.processes, most=waiting)
+    parts = asked.task.count * len(places) * _PARTS
+    return [Post(given.collection, given.release, given.form, parts, seat) for seat in places]
 
 
 def _report(catalogue: Catalogue, release: Release) -> int:
@@ -175,7 +162,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     given = _arguments(arguments)
-    return run_resumable(lambda: _run(given), told=(BulkError, CollectionError, ManifestError, OSError), again=_AGAIN)
+    return run_resumable(lambda: _run(given), told=(WorkError, CollectionError, ManifestError, OSError), again=AGAIN)
 
 
 if __name__ == "__main__":

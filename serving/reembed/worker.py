@@ -2,10 +2,9 @@
 
 Threads read and decode the pictures of the next passes while the runtime works on the present one, and a further
 thread stores what is embedded, some hundred items in a transaction.
-Left out: which parts there are, and who gets which (`serving.reembed.__main__`, `serving.bulk.crew`).
+Left out: which parts there are, and who gets which (`serving.reembed.__main__`, `serving.parallel.crew`).
 """
 
-import logging
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,8 +15,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bulk.ahead import loaded_ahead
-from serving.bulk.worker import Message
 from serving.choice import choose
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import CollectionError
@@ -26,24 +23,26 @@ from serving.collection.vectors import Vectors
 from serving.folders import UnreadableFile
 from serving.images import ImageError, decode
 from serving.manifest import FORMATS, ManifestError, Release
+from serving.parallel.ahead import loaded_ahead
+from serving.parallel.member import Command, run_member
+from serving.parallel.seats import Seat
 from serving.pending_sources import PendingSources
 from serving.runtime import images_of_pass, open_runtime
 
 TRANSACTION = 256  # items
+AGAIN = "what is stored is kept, and the same command goes on from there"
 _LISTED = 1024
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Post:
-    """Where a process works and with what: `parts` of the space in all, `threads` of the runtime, which GPU, if any."""
+    """Where a process works and with what: `parts` are those of the space in all."""
 
     collection: Path
     release: Path
     form: str
     parts: int
-    threads: int
-    gpu: int = 0
+    seat: Seat
 
 
 class Loaded(NamedTuple):
@@ -56,35 +55,28 @@ class Loaded(NamedTuple):
 
 
 def work(post: Post, connection: Connection) -> None:
-    """The process: ends when there are no more parts, when it fails, or when nobody listens any more."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    try:
-        Worker(post, connection).run()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        _LOG.warning("the command that started this process is gone: stopping")
-    except (CollectionError, ManifestError, OSError) as error:
-        connection.send(Message("failed", str(error)))
-    except Exception as error:
-        _LOG.exception("a worker failed")
-        connection.send(Message("failed", f"a worker failed: {type(error).__name__}: {error}"))
+    """The process: embeds parts of the space until there are no more."""
+    told = (CollectionError, ManifestError, OSError)
+    run_member(connection, lambda command: Worker(post, command).run(), told=told, again=AGAIN)
 
 
 class Worker:
-    """Embeds parts of the release's space until the other end of `connection` has no more."""
+    """Embeds parts of the release's space until the command has no more."""
 
-    def __init__(self, post: Post, connection: Connection) -> None:
+    def __init__(self, post: Post, command: Command) -> None:
         self._post = post
-        self._connection = connection
+        self._command = command
         self._catalogue = Catalogue(post.collection)
         self._sources = PendingSources(self._catalogue)
         release = Release(post.release)
         self._space = release.space
         self._size = release.manifest.input.size
-        choice = choose(release, form=post.form, gpu=post.gpu)
+        seat = post.seat
+        choice = choose(release, form=post.form, gpu=seat.gpu)
         path = release.file(FORMATS[choice.form])
-        self._runtime = open_runtime(path, device=choice.device, gpu=post.gpu, threads=post.threads)
+        self._runtime = open_runtime(path, device=choice.device, gpu=seat.gpu, threads=seat.threads)
         self._pass = images_of_pass(self._size, gpu=choice.device == "cuda")
-        threads = max(2, post.threads)
+        threads = max(2, seat.threads)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._share = -(-self._pass // threads)
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="store")
@@ -92,7 +84,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until there are no more parts."""
-        while (part := self._next()) is not None:
+        while (part := self._command.next_piece()) is not None:
             while self._embed(Part(part, self._post.parts)):  # again for what was written meanwhile
                 pass
 
@@ -147,10 +139,5 @@ class Worker:
     def _settle(self) -> None:
         """Wait for what is being stored, and tell of it; raises what went wrong with it."""
         if self._storing is not None:
-            self._connection.send(Message("images", self._storing.result()))
+            self._command.tell(self._storing.result())
             self._storing = None
-
-    def _next(self) -> int | None:
-        self._connection.send(Message("next"))
-        part: int | None = self._connection.recv()
-        return part

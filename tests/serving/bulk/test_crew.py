@@ -85,8 +85,8 @@ def test_a_worker_that_is_killed_is_told(bulk: Bulk, images: Path, tmp_path: Pat
     code, _, errors = finish(process)
     assert code == 1
     assert errors.splitlines()[-1] == (
-        f"error: worker process {worker.pid} was killed by SIGKILL (out of memory? give fewer --processes or a smaller "
-        "--batch); finished shards are kept, and the same command goes on from there"
+        f"error: worker process {worker.pid} was killed by SIGKILL (out of memory? give fewer --processes); "
+        "finished shards are kept, and the same command goes on from there"
     )
     assert "Traceback" not in errors
 

@@ -1,4 +1,4 @@
-"""Which part of a job this command does: shard k is done by the task with index k % count.
+"""Which part of the work this command does: piece k is done by the task with index k % count.
 
 Index and count are given, or found where SLURM (job arrays) or torchrun put them. In an array whose jobs call torchrun,
 every rank of every job is a task. Left out: machines; any scheduler will do that shows tasks the same folder.
@@ -7,8 +7,7 @@ every rank of every job is a task. Left out: machines; any scheduler will do tha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serving.bulk.errors import BulkError
-from serving.bulk.job import Job
+from serving.parallel.errors import WorkError
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,14 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.count < 1 or not 0 <= self.index < self.count:
-            raise BulkError(
+            raise WorkError(
                 f"the task's index is {self.index} and the tasks' count {self.count}; the index must be from 0 to "
                 "count - 1: give both --task-index and --task-count"
             )
 
-    def shards(self, job: Job) -> range:
-        """The shards of a job that this task does."""
-        return range(self.index, job.shards, self.count)
+    def pieces(self, count: int) -> range:
+        """Which of `count` pieces of work this task does."""
+        return range(self.index, count, self.count)
 
 
 def task_of(index: int | None, count: int | None, environment: Mapping[str, str]) -> Task:
@@ -63,4 +62,4 @@ def _number(name: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise BulkError(f"{name} is {text!r}; it must be a whole number: give --task-index and --task-count") from None
+        raise WorkError(f"{name} is {text!r}; it must be a whole number: give --task-index and --task-count") from None

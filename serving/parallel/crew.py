@@ -1,7 +1,7 @@
-"""The worker processes of a bulk command: started, given shards one at a time, listened to, stopped.
+"""The worker processes of a command: started, given pieces of work one at a time, listened to, stopped.
 
 Each has a pipe of its own, and no lock is shared: a process that is killed leaves nothing behind that another waits
-for. Left out: what a worker does (`serving.bulk.worker`).
+for. Left out: a member's end of the talk (`serving.parallel.member`).
 """
 
 import multiprocessing
@@ -12,22 +12,23 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Any, Self
+from typing import Generic, Self, TypeVar
 
-from serving.bulk.errors import RESUME, BulkError
-from serving.bulk.worker import Message, work
+from serving.parallel.errors import WorkError
+from serving.parallel.member import Message
 
-Place = Any  # where a worker works and with what, as its target wants it: `serving.bulk.worker.Post`
+Post = TypeVar("Post")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Crew:
+class Crew(Generic[Post]):
     """One worker process for each of `posts`. A context manager: running on entry, and none is left on exit."""
 
-    def __init__(self, posts: Sequence[Place], target: Callable[[Place, Connection], None] = work) -> None:
-        """`target` is what a process does: by default, embed the shards of a bulk job."""
+    def __init__(self, posts: Sequence[Post], target: Callable[[Post, Connection], None], *, again: str) -> None:
+        """`target` is what a process does at its post; `again` says how to go on when one has died."""
         self._posts = posts
         self._target = target
+        self._again = again
         self._workers: dict[Connection, SpawnProcess] = {}
 
     def __enter__(self) -> Self:
@@ -45,9 +46,9 @@ class Crew:
     ) -> None:
         self._stop()
 
-    def work(self, shards: Sequence[int]) -> Iterator[int]:
-        """Have `shards` done; yields how many images were, now and then. Raises `BulkError` if a worker fails."""
-        waiting = iter(shards)
+    def work(self, pieces: Sequence[int]) -> Iterator[int]:
+        """Have `pieces` done; yields how many images were, now and then. Raises `WorkError` if a worker fails."""
+        waiting = iter(pieces)
         while self._workers:
             for connection in wait([*self._workers]):
                 assert isinstance(connection, Connection)
@@ -55,13 +56,13 @@ class Crew:
                 if message is None:
                     self._end(connection)
                 elif message.kind == "failed":
-                    raise BulkError(str(message.value))
+                    raise WorkError(str(message.value))
                 elif message.kind == "next":
                     self._hand(connection, next(waiting, None))
                 else:
                     yield int(message.value)
 
-    def _start(self, post: Place) -> None:
+    def _start(self, post: Post) -> None:
         ours, theirs = multiprocessing.Pipe()
         process = multiprocessing.get_context("spawn").Process(target=self._target, args=(post, theirs), daemon=True)
         process.start()
@@ -76,9 +77,9 @@ class Crew:
             return None
         return message
 
-    def _hand(self, connection: Connection, shard: int | None) -> None:
+    def _hand(self, connection: Connection, piece: int | None) -> None:
         try:
-            connection.send(shard)
+            connection.send(piece)
         except OSError:
             self._end(connection)
 
@@ -88,10 +89,10 @@ class Crew:
         connection.close()
         process.join()
         if process.exitcode != 0:
-            raise BulkError(f"worker process {process.pid} {_cause(process.exitcode)}; {RESUME}")
+            raise WorkError(f"worker process {process.pid} {_cause(process.exitcode)}; {self._again}")
 
     def _stop(self) -> None:
-        """Nothing is lost by killing: a file is there whole or not at all."""
+        """Nothing is lost by killing: what a worker writes is there whole or not at all."""
         with _signals_held():  # an impatient second Ctrl-C would leave some of them
             for connection, process in self._workers.items():
                 process.kill()
@@ -102,7 +103,7 @@ class Crew:
 
 def _cause(code: int | None) -> str:
     if code == -signal.SIGKILL:
-        return "was killed by SIGKILL (out of memory? give fewer --processes or a smaller --batch)"
+        return "was killed by SIGKILL (out of memory? give fewer --processes)"
     return f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with code {code}"
 
 

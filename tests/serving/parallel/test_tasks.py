@@ -2,8 +2,8 @@
 
 import pytest
 
-from serving.bulk.errors import BulkError
-from serving.bulk.tasks import Task, task_of
+from serving.parallel.errors import WorkError
+from serving.parallel.tasks import Task, task_of
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "7",
@@ -53,5 +53,5 @@ def test_every_rank_of_every_job_of_an_array_is_a_task() -> None:
 def test_an_impossible_task_is_told(
     index: int | None, count: int | None, environment: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(BulkError, match=message):
+    with pytest.raises(WorkError, match=message):
         task_of(index, count, environment)
