@@ -14,6 +14,7 @@ from export.archive import build_archive
 from export.comparison.compare import compare
 from export.comparison.page import page
 from export.publication import champion_of, resolve
+from serving.durable import publish_text
 from serving.manifest import FILE_NAME, SEEN, Manifest, Release, entry_of, to_json
 from training.dataset import Dataset
 
@@ -78,7 +79,7 @@ def finish(release: Release, given: argparse.Namespace) -> Path:
     verdict = {"passed": promotion.get("passed", True), "failed": promotion.get("failed", [])}
     if given.summary is not None:
         paths = {"release": str(release.folder), "archive": str(archive)}
-        given.summary.write_text(json.dumps(paths | {"promotion": verdict}) + "\n")
+        publish_text(given.summary, json.dumps(paths | {"promotion": verdict}) + "\n")
     print(f"release {release.manifest.title}, digest {release.digest[:16]}: {release.folder}")
     print(f"archive for TorchServe: {archive}")
     beside = f"beside {promotion['champion']}" if promotion.get("champion") else "with no champion to compare with"

@@ -27,6 +27,13 @@ class CanaryError(RuntimeError):
 
 def try_release(url: str, release: Release, workers: int, *, search: bool) -> None:
     """Ask it who it is, for some embeddings, and to search if there is a collection; raises `CanaryError`."""
+    try:
+        _try(url, release, workers, search=search)
+    except (KeyError, ValueError, TypeError) as error:  # the archive brings its own code, perhaps an older one
+        raise CanaryError(f"the canary's answer has another form: {type(error).__name__} {error}") from error
+
+
+def _try(url: str, release: Release, workers: int, *, search: bool) -> None:
     manifest = release.manifest
     address = f"{url}/predictions/{MODEL}/{manifest.version}"
     with httpx.Client(timeout=_SECONDS, trust_env=False) as http:

@@ -1,7 +1,8 @@
 """A server that follows its store: when the alias `champion` means another release, it rolls over to it.
 
 A thread looks at the alias twice a second; another keeps the server's state file fresh. A release that is refused is
-not tried again until the alias is written again; one whose embeddings are not finished is tried until they are.
+not tried again until the alias is written again; one that is not all there yet, or whose embeddings are not, is tried
+until it is.
 Left out: the rollover itself (`serving.rollover`), and the state file's form (`serving.servers`).
 """
 
@@ -83,9 +84,10 @@ class Follower:
                 self._told = ""
             except Cancelled:
                 return
-            except (ManagementError, ManifestError, OSError) as error:
+            except Exception as error:  # whatever it is, a server that stopped following would be worse
                 if str(error) != self._told and not self._cancelled.is_set():  # told once, not twice a second
-                    _LOG.error("following %s: %s", self._site.store.home, error)
+                    foreseen = isinstance(error, ManagementError | ManifestError | OSError)
+                    _LOG.error("following %s: %s", self._site.store.home, error, exc_info=not foreseen)
                     self._told = str(error)
 
     def _look(self) -> None:
@@ -99,6 +101,8 @@ class Follower:
     def _settle(self) -> None:
         """What serves is what should: forget what was refused, and end what a rollover left behind."""
         if not self._settled:
+            if self._site.management.default() != self._serving:  # of a version whose rollover went wrong half-way
+                self._site.management.set_default(self._serving)
             retire(self._site, self._kept, cancelled=self._cancelled)
             self._settled = True
         self._refused_writing = None
@@ -111,18 +115,18 @@ class Follower:
             self._change(state="rolling", target=version)
             switch(self._site, release, cancelled=self._cancelled)
         except RolloverError as error:
-            self._refuse(version, str(error), None if isinstance(error, NotYet) else writing)
+            self._settled = False  # something of it may be registered still
+            self._refuse(Refused(version, str(error), final=not isinstance(error, NotYet)), writing)
             return
         _LOG.info("%s serves now, after %s", release.manifest.title, self._state.release)
         self._kept = {version, self._serving} if self._keep else {version}
         self._serving, self._settled = version, False
         self._change(release=release.manifest.title, digest=release.digest, refused=None)
 
-    def _refuse(self, version: int, reason: str, writing: int | None) -> None:
-        refused = Refused(version, reason)
+    def _refuse(self, refused: Refused, writing: int) -> None:
         if refused != self._state.refused:
-            _LOG.error("%s/%d is not served: %s", self._site.store.name, version, reason)
-        self._refused_writing = writing
+            _LOG.error("%s/%d is not served: %s", self._site.store.name, refused.version, refused.reason)
+        self._refused_writing = writing if refused.final else None
         self._change(state="serving", target=None, refused=refused)
 
     def _change(self, **what: Any) -> None:

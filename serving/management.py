@@ -24,6 +24,10 @@ class ManagementError(RuntimeError):
     """TorchServe refused, or did not answer."""
 
 
+class NoAnswer(ManagementError):
+    """TorchServe did not answer: whether it did what was asked is unknown."""
+
+
 @dataclass(frozen=True)
 class Registered:
     """A version as TorchServe has it: workers that it should have and that are ready, and requests that wait."""
@@ -89,7 +93,7 @@ class Management:
         try:
             reply = self._http.request(method, path, params=options)
         except httpx.TransportError as error:
-            raise ManagementError(f"{what} had no answer: {type(error).__name__} {error}") from error
+            raise NoAnswer(f"{what} had no answer: {type(error).__name__} {error}") from error
         if reply.status_code not in (200, 202):
             raise ManagementError(f"{what} was answered with {reply.status_code}: {_message(reply)}")
         return reply.json()

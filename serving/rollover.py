@@ -1,7 +1,7 @@
 """Put another release in the place of the one that serves, in a running TorchServe, without losing a request.
 
     check    the archive is of the release, the release verifies, its embedding space is complete
-    switch   register -> warm -> canaries -> set default
+    switch   register -> warm -> caught up -> canaries -> set default
     retire   drain the old -> unregister it
 
 Each looks first at what is there, so a rollover that was broken off anywhere is finished by running all three again.
@@ -21,13 +21,15 @@ from serving.busy import is_busy
 from serving.canaries import CanaryError, try_release
 from serving.collection.catalogue import Catalogue
 from serving.collection.errors import CollectionError
-from serving.management import Management, ManagementError
-from serving.manifest import ManifestError, Release
+from serving.management import Management, ManagementError, NoAnswer
+from serving.manifest import FILE_NAME, ManifestError, Release
 from serving.model_store import ModelStore
 
 _WARM_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
 _ASK_SECONDS = 0.3  # seldom: with a GPU, TorchServe runs nvidia-smi for every worker that it tells of
+_FEW = 256  # items: a first search embeds them within seconds
+_STALLED_SECONDS = 300.0
 _DRAIN_SECONDS = 150.0  # longer than TorchServe lets any request take
 # What is between the queue and the handler, or between the handler and the socket, is seen by neither sign: TorchServe
 # packing, sending and reading at most 64 MB, which takes well below a second even where the cores are busy.
@@ -73,28 +75,32 @@ def check(site: Site, version: int) -> Release:
                 raise NotYet(missing)
         return check_archive(site.store, version)
     except (ManifestError, CollectionError, OSError) as error:
-        raise RolloverError(str(error)) from error
+        raise (RolloverError if _is_here(site.store, version) else NotYet)(str(error)) from error
 
 
 def switch(site: Site, release: Release, *, cancelled: Event) -> None:
     """Let a checked release answer every request that names no version; the others stay registered (`retire`).
 
-    Raises `RolloverError` if it can't serve, `Cancelled` once `cancelled` is set; what served before then still does.
+    Raises `RolloverError` if it can't serve, `NotYet` if it may later, `Cancelled` once `cancelled` is set; what served
+    before then still does.
     """
     version = release.manifest.version
     if site.management.default() == version:
         return
     try:
         _register(site, release, cancelled)
+        _wait_until_caught_up(site, release, cancelled)
         _go_on(cancelled)
         try_release(site.url, release, site.workers, search=site.collection is not None)
         _go_on(cancelled)
         site.management.set_default(version)
-    except (ManagementError, ManifestError, CanaryError, RolloverError, OSError) as error:
+    except (ManagementError, ManifestError, CanaryError, CollectionError, RolloverError, OSError) as error:
         if cancelled.is_set():
             raise Cancelled from error  # TorchServe goes away under us
+        if _is_default(site, version):
+            return  # it was done, and only the reply was lost
         _withdraw(site, version)
-        raise RolloverError(str(error)) from error
+        raise (NotYet if isinstance(error, NoAnswer | NotYet) else RolloverError)(str(error)) from error
 
 
 def retire(site: Site, kept: set[int], *, cancelled: Event) -> None:
@@ -148,6 +154,26 @@ def _wait_until_warm(site: Site, version: int, workers: int, *, start: int, canc
         _go_on(cancelled, _ASK_SECONDS)
 
 
+def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> None:
+    """Until its workers, which embed what waits in the background, have left no more than a first search may.
+
+    A space that was complete long ago, or is written to faster than it was filled, may have a lot waiting.
+    """
+    if site.collection is None:
+        return
+    catalogue = Catalogue(site.collection)
+    try:
+        least, deadline = None, 0.0
+        while (waiting := catalogue.count_pending(release.space)) > _FEW:
+            if least is None or waiting < least:
+                least, deadline = waiting, time.monotonic() + _STALLED_SECONDS
+            elif time.monotonic() > deadline:
+                raise NotYet(f"{waiting} items wait for an embedding by it, and come as fast as they are embedded")
+            _go_on(cancelled, _ASK_SECONDS)
+    finally:
+        catalogue.close()
+
+
 def _drain(site: Site, version: int, cancelled: Event) -> None:
     """Wait until nothing is in the version's queue or hands; whoever names it in a path may keep that from ever ending.
 
@@ -164,7 +190,10 @@ def _drain(site: Site, version: int, cancelled: Event) -> None:
             quiet_since = now
         if now - asked >= _ASK_SECONDS:
             asked = now
-            if site.management.versions()[version].pending:
+            found = site.management.versions().get(version)
+            if found is None:
+                return  # somebody ended it by hand
+            if found.pending:
                 quiet_since = now
         _go_on(cancelled, _LOOK_SECONDS)
 
@@ -174,9 +203,27 @@ def _withdraw(site: Site, version: int) -> None:
     try:
         if version in site.management.versions():
             site.management.unregister(version)
-    except ManagementError as error:
-        _LOG.warning("the refused version %d is still registered: %s", version, error)
+    except ManagementError as error:  # its workers may need the folder still; `retire` ends it
+        _LOG.warning("the refused version %d may still be registered: %s", version, error)
+        return
     shutil.rmtree(_folder(site, version), ignore_errors=True)
+
+
+def _is_default(site: Site, version: int) -> bool:
+    try:
+        return site.management.default() == version
+    except ManagementError:
+        return False
+
+
+def _is_here(store: ModelStore, version: int) -> bool:
+    """Whether the release's files have come: on a disk that is shared or copied, the alias may come before them."""
+    try:
+        release = store.release(version)
+    except ManifestError:
+        return (store.home / str(version) / FILE_NAME).is_file()  # then it is broken
+    files = [release.folder / name for name in release.manifest.files]
+    return all(path.is_file() for path in (store.archive(version), *files))
 
 
 def _go_on(cancelled: Event, seconds: float = 0.0) -> None:

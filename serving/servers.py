@@ -21,10 +21,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A version that a server was asked to serve and does not, or not yet, and why."""
+    """A version that a server was asked to serve and does not, and why; it tries again where that is not `final`."""
 
     version: int
     reason: str
+    final: bool = True
 
 
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):

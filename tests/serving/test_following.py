@@ -123,7 +123,9 @@ def settled(store: ModelStore, version: int) -> bool:
     return (state.release, state.state) == (f"chain/{version}", "serving")
 
 
-def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(chain: Chain, store: ModelStore) -> None:
+def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(
+    chain: Chain, store: ModelStore, caplog: pytest.LogCaptureFixture
+) -> None:
     store.set_alias("champion", 1)
     image = chain.test_files()[0]
     with (
@@ -152,6 +154,18 @@ def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(chain:
             store.set_alias("champion", 1)
             wait_until(lambda: only(store).refused is None, "it is forgotten")
         assert settled(store, 1)
+        away = store.archive(2).rename(store.archive(2).with_suffix(".away"))  # as on a disk that is copied elsewhere
+        store.set_alias("champion", 2)
+        wait_until(lambda: only(store).refused is not None, "it waits for the archive")
+        refused = only(store).refused
+        assert refused is not None
+        assert not refused.final
+        away.rename(store.archive(2))
+        wait_until(lambda: settled(store, 2), "it serves what has come")
+        (store.home / "aliases/champion").write_bytes(b"\xff\n")
+        wait_until(lambda: "following" in caplog.text, "the broken alias is told")
+        store.set_alias("champion", 1)
+        wait_until(lambda: settled(store, 1), "it follows nonetheless")
         reply = httpx.post(f"{server.management_url}/models", params={"url": (store.root / "chain-4.mar").as_uri()})
         assert reply.status_code == 404, "TorchServe takes an archive that nobody checked"
     assert set(seen.since(0)) == {(200, "chain/1"), (200, "chain/2")}

@@ -10,14 +10,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from serving.collection.catalogue import Catalogue
+from serving.manifest import to_json
 from serving.model_store import CHAMPION, ModelStore
 from tests.conftest import Chain
-from training.retrain.journal import STAGES
+from training.retrain.child import heeded
+from training.retrain.conduct import Retraining, Wishes
+from training.retrain.journal import STAGES, sweep, unfinished
 from training.retrain.locks import FILE_NAME, alone
-from training.retrain.plan import Plan, PlanError, differences, settle
+from training.retrain.plan import SUMMARY, Plan, PlanError, differences, settle
 from training.retrain.stages import stages_of
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +123,63 @@ def test_two_at_a_time_are_not_let(site: Site, monkeypatch: pytest.MonkeyPatch) 
     other = Plan("other", str(site.store.root), str(site.folder / "collection"))
     with alone(plan), pytest.raises(PlanError, match=f"collection/{FILE_NAME}"), alone(other):
         pass
+
+
+def test_fresh_gives_up_nothing_for_what_can_not_be_done(site: Site) -> None:
+    begun = site.folder / "work" / "0001"
+    begun.mkdir(parents=True)
+    settle(Plan(NAME, str(site.store.root), str(site.folder / "collection")), 1).write(begun)
+    code, summary = site.run("--fresh", "--images", "/nowhere")
+    assert (code, summary["outcome"]) == (1, "failed")
+    assert unfinished(site.folder / "work") == begun
+
+
+def test_what_a_kill_at_the_very_end_left_is_removed(tmp_path: Path) -> None:
+    for number, kept in (("0001", True), ("0002", False)):
+        (tmp_path / number / "data").mkdir(parents=True)
+        (tmp_path / number / SUMMARY).write_text(json.dumps({"outcome": "promoted", "kept": kept}))
+    (tmp_path / "0003" / "data").mkdir(parents=True)
+    sweep(tmp_path)
+    assert [(tmp_path / number / "data").exists() for number in ("0001", "0002", "0003")] == [True, False, True]
+
+
+def test_signals_that_are_to_be_ignored_are() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert signal.SIGHUP not in heeded()
+        assert signal.SIGTERM in heeded()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_stopped_it_says_so_in_its_summary(site: Site) -> None:
+    summary = site.folder / "summary.json"
+    command = site.command(*TOO_LARGE, "--no-int8", "--full-speed", "--summary", summary)
+    begun = site.folder / "work" / "0001" / STAGES / "pretrain.attempts"
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        while not begun.exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert json.loads(out.splitlines()[-1]) == json.loads(summary.read_text())
+    assert json.loads(summary.read_text())["outcome"] == "stopped"
+
+
+def test_spaces_are_closed_though_some_release_can_not_be_read(site: Site) -> None:
+    first = site.store.release(1)
+    (site.store.home / "2").mkdir()
+    older = msgspec.structs.replace(first.manifest, version=2, space="f" * 64)
+    (site.store.home / "2" / "manifest.json").write_bytes(to_json(older))
+    (site.store.home / "3").mkdir()
+    (site.store.home / "3" / "manifest.json").write_text("{")
+    catalogue = Catalogue(site.folder / "collection")
+    catalogue.open_space("f" * 64)
+    catalogue.open_space(first.space)
+    plan = settle(Plan(NAME, str(site.store.root), str(site.folder / "collection")), 1)
+    Retraining(plan, site.folder, locks=(), wishes=Wishes(), costs=[])._close_old_spaces("promote")
+    assert [one.release for one in catalogue.spaces()] == [first.space]
 
 
 @pytest.mark.parametrize(

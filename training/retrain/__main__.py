@@ -23,13 +23,14 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from serving.collection.errors import CollectionError
+from serving.durable import publish_text
 from serving.manifest import ManifestError
 from serving.model_store import CHAMPION
 from training.presets import PRESETS
-from training.retrain.child import Stopped
+from training.retrain.child import Stopped, heeded
 from training.retrain.conduct import NotBetter, Retraining, StageFailed, Wishes
 from training.retrain.costs import estimate_apart, lacking_room, table
-from training.retrain.journal import abandon, begin, last_summaries, unfinished
+from training.retrain.journal import abandon, begin, last_summaries, sweep, unfinished
 from training.retrain.locks import Busy, alone
 from training.retrain.need import needed
 from training.retrain.plan import MODES, Plan, PlanError, check_champion, differences, settle
@@ -39,14 +40,15 @@ from training.retrain.switching import Refused
 DONE, FAILED, NOT_BETTER, BUSY, REFUSED = 0, 1, 3, 4, 5
 
 
-def retrain(asked: Plan, work: Path, given: argparse.Namespace, *, lock: int) -> dict[str, Any]:
+def retrain(asked: Plan, work: Path, given: argparse.Namespace, *, locks: Sequence[int]) -> dict[str, Any]:
     """Begin a retraining, or go on with the one that was begun; returns its summary."""
+    sweep(work)
     past = last_summaries(work)
-    begun = unfinished(work)
-    if begun is not None and given.fresh:
-        abandon(begun)
-        begun = None
+    found = unfinished(work)
+    begun = None if given.fresh else found
     plan = _begun(begun, asked) if begun is not None else settle(asked, asked.releases.alias(CHAMPION))
+    if given.fresh and found is not None:  # only now that what is asked for instead is known to be possible
+        abandon(found)
     if begun is None and given.if_needed:
         verdict = needed(plan)
         if not verdict["needed"]:
@@ -55,14 +57,14 @@ def retrain(asked: Plan, work: Path, given: argparse.Namespace, *, lock: int) ->
     folder = begun or begin(work)
     if begun is not None:
         print(f"going on with {begun}", file=sys.stderr)
-    costs = estimate_apart(plan, folder, past)
+    costs = estimate_apart(plan, folder, past, polite=not given.full_speed)
     print(table(costs), file=sys.stderr)
     if (problem := lacking_room(costs, folder)) and begun is None:
         raise PlanError(problem)
     if begun is None:
         plan.write(folder)
     wishes = Wishes(force=given.force, polite=not given.full_speed, keep=given.keep)
-    retraining = Retraining(plan, folder, lock=lock, wishes=wishes, costs=costs)
+    retraining = Retraining(plan, folder, locks=locks, wishes=wishes, costs=costs)
     try:
         return retraining.run()
     except (NotBetter, Refused) as error:
@@ -90,9 +92,9 @@ def _begun(folder: Path, asked: Plan) -> Plan:
     return begun
 
 
-def _dry_run(plan: Plan, work: Path) -> dict[str, Any]:
+def _dry_run(plan: Plan, work: Path, *, polite: bool) -> dict[str, Any]:
     folder = unfinished(work) or work / "new"
-    costs = estimate_apart(plan, folder, last_summaries(work))
+    costs = estimate_apart(plan, folder, last_summaries(work), polite=polite)
     print(table(costs), file=sys.stderr)
     if problem := lacking_room(costs, work):
         print(f"warning: {problem}", file=sys.stderr)
@@ -159,10 +161,10 @@ def _run(given: argparse.Namespace) -> tuple[int, dict[str, Any]]:
     work = (given.work or Path("runs") / "retrain" / given.name).resolve()
     if given.dry_run:
         plan = _plan(given)
-        return DONE, _dry_run(settle(plan, plan.releases.alias(CHAMPION)), work)
-    with alone(_plan(given)) as lock:
+        return DONE, _dry_run(settle(plan, plan.releases.alias(CHAMPION)), work, polite=not given.full_speed)
+    with alone(_plan(given)) as locks:
         try:
-            return DONE, retrain(_plan(given), work, given, lock=lock)
+            return DONE, retrain(_plan(given), work, given, locks=locks)
         except _Ended as ended:
             print(f"refused: {ended}", file=sys.stderr)
             return ended.code, ended.summary
@@ -176,13 +178,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; see the module's docstring."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     given = _arguments(arguments)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in heeded():
         signal.signal(number, _stop)
     try:
         code, summary = _run(given)
     except Stopped as stop:
+        code, summary = stop.exit_code, {"outcome": "stopped", "reason": str(stop)}
         print(f"{stop}; the same command goes on", file=sys.stderr)
-        return stop.exit_code
     except Busy as error:
         code, summary = BUSY, {"outcome": "busy", "reason": str(error)}
         print(f"error: {error}", file=sys.stderr)
@@ -191,7 +193,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
     text = json.dumps({"exit_code": code, **summary})
     if given.summary is not None:
-        given.summary.write_text(text + "\n")
+        try:
+            publish_text(given.summary, text + "\n")
+        except OSError as error:  # what was done is done: the last line has it all
+            print(f"warning: the summary can't be written: {error}", file=sys.stderr)
     print(text)
     return code
 

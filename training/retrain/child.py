@@ -1,7 +1,7 @@
 """A stage's process: started so that it makes way for a server, stopped with us, and its cost measured.
 
 It is in a session of its own, so that a Ctrl-C reaches us alone; it gets SIGTERM when we are stopped, and from the
-kernel when we are killed. It inherits the lock, which is so held until the last stage has really ended.
+kernel when we are killed. It inherits the locks, which are so held until the last stage has really ended.
 """
 
 import contextlib
@@ -41,15 +41,15 @@ class Stopped(Exception):
         self.exit_code = 128 + received.value
 
 
-def run_stage(command: Sequence[str], *, polite: bool, lock: int) -> Cost:
+def run_stage(command: Sequence[str], *, polite: bool, locks: Sequence[int]) -> Cost:
     """Run a command to its end; raises `Stopped` after a signal, once the command has ended.
 
-    `polite` gives it the least priority; `lock` is a file descriptor that it inherits.
+    `polite` gives it the least priority; `locks` are file descriptors that it inherits.
     """
     start = time.monotonic()
     prepare = [sys.executable, "-m", "training.retrain.child", str(os.getpid()), str(int(polite))]
     with _Forwarded() as forwarded:
-        process = subprocess.Popen([*prepare, *command], start_new_session=True, pass_fds=(lock,))
+        process = subprocess.Popen([*prepare, *command], start_new_session=True, pass_fds=locks)
         forwarded.to(process)
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -60,12 +60,17 @@ def run_stage(command: Sequence[str], *, polite: bool, lock: int) -> Cost:
 
 def become(parent: int, command: Sequence[str], *, polite: bool) -> NoReturn:
     """In the new process: what is to hold for the stage, and then the stage itself in our place."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it died before the line above
-        sys.exit(128 + signal.SIGTERM)
+    end_with(parent)
     if polite:
         make_way()
     os.execvp(command[0], [*command])
+
+
+def end_with(parent: int) -> None:
+    """Get SIGTERM when the parent dies."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the line above
+        sys.exit(128 + signal.SIGTERM)
 
 
 def make_way() -> None:
@@ -76,6 +81,11 @@ def make_way() -> None:
         file.write(str(_NICEST))
     with contextlib.suppress(psutil.Error, OSError):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+
+
+def heeded() -> list[signal.Signals]:
+    """The signals that stop us: not those which whoever started us has us ignore (`nohup`)."""
+    return [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 
 class _Forwarded:
@@ -93,7 +103,7 @@ class _Forwarded:
             process.send_signal(signal.SIGTERM)
 
     def __enter__(self) -> "_Forwarded":
-        self._before = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+        self._before = {number: signal.signal(number, self._receive) for number in heeded()}
         return self
 
     def __exit__(self, *_: object) -> None:

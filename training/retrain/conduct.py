@@ -6,7 +6,7 @@ Left out: which stages there are (`training.retrain.stages`) and what they do.
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +14,8 @@ from typing import Any
 
 from serving.collection.catalogue import Catalogue
 from serving.durable import publish_text
-from serving.manifest import Release
+from serving.manifest import ManifestError, Release
+from serving.model_store import ModelStore
 from training.retrain.child import run_stage
 from training.retrain.costs import Cost, duration
 from training.retrain.journal import Journal, Record, remove_bulk
@@ -43,12 +44,12 @@ class Wishes:
 
 
 class Retraining:
-    """A retraining in its folder; `lock` is the file descriptor that its stages inherit."""
+    """A retraining in its folder; `locks` are the file descriptors that its stages inherit."""
 
-    def __init__(self, plan: Plan, folder: Path, *, lock: int, wishes: Wishes, costs: list[Cost]) -> None:
+    def __init__(self, plan: Plan, folder: Path, *, locks: Sequence[int], wishes: Wishes, costs: list[Cost]) -> None:
         self.plan = plan
         self._folder = folder
-        self._lock = lock
+        self._locks = locks
         self._wishes = wishes
         self._expected = {cost.stage: cost.seconds for cost in costs}
         self._journal = Journal(folder)
@@ -85,9 +86,9 @@ class Retraining:
         """Run a stage's command; returns its peak memory in bytes."""
         return self._command(name, self._commands.of(name))
 
-    def _command(self, name: str, words: list[str]) -> int:
+    def _command(self, name: str, words: list[str], *, urgent: bool = False) -> int:
         print(f"$ {shown(words)}", file=sys.stderr, flush=True)
-        cost = run_stage(words, polite=self._wishes.polite, lock=self._lock)
+        cost = run_stage(words, polite=self._wishes.polite and not urgent, locks=self._locks)
         if cost.code != 0:
             killed = " (killed)" if cost.code < 0 else ""
             raise StageFailed(
@@ -111,13 +112,15 @@ class Retraining:
         reason = f"retraining {self._folder.name}"
         peak = 0
         if not champion_is(plan.releases, version):
+            if catch_up := self._commands.catch_up():
+                peak = self._command(name, catch_up)
             forced = not self._commands.release["promotion"]["passed"]
-            peak = self._command(name, self._commands.promote(version, reason=reason, force=forced))
+            self._command(name, self._commands.promote(version, reason=reason, force=forced), urgent=True)
         try:
             wait_until_followed(plan.releases, version, seconds=FOLLOW_SECONDS, tell=_tell)
         except Refused as error:
             if plan.champion:
-                self._command(name, self._commands.rollback(version, reason=f"{reason}: {error}"))
+                self._command(name, self._commands.rollback(version, reason=f"{reason}: {error}"), urgent=True)
             raise
         self._close_old_spaces(name)
         return peak
@@ -127,11 +130,16 @@ class Retraining:
         store, collection = self.plan.releases, self.plan.collection
         if not collection:
             return
-        kept = {store.release(version).space for version in store.aliases().values()}
-        ours = {store.release(version).space for version in store.versions()}
-        for space in Catalogue(collection).spaces():
-            if space.release in ours - kept:
-                self._command(name, self._commands.close_space(space.release))
+        kept = {_space(store, version) for version in store.aliases().values()}
+        if None in kept:
+            _tell("an alias names a release that can't be read: no embedding space is closed")
+            return
+        ours = {_space(store, version) for version in store.versions()}
+        catalogue = Catalogue(collection)
+        there = {one.release for one in catalogue.spaces()}
+        there |= {one.release for one in catalogue.stats().releases}  # half closed ones are not among the spaces
+        for space in sorted(there & (ours - kept)):
+            self._command(name, self._commands.close_space(space))
 
     def _made(self) -> Release:
         made = self.made()
@@ -147,7 +155,7 @@ class Retraining:
         print(f"\n[{place + 1}/{len(names)}] {name}: {what} ({eta})", file=sys.stderr, flush=True)
 
     def _finish(self, outcome: str, *, reason: str = "") -> dict[str, Any]:
-        summary = {"outcome": outcome, "reason": reason, **self.facts()}
+        summary = {"outcome": outcome, "reason": reason, "kept": self._wishes.keep, **self.facts()}
         publish_text(self._folder / SUMMARY, json.dumps(summary, indent=1))
         if not self._wishes.keep:
             remove_bulk(self._folder)
@@ -176,6 +184,14 @@ class Retraining:
     def _items(self, made: Release | None) -> int:
         counts = made.manifest.lineage["data"]["counts"] if made is not None else {}
         return sum(counts.values())
+
+
+def _space(store: ModelStore, version: int) -> str | None:
+    """The embedding space of a version; None if it can't be read."""
+    try:
+        return store.release(version).space
+    except ManifestError:
+        return None
 
 
 def _tell(message: str) -> None:

@@ -4,15 +4,21 @@ Left out: estimating (`training.retrain.estimate`), which needs torch and takes 
 of its own, so that this one stays small: what it has in memory would count as its stages' memory.
 """
 
+import logging
 import multiprocessing
+import os
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from training.retrain.child import end_with, make_way
 from training.retrain.plan import Plan
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -26,10 +32,15 @@ class Cost:
     basis: str
 
 
-def estimate_apart(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
-    """`training.retrain.estimate.estimate`, in another process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as apart:
-        return apart.submit(_estimate, plan, folder, past).result()
+def estimate_apart(plan: Plan, folder: Path, past: Sequence[dict[str, Any]], *, polite: bool) -> list[Cost]:
+    """`training.retrain.estimate.estimate`, in another process; nothing is known if that dies."""
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, context, _prepare, (os.getpid(), polite)) as apart:
+            return apart.submit(_estimate, plan, folder, past).result()
+    except BrokenProcessPool:
+        logger.warning("time and disk can't be estimated: the process that tries some steps died (out of memory?)")
+        return []
 
 
 def lacking_room(costs: Sequence[Cost], folder: Path) -> str | None:
@@ -62,6 +73,12 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _prepare(parent: int, polite: bool) -> None:
+    end_with(parent)
+    if polite:
+        make_way()
 
 
 def _estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:

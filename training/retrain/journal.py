@@ -84,6 +84,13 @@ def remove_bulk(folder: Path) -> None:
         shutil.rmtree(folder / name, ignore_errors=True)
 
 
+def sweep(work: Path) -> None:
+    """Finish the removal of what a retraining that was killed at its very end left."""
+    for folder in _numbered(work):
+        if (folder / SUMMARY).is_file() and not json.loads((folder / SUMMARY).read_text()).get("kept", False):
+            remove_bulk(folder)
+
+
 def last_summaries(work: Path) -> list[dict[str, Any]]:
     """The summaries of retrainings that ended, newest first."""
     files = [folder / SUMMARY for folder in reversed(_numbered(work)) if (folder / SUMMARY).is_file()]

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from training.retrain.plan import Plan, PlanError
@@ -23,15 +23,17 @@ class Busy(PlanError):
 
 
 @contextlib.contextmanager
-def alone(plan: Plan) -> Iterator[int]:
-    """Hold both locks; the file descriptor that the stages are to inherit. Raises `Busy`."""
-    plan.releases.home.mkdir(parents=True, exist_ok=True)
-    with _locked(plan.releases.home / FILE_NAME) as handle:
-        if plan.collection and Path(plan.collection).is_dir():
-            with _locked(Path(plan.collection) / FILE_NAME):
-                yield handle
-        else:
-            yield handle
+def alone(plan: Plan) -> Iterator[Sequence[int]]:
+    """Hold both locks; the file descriptors that the stages are to inherit. Raises `Busy`."""
+    folders = [plan.releases.home]
+    if plan.collection and (plan.images or Path(plan.collection).is_dir()):  # else it is none, and the plan is refused
+        folders.append(Path(plan.collection))
+    with contextlib.ExitStack() as held:
+        handles = []
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            handles.append(held.enter_context(_locked(folder / FILE_NAME)))
+        yield handles
 
 
 @contextlib.contextmanager

@@ -67,6 +67,12 @@ class Commands:
             "embed": self._embed,
         }[stage]()
 
+    def catch_up(self) -> list[str] | None:
+        """Embed what was written since "embed", which servers would have to before their first search."""
+        if not self._plan.from_collection:
+            return None
+        return self._reembed()
+
     def promote(self, version: int, *, reason: str, force: bool) -> list[str]:
         """Make a release the champion."""
         words = _python("export.store", "promote", version, *self._store(), "--reason", reason)
@@ -123,11 +129,15 @@ class Commands:
         return _python("export.release", *target, *made, *champion, *parent, *forms)
 
     def _embed(self) -> list[str]:
-        plan = self._plan
-        where = ("--release", self.release["release"], "--collection", plan.collection)
-        if plan.from_collection:
-            return _python("serving.reembed", *where, "--index")
-        return _python("serving.ingest", *where, "--data", self._data)
+        if self._plan.from_collection:
+            return self._reembed("--index")
+        return _python("serving.ingest", *self._target(), "--data", self._data)
+
+    def _reembed(self, *words: str) -> list[str]:
+        return _python("serving.reembed", *self._target(), *words)
+
+    def _target(self) -> tuple[object, ...]:
+        return ("--release", self.release["release"], "--collection", self._plan.collection)
 
     def _store(self) -> tuple[object, ...]:
         return ("--name", self._plan.name, "--store", self._plan.store)

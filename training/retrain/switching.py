@@ -24,22 +24,26 @@ def wait_until_followed(
     store: ModelStore, version: int, *, seconds: float, tell: Callable[[str], None]
 ) -> Sequence[ServerState]:
     """Return when every live server answers with `version`; raises `Refused` when one can't, or not in time."""
-    wanted, told = f"{store.name}/{version}", ""
+    wanted, told = f"{store.name}/{version}", ("", False)
     deadline = time.monotonic() + seconds
     while True:
         servers = live_servers(store)
         behind = [server for server in servers if server.release != wanted or server.state != "serving"]
         for server in behind:
-            if server.refused is not None and server.refused.version == version:
+            if server.refused is not None and server.refused.version == version and server.refused.final:
                 raise Refused(f"{server.inference} refused {wanted}: {server.refused.reason}")
         if not behind:
             return servers
+        why = next((f"; {one.inference}: {one.refused.reason}" for one in behind if one.refused is not None), "")
         if time.monotonic() > deadline:
-            raise Refused(f"{behind[0].inference} serves {behind[0].release} still, {seconds:.0f} s after {wanted}")
+            raise Refused(
+                f"{behind[0].inference} serves {behind[0].release} still, {seconds:.0f} s after the promotion of "
+                f"{wanted}{why}"
+            )
         status = f"{len(servers) - len(behind)} of {len(servers)} servers answer with {wanted}"
-        if status != told:
-            tell(status)
-            told = status
+        if (status, bool(why)) != told:  # reasons have numbers in them that change all the time
+            tell(status + why)
+            told = status, bool(why)
         time.sleep(POLL_SECONDS)
 
 

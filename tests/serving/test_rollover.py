@@ -1,0 +1,86 @@
+"""What a rollover waits for, and what it does not believe; whole rollovers are in test_following.py."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Event
+
+import numpy as np
+import pytest
+
+from serving.canaries import CanaryError, try_release
+from serving.collection.catalogue import Catalogue
+from serving.collection.items import Item, Source
+from serving.management import Management
+from serving.model_store import ModelStore
+from serving.rollover import NotYet, Site, _wait_until_caught_up
+from tests.conftest import Chain
+
+WAITING = 300
+
+
+@pytest.fixture
+def catalogue(chain: Chain, tmp_path: Path) -> Catalogue:
+    """A collection of which 300 items wait for a vector by the chain's release."""
+    catalogue = Catalogue(tmp_path / "collection", create=True)
+    catalogue.open_space(chain.release.space)
+    items = [Item(str(at), Source.kept(str(at).encode())) for at in range(WAITING)]
+    catalogue.upsert(items, np.eye(1, 16, dtype=np.float32).repeat(WAITING, axis=0), "b" * 64)
+    assert catalogue.count_pending(chain.release.space) == WAITING
+    return catalogue
+
+
+@pytest.fixture
+def site(catalogue: Catalogue, chain: Chain, tmp_path: Path) -> Site:
+    nowhere = Management("http://127.0.0.1:9")
+    store = ModelStore(chain.store, "chain")
+    return Site(store, nowhere, "", tmp_path, tmp_path, tmp_path / "log", 1, 1, catalogue.folder)
+
+
+def test_a_backlog_is_waited_for(catalogue: Catalogue, chain: Chain, site: Site) -> None:
+    space = chain.release.space
+    waiter = threading.Thread(target=_wait_until_caught_up, args=(site, chain.release, Event()))
+    waiter.start()
+    waiter.join(0.5)
+    assert waiter.is_alive()
+    first = catalogue.pending(space, limit=100)
+    digests = [Source.kept(one.id.encode()).sha256 for one in first]
+    catalogue.fill(space, [one.row for one in first], digests, np.eye(1, 16, dtype=np.float32).repeat(100, axis=0))
+    waiter.join(30)
+    assert not waiter.is_alive()
+
+
+def test_a_backlog_that_does_not_shrink_is_no_refusal_for_good(
+    chain: Chain, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.rollover._STALLED_SECONDS", 0.1)
+    with pytest.raises(NotYet, match="300 items wait for an embedding"):
+        _wait_until_caught_up(site, chain.release, Event())
+
+
+class _Other(BaseHTTPRequestHandler):
+    """A server whose code answers otherwise than ours."""
+
+    title = ""
+
+    def do_GET(self) -> None:
+        """Names the release and nothing else."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"release": self.title}).encode())
+
+
+@pytest.fixture
+def other(chain: Chain) -> Iterator[str]:
+    _Other.title = chain.release.manifest.title
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_an_answer_of_another_form_is_a_failure_of_the_canary(chain: Chain, other: str) -> None:
+    with pytest.raises(CanaryError, match="has another form: KeyError 'digest'"):
+        try_release(other, chain.release, 1, search=False)
