@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import serving
-from export.store.locks import locked
+from export.store.locks import ARCHIVING, locked
 from serving.durable import publish_file
 from serving.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 
@@ -36,7 +36,7 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
         with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
             shutil.move(_archive(release, graphs, Path(folder)), partial)
 
-    with locked(store, shared=True):  # for `export.store collect`, which removes what dead builds left
+    with locked(store / ARCHIVING, shared=True):  # for `export.store collect`, which removes what dead builds left
         publish_file(path, write)
     return path
 

@@ -3,7 +3,6 @@
 Left out: what fills the folder (`export.release`, `export.probe_only`).
 """
 
-import fcntl
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from export.store.history import deleted
+from export.store.locks import PUBLISHING, locked
 from serving.durable import publish_folder
 from serving.manifest import ManifestError, Release
 from serving.model_store import ModelStore
@@ -23,8 +23,7 @@ _LOG = logging.getLogger(__name__)
 def only_one(home: Path) -> Iterator[None]:
     """One publication at a time per name; the lock goes with the process that holds it."""
     home.mkdir(parents=True, exist_ok=True)
-    with (home / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(home / PUBLISHING):
         yield
 
 

@@ -1,6 +1,7 @@
 """Who may change a folder of the store: one process at a time, on one machine or on several that share it.
 
-The lock is on the folder itself and goes with the process that holds it, so none is ever stale.
+A lock is on a file of its own and goes with the process that holds it, so none is ever stale. It is not on the folder
+itself, for over NFS Linux locks only what is open for writing.
 """
 
 import fcntl
@@ -12,15 +13,19 @@ from pathlib import Path
 from export.store.errors import StoreError
 from serving.model_store import ModelStore
 
+PUBLISHING = ".lock"  # in a name's folder: held while a release is filled
+_CHANGING = ".changing.lock"  # there: while aliases are changed and releases removed
+ARCHIVING = ".archiving.lock"  # in the store's folder: shared by those who build archives
+
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[bool]:
-    """Hold a file or folder that there is; yields whether it could be had, which without `wait` it may not.
+    """Hold the lock of a file, which is made if need be; yields whether it could be had: without `wait` it may not.
 
     Several may hold it `shared`, and nobody else then.
     """
     how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB)
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         yield _had(handle, how)
     finally:
@@ -32,7 +37,7 @@ def alone(store: ModelStore) -> Iterator[None]:
     """Hold the lock of a name: aliases are changed and releases removed by one process at a time."""
     if not store.home.is_dir():
         raise StoreError(f"{store.root} has no releases of {store.name!r}")
-    with locked(store.home):
+    with locked(store.home / _CHANGING):
         yield
 
 

@@ -18,13 +18,12 @@ from export.store import history
 from export.store.checking import aliases_of
 from export.store.errors import StoreError
 from export.store.in_use import served
-from export.store.locks import alone, locked
+from export.store.locks import ARCHIVING, PUBLISHING, alone, locked
 from serving.durable import sync
 from serving.manifest import ManifestError, Release
 from serving.model_store import ModelStore
 
 KEEP = 3
-_PUBLISHING = ".lock"  # held by `export.release` while it fills a .partial-* folder
 
 
 @dataclass(frozen=True)
@@ -141,9 +140,8 @@ def _digest_of(store: ModelStore, version: int) -> str | None:
 def _left_over(store: ModelStore) -> Iterator[tuple[list[Removal], list[str]]]:
     """What killed processes left, held so that no living one begins with it; and what can't be told just now."""
     busy = []
-    lock = store.home / _PUBLISHING
-    lock.touch()
-    with locked(lock, wait=False) as nobody_publishes, locked(store.root, wait=False) as nobody_archives:
+    publishing, archiving = store.home / PUBLISHING, store.root / ARCHIVING
+    with locked(publishing, wait=False) as nobody_publishes, locked(archiving, wait=False) as nobody_archives:
         found = [*store.home.glob(".deleted-*"), *_partial_texts(store)]
         if nobody_publishes:
             found += store.home.glob(".partial-*")

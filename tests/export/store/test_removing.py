@@ -17,7 +17,7 @@ from export.store import history
 from export.store.__main__ import main
 from export.store.checking import faults_of
 from export.store.errors import StoreError
-from export.store.locks import locked
+from export.store.locks import ARCHIVING, PUBLISHING, locked
 from export.store.promoting import promote
 from export.store.removing import collect, delete
 from serving.model_store import ModelStore
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def tree(root: Path) -> set[str]:
-    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.name != ".lock"}
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if not path.name.endswith(".lock")}
 
 
 def server_says(store: ModelStore, **changes: Any) -> Path:
@@ -145,8 +145,7 @@ def test_collect_takes_what_killed_runs_left_and_nothing_of_others(many: ModelSt
 def test_what_a_living_process_is_at_work_on_stays(many: ModelStore) -> None:
     shutil.copytree(many.home / "7", many.home / ".partial-8")
     (many.root / ".archive-abc").mkdir()
-    (many.home / ".lock").touch()
-    with locked(many.home / ".lock"), locked(many.root, shared=True):
+    with locked(many.home / PUBLISHING), locked(many.root / ARCHIVING, shared=True):
         sweep = collect(many, keep=7, carry_out=True)
     assert sweep.removals == ()
     assert [sentence.split(":")[0] for sentence in sweep.kept] == [
@@ -175,7 +174,7 @@ def test_killed_while_removing_nothing_is_half_a_release(many: ModelStore) -> No
         left = ModelStore(root, many.name)
         assert {fault for version in left.versions() for fault in faults_of(left, version)} == set()
         collect(left, keep=7, carry_out=True)
-        assert not [path for path in root.rglob(".*") if path.name != ".lock"]
+        assert not [path for path in root.rglob(".*") if not path.name.endswith(".lock")]
         assert {int(path.stem.split("-")[1]) for path in root.glob("*.mar")} == set(left.versions())
 
 
