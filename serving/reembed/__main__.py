@@ -4,9 +4,10 @@
 
 The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
 and run again it goes on; several tasks (`serving.parallel.tasks`) or copies share the work. What is written meanwhile,
-by whichever release, is embedded as well. Pictures that can't be read or decoded are told and block nothing; --retry
-tries them again. Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is
-too if what waits are some last writes that the first worker to search embeds.
+by whichever release, is embedded as well. Pictures that are gone or can't be decoded are told and block nothing;
+--retry tries them again. One that is out of reach, as on a disk that is not mounted, ends the command with an error.
+Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is too if what waits
+are some last writes that the first worker to search embeds.
 Left out: making the release serve (`export.store promote`), and giving up an old space (`serving.spaces`).
 """
 

@@ -201,12 +201,36 @@ def test_what_can_not_be_read_is_told_and_tried_again_when_asked(
     assert_whole(catalogue, releases[1], images)
 
 
+def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
+    catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = images.rename(images.with_name("unmounted"))
+    try:
+        assert main(arguments(catalogue, releases[1], "--index")) == 1
+        images.mkdir()  # as a place to mount it is left
+        assert main(arguments(catalogue, releases[1])) == 1
+        images.rmdir()
+    finally:
+        away.rename(images)
+    said = capsys.readouterr()
+    path = re.escape(str(images))
+    assert re.search(
+        rf"error: {path}/0\d\d.png of item 'n\d+' can't be read now: .*{path} is empty or not there", said.err
+    )
+    assert said.err.count("the same command goes on from there") == 2
+    space = catalogue.space(releases[1].space)
+    assert space is not None
+    assert (space.complete, space.failed) == (False, 0)
+    assert main(arguments(catalogue, releases[1])) == 0
+    assert_whole(catalogue, releases[1], images)
+
+
 def test_where_nothing_can_be_read_it_fails(
     releases: tuple[Release, Release], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = Catalogue(tmp_path, create=True)
     vectors = np.eye(1, 16, dtype=np.float32)
-    catalogue.upsert([Item("a", Source.at("/nowhere/a.png", b"bytes"))], vectors, releases[0].space)
+    catalogue.upsert([Item("a", Source.kept(b"no image"))], vectors, releases[0].space)
     assert main(arguments(catalogue, releases[1])) == 1
     assert "none of the items can be read" in capsys.readouterr().err
     assert main(["--release", str(releases[1].folder), "--collection", str(tmp_path / "none")]) == 1
