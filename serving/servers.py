@@ -45,9 +45,14 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     time: float = 0.0
 
     @property
+    def here(self) -> bool:
+        """Whether it runs on this host, where a process can be looked for."""
+        return self.host == socket.gethostname()
+
+    @property
     def alive(self) -> bool:
         """Whether it said so lately and, if it runs here, whether its process still does."""
-        return time.time() - self.time < STALE_SECONDS and (self.host != socket.gethostname() or _runs(self.pid))
+        return time.time() - self.time < STALE_SECONDS and (not self.here or _runs(self.pid))
 
 
 class StateFile:
@@ -74,9 +79,9 @@ class StateFile:
         """Be gone, and so that nobody else need do it, also what servers left behind that were killed here."""
         try:
             self._path.unlink(missing_ok=True)
-            for path in self._folder.glob(f"{socket.gethostname()}-*.json"):
+            for path in self._folder.glob("*.json"):  # whose name does not tell the host: "web-2-7" may be of "web"
                 found = _read(path)
-                if found is not None and not _runs(found.pid):
+                if found is not None and found.here and not _runs(found.pid):
                     path.unlink(missing_ok=True)
         except OSError as error:
             _LOG.warning("%s can't be removed: %s", self._path, error)
