@@ -14,7 +14,7 @@ from export.store.history import deleted
 from export.store.locks import PUBLISHING, locked
 from serving.durable import publish_folder
 from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore
+from serving.model_store import ModelStore, versions_in
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,19 +42,14 @@ def publish_version(home: Path, fill: Callable[[Path, int], object]) -> Release:
     return Release(home / str(version))
 
 
-def versions(home: Path) -> list[int]:
-    """The published versions under `model_store/<name>`, oldest first."""
-    return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
-
-
 def next_version(home: Path) -> int:
     """The first number that no release has or, as the history tells, ever had."""
-    return 1 + max({*versions(home), *deleted(home)}, default=0)
+    return 1 + max({*versions_in(home), *deleted(home)}, default=0)
 
 
 def find(home: Path, digests: Mapping[str, Any]) -> Release | None:
     """The newest release made of ingredients with these digests, if it verifies."""
-    for version in reversed(versions(home)):
+    for version in reversed(versions_in(home)):
         try:
             release = Release(home / str(version))
             if all(release.manifest.lineage.get(key) == value for key, value in digests.items()):

@@ -30,7 +30,7 @@ from export.formats import write_formats
 from export.graph import ServingGraph
 from export.lineage import lineage_of, now
 from export.parity import ParityError
-from export.publication import find, judged_beside, only_one, publish_version, versions
+from export.publication import find, judged_beside, only_one, publish_version
 from export.real_images import choose_images
 from serving.durable import sha256_of
 from serving.manifest import PROBE, SCHEMA, InputContract, Manifest, ManifestError, Release, check_name, entry_of
@@ -40,7 +40,7 @@ from training.dataset import Dataset
 from training.probe import load_probe
 from training.run import LOG
 
-__all__ = ["Ingredients", "find", "main", "publish", "versions"]
+__all__ = ["Ingredients", "find", "main", "publish"]
 
 
 @dataclass(frozen=True)

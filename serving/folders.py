@@ -5,6 +5,7 @@ images here, and neither are files by another suffix. Links to folders are not f
 Left out: what becomes of the names (`training.listing`, `serving.bulk`).
 """
 
+import errno
 import logging
 import os
 import stat
@@ -17,6 +18,12 @@ from typing import Protocol
 from serving.images import DEFAULT_LIMITS, SUFFIXES
 
 logger = logging.getLogger(__name__)
+# Errors that say what a file is, and would say it again. EINVAL is of places in a damaged archive; those without a
+# number are of decompressors. Any other, known here or not, may be over tomorrow.
+_OF_THE_FILE = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
+    *(errno.EINVAL, None),
+}
 
 
 class SourceError(ValueError):
@@ -25,6 +32,10 @@ class SourceError(ValueError):
 
 class UnreadableFile(ValueError):
     """One file of a source that can't be read; the others are unharmed."""
+
+
+class UnreachableFile(UnreadableFile):
+    """One that can't be read now for a reason outside of it, such as a lost mount: later it may be."""
 
 
 class ImageSource(Protocol):
@@ -76,7 +87,7 @@ class FolderSource:
             _check_bytes(about.st_size)
             return file.read_bytes()
         except OSError as error:
-            raise UnreadableFile(str(error)) from error
+            raise unreadable(error) from error
 
 
 class ZipSource:
@@ -103,7 +114,7 @@ class ZipSource:
             _check_bytes(self._zip.getinfo(name).file_size)
             return self._zip.read(name)
         except (KeyError, OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
-            raise UnreadableFile(str(error)) from error
+            raise unreadable(error) from error
         except zipfile.zlib.error as error:  # type: ignore[attr-defined]
             raise UnreadableFile(str(error)) from error
 
@@ -115,6 +126,11 @@ def open_source(path: Path) -> ImageSource:
     if path.is_file():
         return ZipSource(path)
     raise SourceError(f"{path} is neither a folder nor a zip archive")
+
+
+def unreadable(error: Exception) -> UnreadableFile:
+    """What to raise for an error of reading a file: `UnreachableFile` if the system failed, and not the file."""
+    return UnreachableFile(str(error)) if _of_the_system(error) else UnreadableFile(str(error))
 
 
 def is_image(name: str) -> bool:
@@ -174,6 +190,15 @@ def _is_utf8(name: str) -> bool:
         logger.warning("left out %r: its name is not UTF-8", name)
         return False
     return True
+
+
+def _of_the_system(error: BaseException | None) -> bool:
+    """Whether it, or what it came from, is of the system: `zipfile` puts errors of its own before those of reading."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno not in _OF_THE_FILE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _check_bytes(size: int) -> None:

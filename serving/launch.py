@@ -71,6 +71,7 @@ class Server:
         self._ports = choose_ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: Leash | None = None
+        self._management: Management | None = None
 
     @property
     def url(self) -> str:
@@ -97,7 +98,9 @@ class Server:
             self._run(_linked(archive, self._folder / "models"), version)
             self._wait_until_ready()
             if store is not None and champion is not None:
-                self.follower = Follower(self._site(store), champion, keep_previous=self.settings.keep_previous)
+                self._management = Management(self.management_url)
+                site = self._site(store, self._management)
+                self.follower = Follower(site, champion, keep_previous=self.settings.keep_previous)
                 self.follower.start()
         except BaseException:
             self.stop()
@@ -116,6 +119,9 @@ class Server:
         if self.follower is not None:
             self.follower.stop()
             self.follower = None
+        if self._management is not None:
+            self._management.close()
+            self._management = None
         if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -155,10 +161,10 @@ class Server:
             )
         self._leash = Leash(self._process.pid, self._folder)
 
-    def _site(self, store: ModelStore) -> Site:
+    def _site(self, store: ModelStore, management: Management) -> Site:
         return Site(
             store=store,
-            management=Management(self.management_url),
+            management=management,
             url=self.url,
             models=self._folder / "models",
             busy=self._folder,

@@ -9,8 +9,7 @@ Left out: in which order all this makes a rollover (`serving.rollover`).
 """
 
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
@@ -39,7 +38,7 @@ class Registered:
 
 
 class Management:
-    """The management API of one server; a context manager that closes its connections."""
+    """The management API of one server; to be closed in the end."""
 
     def __init__(self, url: str, model: str = MODEL) -> None:
         self.url = url
@@ -76,14 +75,6 @@ class Management:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _call(self, method: str, path: str, options: dict[str, Any] | None = None) -> Any:
         return self._ask(method, f"/models/{self.model}{path}", options)

@@ -149,9 +149,14 @@ class Release:
         return np.load(self.file(name), allow_pickle=False) if name in self.manifest.files else None
 
 
+def is_name(text: str) -> bool:
+    """Whether a text can name a release."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", text) is not None
+
+
 def check_name(name: str) -> str:
     """The name itself, if it can name a release; else ValueError."""
-    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is None:
+    if not is_name(name):
         raise ValueError(f"name is {name!r}; it must be letters (a to z), digits, '-' and '_', a letter or digit first")
     return name
 

@@ -31,9 +31,7 @@ class ModelStore:
 
     def versions(self) -> list[int]:
         """The published versions, oldest first."""
-        if not self.home.is_dir():
-            return []
-        return sorted(int(folder.name) for folder in self.home.iterdir() if folder.is_dir() and folder.name.isdigit())
+        return versions_in(self.home)
 
     def aliases(self) -> dict[Alias, int]:
         """Every alias that is set, with its version."""
@@ -78,6 +76,13 @@ class ModelStore:
 
     def _file(self, alias: Alias) -> Path:
         return self.home / "aliases" / alias
+
+
+def versions_in(home: Path) -> list[int]:
+    """The published versions in the folder of a name, oldest first; none if there is no such folder."""
+    if not home.is_dir():
+        return []
+    return sorted(int(folder.name) for folder in home.iterdir() if folder.is_dir() and folder.name.isdigit())
 
 
 def find_release(reference: str, root: Path | str = "model_store") -> Release:

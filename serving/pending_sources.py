@@ -1,14 +1,18 @@
 """The pictures of items that wait for a vector: read wherever they are kept, with the digest of what was read.
 
+A file that is gone is told from one that is out of reach for now, as on a disk that is not mounted: there all that was
+ingested together is missing, or nobody can tell.
 Left out: decoding and embedding them (`serving.operations.catching_up`, `serving.reembed`).
 """
 
 import hashlib
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 from serving.collection.catalogue import Catalogue
 from serving.collection.spaces import Pending
-from serving.folders import UnreadableFile
+from serving.folders import UnreachableFile, UnreadableFile
 from serving.stored_files import StoredFiles
 
 
@@ -27,14 +31,45 @@ class PendingSources:
         self._files = StoredFiles()
 
     def read(self, pending: Pending) -> Picture:
-        """The picture as it is now, which may be a newer one than was pending. `UnreadableFile` says why not."""
+        """The picture as it is now, which may be a newer one than was pending.
+
+        `UnreadableFile` says why not, and `UnreachableFile` that it may be there another time.
+        """
         if pending.path is None:
             kept = self._catalogue.kept_source(pending.row)
             if kept is None:
                 raise UnreadableFile("its picture is no longer in the catalogue")
             return Picture(*kept)
-        content = self._files.read(pending.path)
+        content = self._read(pending.id, pending.path)
         found = hashlib.sha256(content).digest()
         if found != pending.sha256:
             raise UnreadableFile(f"{pending.path} is no longer the file that was stored: ingest it again")
         return Picture(found, content)
+
+    def _read(self, name: str, path: str) -> bytes:
+        try:
+            return self._files.read(path)
+        except UnreadableFile as error:
+            root = _root(name, path)
+            if isinstance(error, UnreachableFile) or _is_there(root):
+                raise
+            raise UnreachableFile(f"{error} ({root} is empty or not there; is it mounted?)") from error
+
+
+def _root(name: str, path: str) -> Path:
+    """What the item of that name was ingested from, as its id ends with its path inside; else where its file lies."""
+    for at, sign in enumerate(path):
+        if sign in "/!" and name.endswith(path[at + 1 :]):
+            return Path(path[:at] or "/")
+    return Path(path.partition("!")[0]).parent
+
+
+def _is_there(root: Path) -> bool:
+    """Whether it is an archive, or a folder with something in it: an unmounted one is mostly left, but empty."""
+    try:
+        if not root.is_dir():
+            return root.exists()
+        with os.scandir(root) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False

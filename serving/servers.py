@@ -2,7 +2,7 @@
 
 `model_store/<name>/servers/<host>-<pid>.json` is replaced as a whole whenever something changes and every few seconds,
 and removed when the server stops. It is a sign of life, so it is not synced to disk.
-Left out: who writes it when (`serving.following`).
+Left out: who writes it when (`serving.following`), and servers that were started with an archive of their own.
 """
 
 import logging
@@ -18,6 +18,10 @@ from serving.model_store import ModelStore
 
 STALE_SECONDS = 30.0
 _LOG = logging.getLogger(__name__)
+
+
+class StateUnreadable(ValueError):
+    """A server's file can't be read, so it could serve any release."""
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -46,9 +50,29 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     time: float = 0.0
 
     @property
+    def here(self) -> bool:
+        """Whether it runs on this host, where a process can be looked for."""
+        return self.host == socket.gethostname()
+
+    @property
+    def gone(self) -> bool:
+        """Whether its process has ended; of one on another host, whether it said nothing for long."""
+        return not _runs(self.pid) if self.here else self._silent
+
+    @property
     def alive(self) -> bool:
         """Whether it said so lately and, if it runs here, whether its process still does."""
-        return time.time() - self.time < STALE_SECONDS and (self.host != socket.gethostname() or _runs(self.pid))
+        return not self._silent and not self.gone
+
+    @property
+    def _silent(self) -> bool:
+        return time.time() - self.time >= STALE_SECONDS
+
+    def versions_of(self, name: str) -> set[int]:
+        """The versions of a name that it serves, or is about to."""
+        of, _, version = self.release.partition("/")
+        found = {int(version)} if of == name and version.isdigit() else set()
+        return found if self.target is None else found | {self.target}
 
 
 class StateFile:
@@ -75,9 +99,9 @@ class StateFile:
         """Be gone, and so that nobody else need do it, also what servers left behind that were killed here."""
         try:
             self._path.unlink(missing_ok=True)
-            for path in self._folder.glob(f"{socket.gethostname()}-*.json"):
-                found = _read(path)
-                if found is not None and not _runs(found.pid):
+            for path in self._folder.glob("*.json"):  # whose name does not tell the host: "web-2-7" may be of "web"
+                found = _read_or_none(path)
+                if found is not None and found.here and found.gone:
                     path.unlink(missing_ok=True)
         except OSError as error:
             _LOG.warning("%s can't be removed: %s", self._path, error)
@@ -85,18 +109,40 @@ class StateFile:
 
 def live_servers(store: ModelStore) -> list[ServerState]:
     """The servers that follow this store's champion and are alive, by their file's name."""
-    found = [_read(path) for path in sorted(_folder(store).glob("*.json"))]
+    found = [_read_or_none(path) for path in _files(store)]
     return [state for state in found if state is not None and state.alive]
+
+
+def present_servers(store: ModelStore) -> list[ServerState]:
+    """Those that are not gone, also if they say nothing; raises `StateUnreadable` rather than leaving one out."""
+    found = [_read(path) for path in _files(store)]
+    return [state for state in found if state is not None and not state.gone]
 
 
 def _folder(store: ModelStore) -> Path:
     return store.home / "servers"
 
 
+def _files(store: ModelStore) -> list[Path]:
+    return sorted(_folder(store).glob("*.json"))
+
+
 def _read(path: Path) -> ServerState | None:
+    """What the file says; None if its server removed it meanwhile."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerState)
-    except (FileNotFoundError, msgspec.DecodeError):
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise StateUnreadable(
+            f"{path} can't be read ({error}), so nobody knows what that server serves: remove the file if it is gone"
+        ) from error
+
+
+def _read_or_none(path: Path) -> ServerState | None:
+    try:
+        return _read(path)
+    except StateUnreadable:
         return None
 
 

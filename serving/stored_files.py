@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from serving.folders import FolderSource, SourceError, UnreadableFile, ZipSource
+from serving.folders import FolderSource, SourceError, UnreachableFile, UnreadableFile, ZipSource, unreadable
 
 _OPEN_ARCHIVES = 4
 _Stamp = tuple[int, int, int]
@@ -23,21 +23,27 @@ class StoredFiles:
         self._archives: OrderedDict[str, tuple[_Stamp, ZipSource]] = OrderedDict()
 
     def read(self, path: str) -> bytes:
-        """The bytes at a path; `UnreadableFile` says why not. The path comes from the catalogue, never a request."""
+        """The bytes at a path; `UnreadableFile` says why not, `UnreachableFile` why not now.
+
+        The path comes from the catalogue, never a request.
+        """
         archive, bang, member = path.partition("!")
         try:
             if bang and (source := self._archive(archive)) is not None:
                 return source.read(member)
             file = Path(path)
             return FolderSource(file.parent).read(file.name)
+        except UnreadableFile:
+            raise
         except (OSError, ValueError) as error:  # ValueError of a name that can be no path
-            raise error if isinstance(error, UnreadableFile) else UnreadableFile(str(error)) from error
+            raise unreadable(error) from error
 
     def _archive(self, path: str) -> ZipSource | None:
         """The archive, open; None if the path is no zip's, as a file's own name may have a "!"."""
         try:
             about = os.stat(path)
-        except OSError:
+        except OSError as error:
+            _raise_if_unreachable(error)
             return None
         stamp = (about.st_ino, about.st_size, about.st_mtime_ns)
         with self._lock:
@@ -45,10 +51,18 @@ class StoredFiles:
             if held is None or held[0] != stamp:
                 try:
                     held = (stamp, ZipSource(Path(path)))
-                except SourceError:
+                except SourceError as error:
+                    _raise_if_unreachable(error)
                     return None
                 self._archives[path] = held
             self._archives.move_to_end(path)
             if len(self._archives) > _OPEN_ARCHIVES:
                 self._archives.popitem(last=False)
             return held[1]
+
+
+def _raise_if_unreachable(error: Exception) -> None:
+    """Nobody can tell now whether there is a zip: `UnreachableFile`, for it must not be taken for a file's own name."""
+    reason = unreadable(error)
+    if isinstance(reason, UnreachableFile):
+        raise reason from error

@@ -1,16 +1,13 @@
 """What there is in the store, as plain values: one record a release, also of those that can't be read."""
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from export.store.checking import aliases_of
-from serving.manifest import FILE_NAME, ManifestError, Release
+from serving.manifest import FILE_NAME, ManifestError, Release, is_name
 from serving.model_store import ModelStore
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ def names_in(root: Path) -> list[str]:
     """The names that the store has a folder of, sorted."""
     if not root.is_dir():
         return []
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and _NAME.fullmatch(path.name))
+    return sorted(path.name for path in root.iterdir() if path.is_dir() and is_name(path.name))
 
 
 def records(store: ModelStore) -> list[Record]:

@@ -12,7 +12,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from export.store import history
 from export.store.checking import aliases_of
@@ -34,10 +33,6 @@ class Removal:
     paths: tuple[Path, ...]
     bytes: int
     version: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {"what": self.what, "version": self.version, "bytes": self.bytes, "paths": [*map(str, self.paths)]}
 
 
 @dataclass(frozen=True)

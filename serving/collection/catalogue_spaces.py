@@ -122,8 +122,8 @@ class SpacesOfCatalogue:
     def close_space(self, space: str) -> None:
         """Give the space up, with its vectors and its base; others may write meanwhile.
 
-        Stopped half-way, no write reaches the space any more, and closing it again removes the rest. The base's file
-        is removed by the next compaction.
+        Stopped half-way, no write reaches the space any more, and closing it again removes the rest. Whoever opens it
+        again meanwhile keeps what is not removed yet. The base's file is removed by the next compaction.
         """
         with self._database.writing() as db:
             spaces.forget_space(db, space)

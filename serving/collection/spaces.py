@@ -91,10 +91,15 @@ WHOLE = Part()
 
 
 def open_space(db: apsw.Connection, release: str) -> None:
-    """Keep this space from now on; what lacks a vector of it is pending."""
+    """Keep this space from now on; what lacks a vector of it is pending.
+
+    Of one that was being closed some is still there. Vectors that are left count where they are of the item's present
+    bytes; what was pending says nothing any more, as no write noted anything since, and vectors were removed.
+    """
     if db.execute("SELECT EXISTS(SELECT 1 FROM spaces WHERE release = ?)", (release,)).get:
         mark_complete(db, release)
         return
+    db.execute("DELETE FROM pending WHERE release = ?", (release,))
     db.execute("INSERT INTO spaces(release, complete) VALUES (?, 0)", (release,))
     db.execute(f"{_MISSING} AND spaces.release = ?", (release,))
     mark_complete(db, release)
@@ -206,9 +211,12 @@ def forget_space(db: apsw.Connection, release: str) -> None:
 
 
 def remove_some(db: apsw.Connection, release: str, limit: int) -> bool:
-    """Remove up to `limit` pending items or vectors of a forgotten space, in the end its numbers; True at the end."""
+    """Remove up to `limit` pending items or vectors of a forgotten space, in the end its numbers; True at the end.
+
+    Looks in the same transaction whether the space was opened again meanwhile: then all that is there is its own.
+    """
     if db.execute("SELECT EXISTS(SELECT 1 FROM spaces WHERE release = ?)", (release,)).get:
-        return True  # it was opened again meanwhile
+        return True
     pending = "SELECT item FROM pending WHERE release = ?1 LIMIT ?2"
     db.execute(f"DELETE FROM pending WHERE release = ?1 AND item IN ({pending})", (release, limit))
     if db.changes():

@@ -1,11 +1,13 @@
 """Embeds what waits for a vector in one space, with the worker's own embedder, in pieces.
 
 Before a search by a complete space the worker that serves it has all of that done which waited when the search came;
-the keeper does it once a second, and fills a space that is not complete yet.
+the keeper does it once a second, and fills a space that is not complete yet. Pictures that are out of reach, as on a
+disk that is not mounted, wait on and hold up no search: they are passed over, and the keeper tries them every minute.
 Left out: what waits, and why (`serving.collection.spaces`); filling a space without a server (`serving.reembed`).
 """
 
 import fcntl
+import logging
 import os
 import threading
 import time
@@ -18,12 +20,14 @@ import numpy as np
 from serving.collection.catalogue import Catalogue
 from serving.collection.spaces import Pending
 from serving.embedder import Embedded
-from serving.folders import UnreadableFile
+from serving.folders import UnreachableFile, UnreadableFile
 from serving.images import ImageError
 from serving.pending_sources import PendingSources, Picture
 
 PIECE = 32  # items read, embedded and stored at once
 _PIECE_BYTES = 32 << 20  # of their pictures, or of one
+_PAUSE_SECONDS = 60.0  # until what was out of reach is tried again
+_LOG = logging.getLogger(__name__)
 
 
 class CatchingUp:
@@ -35,6 +39,18 @@ class CatchingUp:
         self._embed = embed
         self._sources = PendingSources(catalogue)
         self._one = threading.Lock()
+        self._passed: Pending | None = None  # up to here only what is out of reach waits
+        self._again_at = 0.0
+
+    def behind(self, until: int | None) -> bool:
+        """Whether the space is complete and yet something waits since a write up to `until`, and is not out of reach.
+
+        Asked before every search.
+        """
+        if not self._catalogue.behind(self._space, until=until):
+            return False
+        passed = self._passed
+        return passed is None or bool(self._catalogue.pending(self._space, limit=1, after=passed, until=until))
 
     def everything(self, until: int) -> None:
         """Embed all that waits since writes up to `until`; raises `CollectionError` if it can't be stored."""
@@ -42,16 +58,19 @@ class CatchingUp:
             pass
 
     def piece(self, *, until: int | None = None) -> bool:
-        """Embed some of what waits, the longest waiting first; False if nothing does."""
+        """Embed some of what waits, the longest waiting first; False if nothing does that is not passed over."""
         with self._one:
-            waiting = self._catalogue.pending(self._space, limit=PIECE, until=until)
+            waiting = self._catalogue.pending(self._space, limit=PIECE, after=self._passed, until=until)
             if not waiting:
                 return False
             failed: list[tuple[Pending, str]] = []
-            for some in self._read(waiting, failed):
+            unreachable: list[str] = []
+            for some in self._read(waiting, failed, unreachable):
                 self._store(some, failed)
             if failed:
                 self._catalogue.fail_pending(self._space, failed)
+            if unreachable:
+                self._pass_over(waiting[-1], unreachable[0])
             return True
 
     def in_background(self, seconds: float) -> bool:
@@ -61,19 +80,29 @@ class CatchingUp:
             return False
         deadline = time.monotonic() + seconds
         with filling_lock(self._catalogue.folder, self._space, shared=False) as alone:
+            with self._one:
+                self._passed = self._passed if time.monotonic() < self._again_at else None
             while alone and self.piece():
                 if time.monotonic() > deadline:
                     return True
         return False
 
+    def _pass_over(self, last: Pending, reason: str) -> None:
+        """What waits up to `last` is out of reach; it is not tried before the next round, whoever asks."""
+        if self._passed is None:
+            _LOG.warning("pictures that wait to be embedded can't be read now, and are tried again: %s", reason)
+        self._passed, self._again_at = last, time.monotonic() + _PAUSE_SECONDS
+
     def _read(
-        self, waiting: Sequence[Pending], failed: list[tuple[Pending, str]]
+        self, waiting: Sequence[Pending], failed: list[tuple[Pending, str]], unreachable: list[str]
     ) -> Iterator[list[tuple[Pending, Picture]]]:
-        """Pictures, as many at a time as memory is to hold; what can't be read goes to `failed`."""
+        """Pictures, as many at a time as memory is to hold; why others can't be read goes to one of the lists."""
         held: list[tuple[Pending, Picture]] = []
         for pending in waiting:
             try:
                 held.append((pending, self._sources.read(pending)))
+            except UnreachableFile as error:
+                unreachable.append(str(error))
             except UnreadableFile as error:
                 failed.append((pending, str(error)))
             if sum(len(picture.content) for _, picture in held) >= _PIECE_BYTES:

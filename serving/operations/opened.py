@@ -50,13 +50,13 @@ class OpenCollection:
     def caught_up_turn(self) -> Iterator[None]:
         """A turn in which every write acknowledged before has its vector, whichever release's worker made it.
 
-        That is so of a complete space; one that is filling has what it has. Not for use inside `turn`. Raises
-        `CollectionError` if what waits can't be stored.
+        That is so of a complete space; one that is filling has what it has. A picture that is out of reach is not
+        waited for. Not for use inside `turn`. Raises `CollectionError` if what waits can't be stored.
         """
         until: int | None = None
         while True:
             with self.turn():
-                if self.catching_up is None or not self.catalogue.behind(self.release, until=until):
+                if self.catching_up is None or not self.catching_up.behind(until):
                     yield
                     return
                 until = self.catalogue.last_write() if until is None else until  # what comes later could go on for ever

@@ -4,9 +4,10 @@
 
 The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
 and run again it goes on; several tasks (`serving.parallel.tasks`) or copies share the work. What is written meanwhile,
-by whichever release, is embedded as well. Pictures that can't be read or decoded are told and block nothing; --retry
-tries them again. Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is
-too if what waits are some last writes that the first worker to search embeds.
+by whichever release, is embedded as well. Pictures that are gone or can't be decoded are told and block nothing;
+--retry tries them again. One that is out of reach, as on a disk that is not mounted, ends the command with an error.
+Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is too if what waits
+are some last writes that the first worker to search embeds.
 Left out: making the release serve (`export.store promote`), and giving up an old space (`serving.spaces`).
 """
 
@@ -61,11 +62,17 @@ def reembed(catalogue: Catalogue, asked: _Asked) -> None:
     """Embed this task's share of what waits; raises `WorkError` if a process fails."""
     _pass(catalogue, asked)
     if asked.task.count == 1:  # of several, none knows whether the others have begun
-        while (waiting := catalogue.count_pending(asked.space, asked.share)) > _FEW:
-            print(f"{waiting} were written meanwhile", file=sys.stderr)
+        while (waiting := _left(catalogue, asked.space)) is not None:
+            print(f"{waiting} came to wait meanwhile", file=sys.stderr)
             _pass(catalogue, asked)
-        catalogue.settle_but(asked.space, _FEW)
     catalogue.settle(asked.space)
+
+
+def _left(catalogue: Catalogue, space: str) -> int | None:
+    """How many items wait, if those are too many for the space to be complete; None if it is, or was closed."""
+    catalogue.settle_but(space, _FEW)  # this alone decides: what counted before it could be overtaken by a write
+    found = catalogue.space(space)
+    return None if found is None or found.complete else found.pending
 
 
 def _pass(catalogue: Catalogue, asked: _Asked) -> None:
@@ -91,7 +98,7 @@ def _posts(asked: _Asked, waiting: int) -> list[Post]:
     return [Post(given.collection, given.release, given.form, parts, seat) for seat in places]
 
 
-def _report(catalogue: Catalogue, release: Release) -> int:
+def _report(catalogue: Catalogue, release: Release, task: Task) -> int:
     """Say what there is now; returns the exit code."""
     space = catalogue.space(release.space)
     if space is None:
@@ -108,6 +115,12 @@ def _report(catalogue: Catalogue, release: Release) -> int:
     )
     if space.failed and not vectors:
         print("error: none of the items can be read; once they can, give --retry", file=sys.stderr)
+        return 1
+    if task.count == 1 and not space.complete:  # others may have items tried again, or have closed and opened it
+        print(
+            f"error: {space.pending} items wait again since this command was through with them; {AGAIN}",
+            file=sys.stderr,
+        )
         return 1
     return 0
 
@@ -155,7 +168,7 @@ def _run(given: argparse.Namespace) -> int:
     reembed(catalogue, asked)
     if given.index:
         _build_index(catalogue, release.space)
-    return _report(catalogue, release)
+    return _report(catalogue, release, asked.task)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

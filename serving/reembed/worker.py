@@ -20,10 +20,11 @@ from serving.collection.catalogue import Catalogue
 from serving.collection.errors import CollectionError
 from serving.collection.spaces import Part, Pending
 from serving.collection.vectors import Vectors
-from serving.folders import UnreadableFile
+from serving.folders import UnreachableFile, UnreadableFile
 from serving.images import ImageError, decode
 from serving.manifest import FORMATS, ManifestError, Release
 from serving.parallel.ahead import loaded_ahead
+from serving.parallel.errors import WorkError
 from serving.parallel.member import Command, run_member
 from serving.parallel.seats import Seat
 from serving.pending_sources import PendingSources
@@ -56,7 +57,7 @@ class Loaded(NamedTuple):
 
 def work(post: Post, connection: Connection) -> None:
     """The process: embeds parts of the space until there are no more."""
-    told = (CollectionError, ManifestError, OSError)
+    told = (CollectionError, ManifestError, OSError, WorkError)
     run_member(connection, lambda command: Worker(post, command).run(), told=told, again=AGAIN)
 
 
@@ -117,9 +118,15 @@ class Worker:
                 yield listed[at : at + self._pass]
 
     def _load(self, pending: Pending) -> Loaded:
+        """Raises `WorkError` for a picture that is out of reach: going on would leave out all of a lost disk's."""
         try:
             picture = self._sources.read(pending)
             return Loaded(pending, picture.sha256, decode(picture.content, self._size))
+        except UnreachableFile as error:
+            raise WorkError(
+                f"{pending.path} of item {pending.id!r} can't be read now: {error}; see that it can be, or delete the "
+                f"item: {AGAIN}"
+            ) from error
         except (UnreadableFile, ImageError) as error:
             return Loaded(pending, b"", None, str(error))
 

@@ -12,10 +12,10 @@ import pytest
 from export.int8 import Quantiser, Variant
 from export.probe_edit import edit_onnx, edit_torchscript
 from export.probe_only import main, publish_probe
-from export.release import Ingredients, publish, versions
+from export.release import Ingredients, publish
 from serving.engine import Engine
 from serving.manifest import FORMATS, Release
-from serving.model_store import ModelStore
+from serving.model_store import ModelStore, versions_in
 from serving.options import EngineOptions
 from serving.protocol.messages import Answer, Request
 from serving.runtime import open_runtime, run_in_passes
@@ -172,10 +172,10 @@ def test_the_command_takes_given_embeddings_and_refuses_others(
     np.save(tmp_path / "h.npy", h)
     np.save(tmp_path / "few.npy", h[:-1])
     given = ["--name", "chain", "--store", str(store), "--data", str(chain.data.folder), "--embeddings"]
-    before = versions(store / "chain")
+    before = versions_in(store / "chain")
     assert main([*given, str(tmp_path / "few.npy")]) == 1
     assert "one row an image" in capsys.readouterr().err
-    assert versions(store / "chain") == before
+    assert versions_in(store / "chain") == before
     assert main([*given, str(tmp_path / "h.npy"), "--summary", str(tmp_path / "summary.json")]) == 0
     release = Release(json.loads((tmp_path / "summary.json").read_text())["release"])
     assert release.space == chain.release.digest

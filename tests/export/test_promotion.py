@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from export.publication import champion_of, find, resolve
-from export.release import Ingredients, main, publish, versions
+from export.release import Ingredients, main, publish
 from serving.durable import sha256_of
 from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore
+from serving.model_store import ModelStore, versions_in
 from tests.conftest import Chain
 
 
@@ -91,7 +91,7 @@ def test_it_is_said_clearly_and_not_made_again(
     told = capsys.readouterr().out
     assert "promotion: REFUSED, beside chain/1" in told
     assert f"  {refused.manifest.promotion['failed'][0]}" in told
-    assert versions(store / "chain") == [1, 2]
+    assert versions_in(store / "chain") == [1, 2]
 
 
 def test_the_first_release_of_a_name_has_a_verdict_too(chain: Chain) -> None:
@@ -142,7 +142,7 @@ def test_a_champion_that_was_altered_is_no_champion_to_compare_with(
         champion_of(root, "chain")
     assert main(command(chain.ingredients, root)) == 1
     assert "nothing was published" in capsys.readouterr().err
-    assert versions(root / "chain") == [1]
+    assert versions_in(root / "chain") == [1]
 
 
 def test_a_champion_that_is_not_there_is_a_clear_error(

@@ -14,9 +14,10 @@ import torch
 from export.graph import ServingGraph
 from export.onnx import write_onnx
 from export.parity import EXACT, ParityError, check, eager, measure
-from export.release import Ingredients, _without_confusion, main, publish, versions
+from export.release import Ingredients, _without_confusion, main, publish
 from export.torchscript import write_torchscript
 from serving.manifest import FORMATS, Release
+from serving.model_store import versions_in
 from serving.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
 
@@ -112,7 +113,7 @@ def test_not_a_number_never_passes(graph: ServingGraph, pictures: np.ndarray, tm
 def test_the_same_ingredients_are_the_same_release(chain: Chain) -> None:
     again = publish(chain.ingredients, "chain", chain.store)
     assert again.digest == chain.release.digest
-    assert versions(chain.store / "chain") == [1]
+    assert versions_in(chain.store / "chain") == [1]
 
 
 def test_a_release_without_int8_is_not_reused_where_int8_is_wanted(chain: Chain, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(c
         while not (store / "chain/.partial-1/encoder.pt").exists():
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
-    assert versions(store / "chain") == []
+    assert versions_in(store / "chain") == []
     assert main(command[3:]) == 0
     Release(store / "chain/1").verify()
     assert not (store / "chain/.partial-1").exists()
@@ -177,7 +178,7 @@ def test_an_evaluation_of_another_checkpoint_is_refused(chain: Chain, tmp_path: 
     mixed = Ingredients(chain.ingredients.checkpoint, tmp_path / "evaluation", chain.ingredients.data)
     with pytest.raises(ValueError, match="evaluates another checkpoint"):
         publish(mixed, "mixed", tmp_path / "store")
-    assert versions(tmp_path / "store/mixed") == []
+    assert versions_in(tmp_path / "store/mixed") == []
 
 
 def test_a_missing_checkpoint_is_a_clear_error(

@@ -232,3 +232,17 @@ def test_a_state_is_live_while_its_process_is(tmp_path: Path) -> None:
     assert len(live_servers(store)) == 1
     file.remove()
     assert live_servers(store) == []
+
+
+def test_who_stops_removes_what_the_killed_left_here_and_nothing_of_other_hosts(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path, "chain")
+    here = ServerState(host=socket.gethostname(), pid=os.getpid(), inference="", management="", release="", digest="")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    file = StateFile(store)
+    file.write(here)
+    for host in (here.host, f"{here.host}-2"):
+        state = msgspec.structs.replace(here, host=host, pid=process.pid)
+        (store.home / "servers" / f"{host}-{process.pid}.json").write_bytes(msgspec.json.encode(state))
+    file.remove()
+    assert [path.name for path in (store.home / "servers").iterdir()] == [f"{here.host}-2-{process.pid}.json"]

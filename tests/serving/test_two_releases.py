@@ -183,6 +183,39 @@ def test_what_can_not_be_read_is_told_and_blocks_nothing(
     assert "not an image of a known format" in reasons["broken"]
 
 
+def test_what_is_out_of_reach_waits_and_holds_up_no_search(
+    engines: tuple[Engine, Engine], files: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.operations.catching_up.PIECE", 2)
+    images = tmp_path / "images"
+    images.mkdir()
+    away = {f"{number}.png": file for number, file in enumerate(files[:5])}
+    for name, file in away.items():
+        (images / name).write_bytes(file)
+    first, second = map(collection_of, engines)
+    made = [Item(name, Source.at(str(images / name), file)) for name, file in away.items()]
+    vectors = engines[0].embed(np.stack([decode(file, SIZE) for file in files[:5]])).embedding
+    first.catalogue.upsert(made, vectors, engines[0].space)
+    upsert(engines[0], kept=files[5])
+    images.rename(tmp_path / "unmounted")
+    assert_found(engines[1], {"kept": files[5]})
+    assert space_of(engines[1]) == (True, 5, 0)
+    (tmp_path / "unmounted").rename(images)
+    assert second.catching_up is not None
+    second.catching_up.in_background(60.0)
+    assert_found(engines[1], {"kept": files[5]})
+    assert space_of(engines[1]) == (True, 5, 0)  # not tried again at once
+    monkeypatch.setattr("serving.operations.catching_up._PAUSE_SECONDS", 0.0)
+    images.rename(tmp_path / "unmounted")
+    upsert(engines[0], more=files[6])
+    collection_of(engines[1]).embed_with(engines[1]._embedder.files_afresh)
+    assert_found(engines[1], {"more": files[6]})
+    (tmp_path / "unmounted").rename(images)
+    second.catching_up.in_background(60.0)
+    assert_found(engines[1], away)
+    assert space_of(engines[1]) == (True, 0, 0)
+
+
 def test_the_keeper_fills_a_space_and_then_keeps_it_complete(
     releases: tuple[Path, Path], files: list[bytes], tmp_path: Path
 ) -> None:

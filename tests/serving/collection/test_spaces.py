@@ -11,7 +11,7 @@ from serving.collection.compaction import clear, compact
 from serving.collection.errors import ItemError
 from serving.collection.neighbours import Neighbours
 from serving.collection.snapshots import restore_snapshot, save_snapshot
-from serving.collection.spaces import Part, Space
+from serving.collection.spaces import Part, Space, forget_space, remove_some
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     QUERIES,
@@ -171,6 +171,38 @@ def test_a_closed_space_is_gone_and_costs_no_write_anything(both: Catalogue, mon
     assert_same(found, brute_force(*stored(both), QUERIES, 10))
     assert both.open_space(OTHER_RELEASE).pending == 53
     assert fill_all(both, dim=4) == 53  # it begins anew, even with vectors of other lengths
+
+
+@pytest.mark.parametrize("steps", range(11))
+def test_a_space_that_was_half_closed_can_be_opened_again(both: Catalogue, steps: int) -> None:
+    """Closing is a transaction and then some that each remove a chunk: what is there after any of them is a kill's."""
+    fill(both, unit_vectors(12))
+    fill_all(both)
+    names = fill(both, unit_vectors(9, seed=1), prefix="later")
+    both.fail_pending(OTHER_RELEASE, [(both.pending(OTHER_RELEASE, limit=1)[0], "no")])
+    closing = both.connection
+    with closing:
+        forget_space(closing, OTHER_RELEASE)
+    for _ in range(steps):
+        with closing:
+            remove_some(closing, OTHER_RELEASE, 3)
+    both.upsert(
+        [item("n0", content=b"replaced"), item("n11", content=b"replaced"), item("new")], unit_vectors(3), RELEASE
+    )
+    both.delete(["n1", "n10", "later0"])
+    current = set(both.vectors_of([f"n{n}" for n in range(12)], OTHER_RELEASE)) - {"n0", "n11"}
+    lacking = {f"n{n}" for n in range(12) if n not in (1, 10)} - current | {*names, "new"} - {"later0"}
+    opened = both.open_space(OTHER_RELEASE)
+    assert opened == Space(OTHER_RELEASE, complete=False, pending=len(lacking), failed=0)
+    with closing:
+        assert remove_some(closing, OTHER_RELEASE, 3)  # who was closing it goes on, and leaves it alone
+    assert set(waiting(both)) == lacking
+    assert set(both.vectors_of([f"n{n}" for n in range(12)], OTHER_RELEASE)) >= current
+    assert fill_all(both) == len(lacking)
+    assert space_of(both) == Space(OTHER_RELEASE, complete=True, pending=0, failed=0)
+    found = Neighbours(both, OTHER_RELEASE).search(unit_vectors(2, 8, seed=3), 10)
+    assert_same(found, brute_force(*stored(both, OTHER_RELEASE), unit_vectors(2, 8, seed=3), 10))
+    assert len(both.census(OTHER_RELEASE).rows) == both.count()
 
 
 def test_a_vector_for_a_space_that_was_closed_meanwhile_is_not_stored(both: Catalogue) -> None:

@@ -134,6 +134,57 @@ def test_two_tasks_share_the_work(
     assert_whole(catalogue, releases[1], images)
 
 
+def test_a_backlog_that_grows_at_the_last_moment_is_embedded_too(
+    catalogue: Catalogue,
+    releases: tuple[Release, Release],
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """More begin to wait than may be left over, when all was embedded and the space is about to be settled."""
+    monkeypatch.setattr("serving.reembed.__main__._FEW", 2)
+    away = (images / "007.png").rename(images / "away")
+    settle_but = Catalogue.settle_but
+
+    def settle_after_others(self: Catalogue, space: str, few: int) -> None:
+        if away.exists():
+            away.rename(images / "007.png")
+            self.retry_failed(space)
+        settle_but(self, space, few)
+
+    monkeypatch.setattr(Catalogue, "settle_but", settle_after_others)
+    assert main(arguments(catalogue, releases[1], "--index")) == 0
+    said = capsys.readouterr()
+    assert "8 came to wait meanwhile" in said.err
+    assert f"{COUNT} vectors by matrix/2, 0 items unreadable, complete" in said.out
+    assert f"index: exact of {COUNT}" in said.out
+    assert_whole(catalogue, releases[1], images)
+
+
+def test_a_space_that_fills_again_before_the_end_is_no_success(
+    catalogue: Catalogue,
+    releases: tuple[Release, Release],
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another command has what could not be read tried again, just when this one has settled the space."""
+    settle = Catalogue.settle
+
+    def settle_and_retry(self: Catalogue, space: str) -> None:
+        settle(self, space)
+        self.retry_failed(space)
+
+    monkeypatch.setattr(Catalogue, "settle", settle_and_retry)
+    away = (images / "007.png").rename(images / "away")
+    try:
+        assert main(arguments(catalogue, releases[1], "--index")) == 1
+    finally:
+        away.rename(images / "007.png")
+    assert "8 items wait again" in (said := capsys.readouterr()).err, said
+    assert "index:" not in said.out
+
+
 def test_what_can_not_be_read_is_told_and_tried_again_when_asked(
     catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -150,12 +201,36 @@ def test_what_can_not_be_read_is_told_and_tried_again_when_asked(
     assert_whole(catalogue, releases[1], images)
 
 
+def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
+    catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    away = images.rename(images.with_name("unmounted"))
+    try:
+        assert main(arguments(catalogue, releases[1], "--index")) == 1
+        images.mkdir()  # as a place to mount it is left
+        assert main(arguments(catalogue, releases[1])) == 1
+        images.rmdir()
+    finally:
+        away.rename(images)
+    said = capsys.readouterr()
+    path = re.escape(str(images))
+    assert re.search(
+        rf"error: {path}/0\d\d.png of item 'n\d+' can't be read now: .*{path} is empty or not there", said.err
+    )
+    assert said.err.count("the same command goes on from there") == 2
+    space = catalogue.space(releases[1].space)
+    assert space is not None
+    assert (space.complete, space.failed) == (False, 0)
+    assert main(arguments(catalogue, releases[1])) == 0
+    assert_whole(catalogue, releases[1], images)
+
+
 def test_where_nothing_can_be_read_it_fails(
     releases: tuple[Release, Release], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalogue = Catalogue(tmp_path, create=True)
     vectors = np.eye(1, 16, dtype=np.float32)
-    catalogue.upsert([Item("a", Source.at("/nowhere/a.png", b"bytes"))], vectors, releases[0].space)
+    catalogue.upsert([Item("a", Source.kept(b"no image"))], vectors, releases[0].space)
     assert main(arguments(catalogue, releases[1])) == 1
     assert "none of the items can be read" in capsys.readouterr().err
     assert main(["--release", str(releases[1].folder), "--collection", str(tmp_path / "none")]) == 1
