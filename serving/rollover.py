@@ -168,7 +168,10 @@ def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> Non
             if least is None or waiting < least:
                 least, deadline = waiting, time.monotonic() + _STALLED_SECONDS
             elif time.monotonic() > deadline:
-                raise NotYet(f"{waiting} items wait for an embedding by it, and come as fast as they are embedded")
+                raise NotYet(
+                    f"{waiting} items wait for an embedding by it, and get no fewer: they come as fast as they are "
+                    "embedded, or their pictures are out of reach"
+                )
             _go_on(cancelled, _ASK_SECONDS)
     finally:
         catalogue.close()
