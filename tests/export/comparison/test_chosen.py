@@ -6,8 +6,12 @@ import pytest
 
 from export.comparison.chosen import Sizes, choose_rows
 from export.comparison.pixels import reader_for
+from serving.collection.catalogue import Catalogue
+from serving.collection.items import Item, Source
 from serving.images import decode
+from tests.conftest import cifar10_files
 from training.dataset import Dataset
+from training.sources import Request, prepare_frozen
 
 
 def test_images_are_bounded_and_spread_over_labels(digits: Dataset) -> None:
@@ -41,6 +45,23 @@ def test_another_size_is_decoded_again_from_the_source(digits: Dataset) -> None:
     found = reader_for(digits, 12)(rows)
     assert found.shape == (3, 12, 12, 3)
     assert (found[1] == decode(digits.read_item(digits.ids[rows[1]]), 12)).all()
+
+
+def test_items_that_changed_since_they_were_frozen_are_scaled_from_then(tmp_path: Path) -> None:
+    files = cifar10_files(per_label={"train": 8})
+    catalogue = Catalogue(tmp_path / "c", create=True)
+    vectors = np.eye(1, 4, dtype=np.float32)
+    for name, content in files.items():
+        catalogue.upsert([Item(name, Source.kept(content))], vectors, "r" * 64)
+    data = prepare_frozen(tmp_path / "c", tmp_path / "data", request=Request(image_size=32))
+    kept, deleted, replaced = data.ids[:3]
+    before = reader_for(data, 24)(np.arange(3))
+    catalogue.delete([deleted])
+    catalogue.upsert([Item(replaced, Source.kept(files[kept]))], vectors, "r" * 64)
+    after = reader_for(Dataset.load(data.folder), 24)(np.arange(3))
+    assert (after[0] == before[0]).all()
+    for row in (1, 2):
+        assert 0 < np.abs(after[row].astype(int) - before[row]).mean() < 3  # nearly what it was, and not the other's
 
 
 def test_without_its_source_another_size_is_a_clear_error(digits: Dataset, tmp_path: Path) -> None:
