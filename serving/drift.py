@@ -19,9 +19,9 @@ from serving.operations.drift import Drift, Reference, drift, needed
 
 NEEDED = 10
 _NEW = {
-    "picture": "the release learnt from no picture like theirs",
-    "sequence": "written after the release's collection was frozen",
-    "time": "created after the release was made",
+    "picture": "pictures that it did not learn from",
+    "sequence": "items written after its collection was frozen",
+    "time": "items created after it was made",
 }
 
 
@@ -49,7 +49,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _text(found: Drift) -> str:
     is_needed, reasons = needed(found)
     count = f"{found.new} of {found.items} items are new ({found.new_share:.1%})"
-    lines = [f"{found.release}: {count}: {_NEW[found.told_by]}"]
+    lines = [f"{found.release}: {count}; new are {_NEW[found.told_by]}"]
     if found.mmd2 is not None:
         sizes = f"{found.compared_old} old and {found.compared_new} new items"
         lines.append(f"MMD^2 {found.mmd2:.5f}, p {found.p:.3f}, of {sizes}")
