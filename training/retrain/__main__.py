@@ -47,13 +47,13 @@ def retrain(asked: Plan, work: Path, given: argparse.Namespace, *, locks: Sequen
     found = unfinished(work)
     begun = None if given.fresh else found
     plan = _begun(begun, asked) if begun is not None else settle(asked, asked.releases.alias(CHAMPION))
-    if given.fresh and found is not None:  # only now that what is asked for instead is known to be possible
-        abandon(found)
     if begun is None and given.if_needed:
         verdict = needed(plan)
         if not verdict["needed"]:
             return {"outcome": "not needed", **verdict}
         print(f"needed: {'; '.join(verdict['reasons'])}", file=sys.stderr)
+    if given.fresh and found is not None:  # only now that what is asked for instead will be done
+        abandon(found)
     folder = begun or begin(work)
     if begun is not None:
         print(f"going on with {begun}", file=sys.stderr)

@@ -74,7 +74,7 @@ def begin(work: Path) -> Path:
 
 def abandon(folder: Path) -> None:
     """Give up an unfinished retraining: its data and weights go."""
-    publish_text(folder / SUMMARY, json.dumps({"outcome": "abandoned"}))
+    publish_text(folder / SUMMARY, json.dumps({"outcome": "abandoned", "kept": False}))
     remove_bulk(folder)
 
 
@@ -85,9 +85,12 @@ def remove_bulk(folder: Path) -> None:
 
 
 def sweep(work: Path) -> None:
-    """Finish the removal of what a retraining that was killed at its very end left."""
+    """Finish the removal of what a retraining that was killed at its very end left.
+
+    A summary of an older version does not say whether it was to be kept: it is.
+    """
     for folder in _numbered(work):
-        if (folder / SUMMARY).is_file() and not json.loads((folder / SUMMARY).read_text()).get("kept", False):
+        if (folder / SUMMARY).is_file() and not json.loads((folder / SUMMARY).read_text()).get("kept", True):
             remove_bulk(folder)
 
 
