@@ -6,8 +6,7 @@ replacement; the last, incomplete batch of an epoch is dropped.
 """
 
 import signal
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from serving.parallel.signals import signals_held
 from training.device import sent
 from training.row_reader import RowReader
 
@@ -117,7 +117,9 @@ class Batches:
             worker_init_fn=_leave_signals_to_parent,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
         )
-        with _signals_held():
+        # Ctrl-C reaches a whole group of processes. The training loop finishes its step and saves, and needs data for
+        # that, also while its workers are starting up.
+        with signals_held():
             ahead = iter(loader)
         try:
             for images in ahead:
@@ -151,20 +153,6 @@ def _placed(reader: RowReader, rows: NDArray[np.int64], device: torch.device) ->
         some = slice(start, start + _PLACED_AT_ONCE)
         placed[some] = torch.from_numpy(reader(rows[some])).to(device)
     return placed
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """Processes started in the block never get SIGINT and SIGTERM; this one gets them after it.
-
-    Ctrl-C reaches a whole group of processes. The training loop finishes its step and saves, and needs data for that,
-    also while its workers are starting up.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _leave_signals_to_parent(worker: int) -> None:

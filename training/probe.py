@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from serving.durable import publish_file
 
-FORMAT = "simclr-probe/1"
+FORMAT = "simclr-probe/2"
+_FIRST = "simclr-probe/1"  # still read: it had its name and the classes in two entries of the header
 INVERSE_REGULARISATION = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _ITERATIONS = 300
 _THREADS_FROM = 20_000_000  # numbers in the embeddings
@@ -124,9 +125,9 @@ def fold_in(
 
 
 def save_probe(path: Path, probe: Probe) -> None:
-    """Write a probe as safetensors, its classes in the header, by rename."""
+    """Write a probe as safetensors, its classes in the header, by rename; the same probe is the same bytes."""
     tensors = {"weight": np.ascontiguousarray(probe.weight), "bias": probe.bias}
-    header = {"format": FORMAT, "classes": json.dumps(probe.classes)}
+    header = {FORMAT: json.dumps(probe.classes)}  # one entry: safetensors writes several in any order
     publish_file(path, lambda partial: save_file(tensors, partial, header))
 
 
@@ -135,8 +136,9 @@ def load_probe(path: Path | str) -> Probe:
     try:
         with safe_open(path, "np") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise ValueError(f"{path} has format {header.get('format')!r}; {FORMAT!r} is needed")
-            return Probe(file.get_tensor("weight"), file.get_tensor("bias"), tuple(json.loads(header["classes"])))
+            classes = header.get("classes" if header.get("format") == _FIRST else FORMAT)
+            if classes is None:
+                raise ValueError(f"{path} has the header {header}; a probe's, {FORMAT!r}, is needed")
+            return Probe(file.get_tensor("weight"), file.get_tensor("bias"), tuple(json.loads(classes)))
     except (OSError, SafetensorError) as error:
         raise ValueError(f"{path} is no readable probe: {error}") from error

@@ -7,8 +7,6 @@ for. Left out: a member's end of the talk (`serving.parallel.member`).
 import multiprocessing
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -16,9 +14,9 @@ from typing import Generic, Self, TypeVar
 
 from serving.parallel.errors import WorkError
 from serving.parallel.member import Message
+from serving.parallel.signals import signals_held
 
 Post = TypeVar("Post")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Crew(Generic[Post]):
@@ -33,7 +31,7 @@ class Crew(Generic[Post]):
 
     def __enter__(self) -> Self:
         try:
-            with _signals_held():
+            with signals_held():
                 for post in self._posts:
                     self._start(post)
         except BaseException:
@@ -93,7 +91,7 @@ class Crew(Generic[Post]):
 
     def _stop(self) -> None:
         """Nothing is lost by killing: what a worker writes is there whole or not at all."""
-        with _signals_held():  # an impatient second Ctrl-C would leave some of them
+        with signals_held():  # an impatient second Ctrl-C would leave some of them
             for connection, process in self._workers.items():
                 process.kill()
                 process.join()
@@ -105,17 +103,3 @@ def _cause(code: int | None) -> str:
     if code == -signal.SIGKILL:
         return "was killed by SIGKILL (out of memory? give fewer --processes)"
     return f"was killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"ended with code {code}"
-
-
-@contextmanager
-def _signals_held() -> Iterator[None]:
-    """This process gets these signals after the block, and processes that are started in it never get them.
-
-    Ctrl-C and schedulers reach every process of a group; only this one is to react, and stop the others.
-    """
-    resource_tracker.ensure_running()  # multiprocessing would start it in the block, and unblock the signals
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

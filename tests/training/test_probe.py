@@ -1,12 +1,25 @@
 """The linear probe against scikit-learn's pipeline; and that validation alone chooses."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from tests.training.labelled import blobs
-from training.probe import INVERSE_REGULARISATION, accuracy, fit_pipeline, fit_probe, fold, load_probe, save_probe
+from training.probe import (
+    INVERSE_REGULARISATION,
+    Probe,
+    accuracy,
+    fit_pipeline,
+    fit_probe,
+    fold,
+    load_probe,
+    save_probe,
+)
+
+CLASSES = ("cat", "dog", "frog")
 
 
 @pytest.mark.parametrize("labels", [2, 4])
@@ -29,7 +42,7 @@ def test_accuracy_is_by_name_and_an_unknown_label_is_wrong() -> None:
     assert accuracy(probe, h[:4], [said[0], other[said[1]], said[2], "never"]) == 0.5
 
 
-def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(tmp_path: Path) -> None:
+def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train() -> None:
     train, validation = blobs(120, 3, seed=1), blobs(30, 3, seed=2)
     fit = fit_probe(train, validation, ["a", "b", "c", "never"])
     assert fit.probe.classes == ("a", "b", "c")
@@ -40,10 +53,27 @@ def test_the_probe_is_chosen_on_validation_and_knows_only_labels_seen_in_train(t
     assert fit.c == min(c for c, score in scores.items() if score == max(scores.values()))
     unchosen = fit_probe(train, (validation[0][:0], validation[1][:0]), "abc")
     assert (unchosen.c, unchosen.validation_accuracy) == (1e-3, None)
-    save_probe(tmp_path / "probe.safetensors", fit.probe)
-    loaded = load_probe(tmp_path / "probe.safetensors")
-    assert np.array_equal(loaded.weight, fit.probe.weight)
-    assert np.array_equal(loaded.bias, fit.probe.bias)
-    assert loaded.classes == fit.probe.classes
     with pytest.raises(ValueError, match="1 labels; a probe needs at least 2"):
         fit_probe((train[0], np.zeros(120, dtype=np.int64)), validation, ["a"])
+
+
+def test_a_probe_is_the_same_bytes_every_time_and_files_of_the_first_format_are_read(tmp_path: Path) -> None:
+    path, probe = tmp_path / "probe.safetensors", Probe(np.eye(3, 4, dtype=np.float32), np.ones(3, np.float32), CLASSES)
+    written = set()
+    for _ in range(20):  # a header of two entries would be written in either order
+        save_probe(path, probe)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    assert_equal(load_probe(path), probe)
+    header = {"format": "simclr-probe/1", "classes": json.dumps(CLASSES)}
+    save_file({"weight": probe.weight, "bias": probe.bias}, path, header)
+    assert_equal(load_probe(path), probe)
+    save_file({"weight": probe.weight, "bias": probe.bias}, path, header | {"format": "another/1"})
+    with pytest.raises(ValueError, match=r"another/1.*'simclr-probe/2', is needed"):
+        load_probe(path)
+
+
+def assert_equal(one: Probe, other: Probe) -> None:
+    assert np.array_equal(one.weight, other.weight)
+    assert np.array_equal(one.bias, other.bias)
+    assert one.classes == other.classes

@@ -5,9 +5,10 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.training.processes import finish, learnt, start, wait_for_steps
@@ -80,10 +81,13 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
     """The terminal sends SIGINT to every process of its group, torch or none imported yet."""
     process = start(coloured.folder, tmp_path, "--workers", "1", group=True)
     deadline = time.monotonic() + 120
-    while not (tmp_path / LOG).exists():
+    while not (starting := workers_of(process.pid)):
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, "the run did not get going"
+        assert time.monotonic() < deadline, "no worker started"
         time.sleep(0.005)
+    held = 1 << (signal.SIGINT - 1)
+    for worker in starting:
+        assert blocked_signals(worker) & held, "a worker that starts up would die of Ctrl-C"
     os.killpg(process.pid, signal.SIGINT)
     [(code, errors)] = finish([process])
     assert code == 130, errors
@@ -93,6 +97,19 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
     [(code, errors)] = finish([start(coloured.folder, tmp_path, "--workers", "1")])
     assert code == 0, errors
     assert_the_same_run(tmp_path, whole)
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that a run has started to read images, from the moment that they are Python's."""
+    with suppress(psutil.NoSuchProcess):
+        return [child for child in psutil.Process(pid).children() if "spawn_main" in " ".join(child.cmdline())]
+    return []
+
+
+def blocked_signals(process: psutil.Process) -> int:
+    """The mask of the signals that only wait; bit n - 1 is signal n."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk:"))
 
 
 @contextmanager
