@@ -30,8 +30,15 @@ from training.evaluate import evaluate
 from training.pretrain import pretrain
 from training.sources import Request, prepare
 
+# Files whose tests take a minute or more start first, for no process to be left alone with one at the end.
+LONG = ("test_quickstart.py", "training/test_retrain.py", "serving/test_following.py", "benchmarks/test_serving.py")
 CIFAR10 = Path(__file__).parents[1].parent / "shared/data/cifar10-images.zip"
 IMAGE_SIZE = 16
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the tests by file: `LONG` first, the others as they were."""
+    items.sort(key=lambda item: not item.path.as_posix().endswith(LONG))
 
 
 def cifar10_files(*, per_label: dict[str, int]) -> dict[str, bytes]:

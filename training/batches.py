@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from serving.parallel.signals import signals_held
+from serving.signals import signals_held
 from training.device import sent
 from training.row_reader import RowReader
 

@@ -14,7 +14,7 @@ from typing import Generic, Self, TypeVar
 
 from serving.parallel.errors import WorkError
 from serving.parallel.member import Message
-from serving.parallel.signals import signals_held
+from serving.signals import signals_held
 
 Post = TypeVar("Post")
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from serving.collection.catalogue import Catalogue
@@ -99,15 +100,16 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     second = releases[1]
-    with running(REEMBED, arguments(catalogue, second)) as process:
+    with running(REEMBED, arguments(catalogue, second, "--nice")) as process:
         deadline = time.monotonic() + 120
         while not (stored := len(catalogue.census(second.space).rows)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
+        assert psutil.Process(process.pid).nice() > os.nice(0)
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert stored > 0
-    assert main(arguments(catalogue, second, "--index", "--nice")) == 0
+    assert main(arguments(catalogue, second, "--index")) == 0
     said = capsys.readouterr()
     assert f"{COUNT} vectors by matrix/2, 0 items unreadable, complete" in said.out
     assert f"index: exact of {COUNT}, recall@10 1.000" in said.out
