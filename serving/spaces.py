@@ -5,6 +5,7 @@
 
 A space is kept complete for a release that serves or may serve again; each costs a vector an item, and every write must
 reach it. Close one only when no server has its release loaded. Without --yes, closing tells what it would remove.
+Where Milvus searches, name it as the server's --index does, for what it has of the space to be removed there too.
 Left out: filling a space (`serving.reembed`).
 """
 
@@ -18,8 +19,10 @@ from typing import NamedTuple
 from serving.collection.catalogue import Catalogue
 from serving.collection.compaction import clear
 from serving.collection.errors import CatalogueError, CollectionError
+from serving.collection.index_choice import FAISS, IndexChoice, drop_in_milvus
 from serving.collection.spaces import Space
 from serving.manifest import FILE_NAME, ManifestError, Release
+from serving.settings import index_name
 
 
 class _Line(NamedTuple):
@@ -55,7 +58,7 @@ def _list(catalogue: Catalogue) -> int:
     return 0
 
 
-def _close(catalogue: Catalogue, named: str, *, sure: bool) -> int:
+def _close(catalogue: Catalogue, named: str, index: IndexChoice, *, sure: bool) -> int:
     line = _meant(_lines(catalogue), named)
     what = f"space {line.release[:16]} with {line.vectors} vectors (index: {line.base})"
     if not sure:
@@ -63,6 +66,10 @@ def _close(catalogue: Catalogue, named: str, *, sure: bool) -> int:
         return 0
     catalogue.close_space(line.release)
     clear(catalogue)
+    if catalogue.space(line.release) is not None:
+        raise CatalogueError(f"{what} was opened again meanwhile: some process uses its release; stop it first")
+    if index.uri:
+        drop_in_milvus(catalogue, line.release, index)
     print(f"removed {what}")
     return 0
 
@@ -85,6 +92,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     commands.add_parser("list", help="a line for each space")
     close = commands.add_parser("close", help="remove a space with its vectors and its index")
     close.add_argument("space", metavar="SPACE", help="the beginning of its digest, or the folder of a release")
+    close.add_argument("--index", type=index_name, default=FAISS, help="milvus:URI, if Milvus searches")
     close.add_argument("--yes", action="store_true", help="really remove it")
     return parser.parse_args(arguments)
 
@@ -95,7 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _arguments(arguments)
     try:
         catalogue = Catalogue(given.collection)
-        return _list(catalogue) if given.what == "list" else _close(catalogue, given.space, sure=given.yes)
+        if given.what == "list":
+            return _list(catalogue)
+        return _close(catalogue, given.space, IndexChoice.parse(given.index), sure=given.yes)
     except (CollectionError, ManifestError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -5,6 +5,8 @@ pymilvus is imported only where Milvus is chosen.
 Left out: opening FAISS (`serving.operations.opened`).
 """
 
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -58,13 +60,28 @@ class IndexChoice:
 
 def open_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> "MilvusNeighbours":
     """The vectors of `release` in Milvus, ready to search. Raises `IndexUnusable`, also where pymilvus is missing."""
-    try:
+    with _pymilvus_wanted():
         from serving.collection.milvus import MilvusNeighbours
+    return MilvusNeighbours(catalogue, release, choice)
+
+
+def drop_in_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> None:
+    """Remove all that Milvus has of `release`, if anything. Raises `IndexUnusable`, also where pymilvus is missing."""
+    with _pymilvus_wanted():
+        from serving.collection.milvus_entities import Entities
+        from serving.collection.milvus_tail import name_in_milvus
+    with closing(Entities(choice, name_in_milvus(catalogue.folder, release))) as entities:
+        entities.drop()
+
+
+@contextmanager
+def _pymilvus_wanted() -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name != "pymilvus":
             raise
         raise IndexUnusable("the index is to be Milvus, and pymilvus is missing: pip install pymilvus") from error
-    return MilvusNeighbours(catalogue, release, choice)
 
 
 def _is_address(uri: str) -> bool:

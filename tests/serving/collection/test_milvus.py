@@ -22,6 +22,7 @@ from serving.collection.index_choice import IndexChoice, open_milvus
 from serving.collection.milvus import MilvusNeighbours
 from serving.collection.milvus_entities import Entities
 from serving.collection.milvus_tail import IDENTITY_NAME, name_in_milvus
+from serving.spaces import main as spaces
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -98,6 +99,25 @@ for line in sys.stdin:
     else:
         print(index.search(query, 1).scores[0, 0], flush=True)
 """
+
+
+def test_a_space_that_is_closed_is_dropped_in_milvus_too(
+    catalogue: Catalogue, server: IndexChoice, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(catalogue, unit_vectors(30))
+    catalogue.open_space(RELEASE)
+    open_milvus(catalogue, RELEASE, server).close()
+    name = name_in_milvus(catalogue.folder, RELEASE)
+    there = MilvusClient(server.uri)
+    assert there.has_collection(name)
+    close = ["--collection", str(catalogue.folder), "close", RELEASE, "--index", str(server)]
+    assert spaces(close) == 0
+    assert there.has_collection(name)
+    assert spaces([*close, "--yes"]) == 0
+    assert not [one for one in there.list_collections() if one.startswith(name)]
+    assert "removed space" in capsys.readouterr().out
+    assert not catalogue.spaces()
+    there.close()
 
 
 def test_two_processes_share_a_server_and_see_each_others_writes(catalogue: Catalogue, server: IndexChoice) -> None:

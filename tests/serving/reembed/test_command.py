@@ -10,14 +10,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import apsw
 import numpy as np
 import psutil
 import pytest
 
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue import FILE_NAME, Catalogue
 from serving.collection.items import Item, Source
 from serving.engine import Engine
 from serving.images import decode
@@ -257,3 +258,15 @@ def test_spaces_are_listed_and_given_up(
     assert len(catalogue.census(first.space).rows) == 0
     assert spaces([*command, "close", "no such"]) == 1
     assert "names 0 spaces" in capsys.readouterr().err
+
+
+def test_a_space_that_is_opened_again_while_it_is_closed_is_not_said_to_be_removed(
+    catalogue: Catalogue, releases: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(apsw.Connection(str(catalogue.folder / FILE_NAME))) as db:  # as a server would, at the worst moment
+        again = "INSERT INTO spaces(release, complete) VALUES (OLD.release, 0)"
+        db.execute(f"CREATE TRIGGER again AFTER DELETE ON spaces BEGIN {again}; END")
+    assert spaces(["--collection", str(catalogue.folder), "close", releases[0].space, "--yes"]) == 1
+    said = capsys.readouterr()
+    assert "was opened again meanwhile: some process uses its release" in said.err
+    assert "removed" not in said.out
