@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from training.splits import TEST, TRAIN, held_out
@@ -52,6 +51,8 @@ def materialise(name: str, root: Path) -> Path:
 
 
 def _digits() -> Iterator[Labelled]:
+    from sklearn.datasets import load_digits  # two seconds, which only this data set costs
+
     data = load_digits()
     grey = np.rint(data.images * (255 / 16)).astype(np.uint8)
     test = set(held_out(data.target.astype(np.int64), _DIGITS_TEST_SHARE, seed=0).tolist())

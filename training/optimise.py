@@ -9,7 +9,6 @@ entering it, by the global rate: PyTorch's convention, equal to the paper's whil
 import math
 
 import torch
-from timm.optim.lars import Lars
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -41,6 +40,8 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Op
     for group in groups:
         # Explicit, so that a weight decay of 0 in the configuration does not switch the adaptation off.
         group["always_adapt"] = any(p.ndim > 1 for p in group["params"])  # type: ignore[attr-defined]
+    from timm.optim.lars import Lars  # timm takes a second to import, with all its models
+
     lars: torch.optim.Optimizer = Lars(
         groups, lr=config.lr, momentum=config.momentum, trust_coeff=LARS_TRUST_COEFFICIENT
     )

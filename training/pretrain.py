@@ -40,7 +40,6 @@ from training.interrupts import Interrupted, Interrupts
 from training.log import read_log
 from training.optimise import build_schedule
 from training.recorder import recorder
-from training.report import loss_curve
 from training.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run
 from training.step import Inputs, build_network, own_batches, prepare, train_step
 
@@ -68,6 +67,8 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
     else:
         train(state, dataset, out, options)
     if rank() == 0:
+        from training.report import loss_curve  # matplotlib takes its time, also at the start of every worker
+
         loss_curve(read_log(out / LOG), out / LOSS_PICTURE)
     return out / CHECKPOINT
 

@@ -9,19 +9,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from serving.durable import publish_file
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 FORMAT = "simclr-probe/2"
 _FIRST = "simclr-probe/1"  # still read: it had its name and the classes in two entries of the header
@@ -94,8 +94,12 @@ def accuracy(probe: Probe, h: NDArray[np.float32], labels: Sequence[str]) -> flo
     return float(np.mean(predicted == np.array(labels)))
 
 
-def fit_pipeline(h: NDArray[np.float32], labels: NDArray[np.int64], *, c: float) -> Pipeline:
+def fit_pipeline(h: NDArray[np.float32], labels: NDArray[np.int64], *, c: float) -> "Pipeline":
     """Standardisation and logistic regression (L-BFGS, L2)."""
+    from sklearn.linear_model import LogisticRegression  # scikit-learn takes two seconds, and most only load probes
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=_ITERATIONS, tol=1e-3))
     # L-BFGS is many short products: below this size threads gain nothing, and on a busy machine they wait for
     # each other (measured: 147 s in place of 3 s beside one other job on two cores).
@@ -103,7 +107,7 @@ def fit_pipeline(h: NDArray[np.float32], labels: NDArray[np.int64], *, c: float)
         return pipeline.fit(h, labels)
 
 
-def fold(pipeline: Pipeline, classes: tuple[str, ...]) -> Probe:
+def fold(pipeline: "Pipeline", classes: tuple[str, ...]) -> Probe:
     """The pipeline's decision function as one weight and bias.
 
     scikit-learn keeps one row for two labels; half of it with each sign gives the same probabilities.

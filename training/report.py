@@ -13,7 +13,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from training.evaluation.charts import LIGHT, drawn_in, loss_figure, map_figure
@@ -37,6 +36,8 @@ def tsne_places(h: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.f
 
     Fewer than 5 embeddings have no map worth drawing: M is 0.
     """
+    from sklearn.manifold import TSNE  # takes two seconds, which most readers of this module save
+
     if len(h) < 5:
         return np.empty(0, np.int64), np.empty((0, 2))
     chosen = np.unique(np.linspace(0, len(h) - 1, _TSNE_MOST).astype(np.int64))

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 SEED = 0
 
@@ -38,5 +37,7 @@ def paired_difference(
     means = draws @ values / len(each)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     better, worse = int((each > 0).sum()), int((each < 0).sum())
+    from scipy.stats import binomtest  # takes a second to import
+
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     return Difference(float(each.mean()), float(low), float(high), p)
