@@ -104,13 +104,9 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     journey.command("evaluate", "training.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
     named = ("--name", journey.name, "--store", STORE)
-    target = (
-        *named,
-        "--summary",
-        home / "release.json",
-        "--no-champion",
-    )  # whatever was made before, this is to be seen
-    journey.command("export", "export.release", *target, *ingredients)
+    target = (*named, "--summary", home / "release.json", *(["--no-int8"] if given.no_int8 else []))
+    # no champion: whatever was made before, this is to be seen
+    journey.command("export", "export.release", *target, "--no-champion", *ingredients)
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
     journey.command("collection", "serving.ingest", *collection)
@@ -249,6 +245,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--images", type=_images, help="your own folder or zip; sub-folders are labels")
     parser.add_argument("--name", type=_name, help="name of the run and the release (default: the images' name)")
     parser.add_argument("--epochs", type=int, help="train longer or shorter than the preset's few minutes")
+    parser.add_argument("--no-int8", action="store_true", help="leave out int8: exported sooner, answers later")
     parser.add_argument("--port", type=port_number, default=8080, help="port on loopback, 0 for any (%(default)s)")
     parser.add_argument("--once", action="store_true", help="stop the server at the end, with exit code 0")
     parser.add_argument("--fresh", action="store_true", help="start over instead of reusing what is finished")

@@ -41,7 +41,7 @@ def test_a_flat_folder_then_the_same_again(tmp_path: Path, name: str) -> None:
     files = {path.replace("/", "-"): data for path, data in cifar10_files(per_label={"train": 6}).items()}
     files["broken.jpg"] = next(iter(files.values()))[:200]
     images = write_files(tmp_path / "photographs", files)
-    arguments = ["--once", "--images", str(images), "--name", name, "--epochs", "2", "--port", "0"]
+    arguments = ["--once", "--images", str(images), "--name", name, "--epochs", "2", "--no-int8", "--port", "0"]
 
     first = quickstart(*arguments)
     assert first.returncode == 0, first.stdout + first.stderr
