@@ -64,12 +64,12 @@ def _close(catalogue: Catalogue, named: str, index: IndexChoice, *, sure: bool) 
     if not sure:
         print(f"would remove {what}; give --yes to do it")
         return 0
+    if index.uri:  # first: where Milvus does not answer, the space is still there to be named again
+        drop_in_milvus(catalogue, line.release, index)
     catalogue.close_space(line.release)
     clear(catalogue)
     if catalogue.space(line.release) is not None:
         raise CatalogueError(f"{what} was opened again meanwhile: some process uses its release; stop it first")
-    if index.uri:
-        drop_in_milvus(catalogue, line.release, index)
     print(f"removed {what}")
     return 0
 

@@ -37,11 +37,11 @@ def build_optimiser(model: nn.Module, config: OptimiserConfig) -> torch.optim.Op
     groups = parameter_groups(model, config.weight_decay)
     if config.name == "sgd":
         return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+    from timm.optim.lars import Lars  # timm takes a second to import, with all its models
+
     for group in groups:
         # Explicit, so that a weight decay of 0 in the configuration does not switch the adaptation off.
         group["always_adapt"] = any(p.ndim > 1 for p in group["params"])  # type: ignore[attr-defined]
-    from timm.optim.lars import Lars  # timm takes a second to import, with all its models
-
     lars: torch.optim.Optimizer = Lars(
         groups, lr=config.lr, momentum=config.momentum, trust_coeff=LARS_TRUST_COEFFICIENT
     )

@@ -31,13 +31,13 @@ def paired_difference(
     challenger: NDArray[np.generic], champion: NDArray[np.generic], *, confidence: float, resamples: int
 ) -> Difference:
     """The difference of two scores an image (N,), N at least 1, with its percentile interval."""
+    from scipy.stats import binomtest  # takes a second to import
+
     each = challenger.astype(np.float64) - champion.astype(np.float64)
     values, counts = np.unique(each, return_counts=True)
     draws = np.random.default_rng(SEED).multinomial(len(each), counts / len(each), size=resamples)
     means = draws @ values / len(each)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     better, worse = int((each > 0).sum()), int((each < 0).sum())
-    from scipy.stats import binomtest  # takes a second to import
-
     p = float(binomtest(better, better + worse).pvalue) if better + worse else 1.0
     return Difference(float(each.mean()), float(low), float(high), p)

@@ -113,6 +113,10 @@ def test_a_space_that_is_closed_is_dropped_in_milvus_too(
     close = ["--collection", str(catalogue.folder), "close", RELEASE, "--index", str(server)]
     assert spaces(close) == 0
     assert there.has_collection(name)
+    away = [*close[:-1], f"milvus:{catalogue.folder / 'nowhere' / 'milvus.db'}", "--yes"]
+    (catalogue.folder / "nowhere").write_text("no folder")
+    assert spaces(away) == 1
+    assert catalogue.spaces(), "a space that Milvus could not drop is still there to be closed"
     assert spaces([*close, "--yes"]) == 0
     assert not [one for one in there.list_collections() if one.startswith(name)]
     assert "removed space" in capsys.readouterr().out
