@@ -26,7 +26,7 @@ from training.encoder import build_encoder
 from training.log import read_log
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
-GENTLE = ("--lr", "0.01", "--no-tensorboard")  # rounding grows with every step, and with its length
+GENTLE = ("--lr", "0.005", "--no-tensorboard")  # rounding grows with every step, and with its length
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def test_sigterm_to_torchrun_saves(runs: Runs) -> None:
 def test_two_processes_learn_what_one_does(runs: Runs) -> None:
     """In 25 steps of float32, some of them by two processes, to 1% of the way from the first weights to the last.
 
-    Losses agree to 1e-5 at first; once rounding has turned the sign of some unit before a ReLU, to 2e-3.
+    Losses agree to 1e-5 at first; once rounding has turned the sign of some unit before a ReLU, to 1e-3.
     """
     config = from_dict(read_metadata(runs.alone / CHECKPOINT)["config"])
     first = build_encoder(config.encoder, seed=config.seed)
@@ -93,7 +93,7 @@ def test_two_processes_learn_what_one_does(runs: Runs) -> None:
         log = read_log(out / LOG)
         assert [entry["step"] for entry in log] == list(range(1, 26))
         assert [entry["loss"] for entry in log[:4]] == pytest.approx(losses[:4], abs=1e-5)
-        assert [entry["loss"] for entry in log] == pytest.approx(losses, abs=5e-3)
+        assert [entry["loss"] for entry in log] == pytest.approx(losses, abs=1e-3)
 
 
 def distance(first: nn.Module, second: nn.Module) -> float:
