@@ -36,10 +36,10 @@ def tsne_places(h: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.f
 
     Fewer than 5 embeddings have no map worth drawing: M is 0.
     """
-    from sklearn.manifold import TSNE  # takes two seconds, which most readers of this module save
-
     if len(h) < 5:
         return np.empty(0, np.int64), np.empty((0, 2))
+    from sklearn.manifold import TSNE  # takes two seconds, which most readers of this module save
+
     chosen = np.unique(np.linspace(0, len(h) - 1, _TSNE_MOST).astype(np.int64))
     perplexity = min(30.0, (len(chosen) - 1) / 3)
     tsne = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=0)
