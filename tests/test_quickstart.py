@@ -41,7 +41,7 @@ def test_a_flat_folder_then_the_same_again(tmp_path: Path, name: str) -> None:
     files = {path.replace("/", "-"): data for path, data in cifar10_files(per_label={"train": 6}).items()}
     files["broken.jpg"] = next(iter(files.values()))[:200]
     images = write_files(tmp_path / "photographs", files)
-    arguments = ["--once", "--images", str(images), "--name", name, "--epochs", "2", "--no-int8", "--port", "0"]
+    arguments = ["--once", "--images", str(images), "--name", name, "--epochs", "2", "--port", "0"]
 
     first = quickstart(*arguments)
     assert first.returncode == 0, first.stdout + first.stderr
@@ -67,15 +67,16 @@ def test_labelled_images_from_a_zip_named_relative_to_the_caller(
         for path, data in files.items():
             archive.writestr(f"cifar10/{path}", data)
     monkeypatch.setenv("QUICKSTART_CALLER", str(tmp_path))
-    arguments = ["--once", "--images", "some pictures.zip", "--name", name, "--epochs", "1", "--port", "0"]
+    quick = ("--once", "--no-int8", "--port", "0")
+    arguments = [*quick, "--images", "some pictures.zip", "--name", name, "--epochs"]
 
-    done = quickstart(*arguments)
+    done = quickstart(*arguments, "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("prediction") == 6
     assert "this encoder" in done.stdout
     assert "raw pixels" in done.stdout
 
-    other = quickstart(*arguments[:-3], "2", "--port", "0")
+    other = quickstart(*arguments, "2")
     assert other.returncode != 0
     assert "--fresh" in other.stderr
 
