@@ -6,7 +6,7 @@
     python -m serving.client duplicates --min-score 0.99
     python -m serving.client embed photographs --out embeddings.npy
 
-Left out: what it prints (`serving.printing`), and talking to the server (`serving.client`).
+Left out: what it prints (`cli.printing`), and talking to the server (`serving.client.client`).
 """
 
 import argparse
@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.client import DEFAULT_URL, MODEL, Client, NewItem, ServerError
-from serving.folders import SourceError
-from serving.printing import groups_of, lines_of_item, show
+from cli.printing import groups_of, lines_of_item, show
+from core.images.folders import SourceError
+from serving.client.client import DEFAULT_URL, MODEL, Client, NewItem, ServerError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _embed(client: Client, given: argparse.Namespace) -> int:
-    from serving.bulk.remote import embed_command  # takes a moment, and nothing else needs it
+    from serving.jobs.bulk.through_server import embed_command  # takes a moment, and nothing else needs it
 
     return embed_command(client, given.paths, given.out, connections=given.connections)
 
@@ -112,7 +112,7 @@ def _duplicates(client: Client, given: argparse.Namespace) -> int:
 
 
 def _ingest(client: Client, given: argparse.Namespace) -> int:
-    from serving.ingest.remote import ingest_command
+    from serving.jobs.ingest.through_server import ingest_command
 
     return ingest_command(client, given.path, labels=given.labels, prefix=given.prefix, connections=given.connections)
 

@@ -47,7 +47,7 @@ def run_stage(command: Sequence[str], *, polite: bool, locks: Sequence[int]) -> 
     `polite` gives it the least priority; `locks` are file descriptors that it inherits.
     """
     start = time.monotonic()
-    prepare = [sys.executable, "-m", "training.retrain.child", str(os.getpid()), str(int(polite))]
+    prepare = [sys.executable, "-m", "retraining.child", str(os.getpid()), str(int(polite))]
     with _Forwarded() as forwarded:
         process = subprocess.Popen([*prepare, *command], start_new_session=True, pass_fds=locks)
         forwarded.to(process)

@@ -22,20 +22,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from core.files.durable import publish_text
+from core.releases.manifest import ManifestError
+from core.releases.model_store import CHAMPION
+from retraining.child import Stopped, heeded
+from retraining.conduct import NotBetter, Retraining, StageFailed, Wishes
+from retraining.costs import estimate_apart, lacking_room, table
+from retraining.journal import abandon, begin, last_summaries, sweep, unfinished
+from retraining.locks import Busy, alone
+from retraining.need import needed
+from retraining.plan import MODES, Plan, PlanError, check_champion, differences, settle
+from retraining.stages import RELEASE
+from retraining.switching import Refused
 from serving.collection.errors import CollectionError
-from serving.durable import publish_text
-from serving.manifest import ManifestError
-from serving.model_store import CHAMPION
-from training.presets import PRESETS
-from training.retrain.child import Stopped, heeded
-from training.retrain.conduct import NotBetter, Retraining, StageFailed, Wishes
-from training.retrain.costs import estimate_apart, lacking_room, table
-from training.retrain.journal import abandon, begin, last_summaries, sweep, unfinished
-from training.retrain.locks import Busy, alone
-from training.retrain.need import needed
-from training.retrain.plan import MODES, Plan, PlanError, check_champion, differences, settle
-from training.retrain.stages import RELEASE
-from training.retrain.switching import Refused
+from training.recipe.presets import PRESETS
 
 DONE, FAILED, NOT_BETTER, BUSY, REFUSED = 0, 1, 3, 4, 5
 

@@ -1,6 +1,6 @@
 """One retraining, from its first stage to the servers that follow: each stage once, whatever was killed before.
 
-Left out: which stages there are (`training.retrain.stages`) and what they do.
+Left out: which stages there are (`retraining.stages`) and what they do.
 """
 
 import json
@@ -12,16 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.collection.catalogue import Catalogue
-from serving.durable import publish_text
-from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore
-from training.retrain.child import run_stage
-from training.retrain.costs import Cost, duration
-from training.retrain.journal import Journal, Record, remove_bulk
-from training.retrain.plan import SUMMARY, Plan, PlanError
-from training.retrain.stages import Commands, shown, stages_of
-from training.retrain.switching import Refused, champion_is, wait_until_followed
+from core.files.durable import publish_text
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import ModelStore
+from retraining.child import run_stage
+from retraining.costs import Cost, duration
+from retraining.journal import Journal, Record, remove_bulk
+from retraining.plan import SUMMARY, Plan, PlanError
+from retraining.stages import Commands, shown, stages_of
+from retraining.switching import Refused, champion_is, wait_until_followed
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 
 FOLLOW_SECONDS = 900.0  # a server that starts on a slow disk, and catches up with what was written meanwhile
 

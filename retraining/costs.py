@@ -1,6 +1,6 @@
 """The estimated cost of a retraining's stages, as values and as a table.
 
-Left out: estimating (`training.retrain.estimate`), which needs torch and takes steps with it. It is done in a process
+Left out: estimating (`retraining.estimate`), which needs torch and takes steps with it. It is done in a process
 of its own, so that this one stays small: what it has in memory would count as its stages' memory.
 """
 
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.retrain.child import end_with, make_way
-from training.retrain.plan import Plan
+from retraining.child import end_with, make_way
+from retraining.plan import Plan
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Cost:
 
 
 def estimate_apart(plan: Plan, folder: Path, past: Sequence[dict[str, Any]], *, polite: bool) -> list[Cost]:
-    """`training.retrain.estimate.estimate`, in another process; nothing is known if that dies."""
+    """`retraining.estimate.estimate`, in another process; nothing is known if that dies."""
     context = multiprocessing.get_context("spawn")
     try:
         with ProcessPoolExecutor(1, context, _prepare, (os.getpid(), polite)) as apart:
@@ -82,6 +82,6 @@ def _prepare(parent: int, polite: bool) -> None:
 
 
 def _estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
-    from training.retrain.estimate import estimate
+    from retraining.estimate import estimate
 
     return estimate(plan, folder, past)

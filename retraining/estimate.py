@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from serving.folders import open_source
-from training.config import PretrainConfig
-from training.dataset import Dataset
-from training.encoder import build_encoder
-from training.flags import configuration, parse_flags, run_options
-from training.pace import step_seconds
-from training.retrain.costs import Cost
-from training.retrain.journal import Journal
-from training.retrain.plan import Plan, items_of
-from training.retrain.stages import Commands, stages_of
+from core.images.folders import open_source
+from retraining.costs import Cost
+from retraining.journal import Journal
+from retraining.plan import Plan, items_of
+from retraining.stages import Commands, stages_of
+from training.data.dataset import Dataset
+from training.model.encoder import build_encoder
+from training.recipe.config import PretrainConfig
+from training.run.command import configuration, parse_flags, run_options
+from training.run.pace import step_seconds
 
 _TYPICAL = {"ingest": 5e-3, "freeze": 5e-4, "evaluate": 8e-3, "export": 2e-3, "embed": 4e-3}  # seconds an item
 _FIXED = {"ingest": 5.0, "freeze": 3.0, "evaluate": 10.0, "export": 45.0, "embed": 5.0, "promote": 15.0}
@@ -63,7 +63,7 @@ def _from_past(stage: str, items: int, past: Sequence[dict[str, Any]]) -> tuple[
 
 def _recipe(plan: Plan, folder: Path, items: int, size: int) -> PretrainConfig:
     words = Commands(plan, folder).of("pretrain")
-    flags = parse_flags(words[words.index("training.pretrain") + 1 :], "")
+    flags = parse_flags(words[words.index("training.run.pretrain") + 1 :], "")
     flags.minutes = None  # only its length is of interest, and that is known
     return configuration(flags, _blank(int(items * _TRAINED_SHARE), size))
 
@@ -74,7 +74,7 @@ def _pretraining(plan: Plan, folder: Path, config: PretrainConfig, items: int, s
     if plan.launcher:
         return None, plan.launcher.split()[0]
     words = Commands(plan, folder).of("pretrain")
-    flags = parse_flags(words[words.index("training.pretrain") + 1 :], "")
+    flags = parse_flags(words[words.index("training.run.pretrain") + 1 :], "")
     images = max(2, int(items * _TRAINED_SHARE))
     batch = min(config.batch_size, images)
     steps = config.steps or config.epochs * (images // batch)

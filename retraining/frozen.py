@@ -2,10 +2,10 @@
 
     python -m training.sources --collection DIR --out DIR --image-size 32
 
-Splits follow from an item's id alone (`training.splits.stable_split`), so the held-out images stay the same from one
-retraining to the next, and what was ever trained on is never tested on. Labels are the items' own; an item without
-one is pretrained on. Items that are replaced or deleted while their pictures are read take no row.
-Left out: what was written after the moment of freezing; a new release embeds that later.
+Splits follow from an item's id alone (`training.data.splits.stable_split`), so the held-out images stay the same from
+one retraining to the next, and what was ever trained on is never tested on. Labels are the items' own; an item without
+one is pretrained on. Items that are replaced or deleted while their pictures are read take no row. Left out: what was
+written after the moment of freezing; a new release embeds that later.
 """
 
 import hashlib
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.source import CollectionSource, Frozen, FrozenItem, freeze
-from serving.folders import SourceError
-from training.listing import Listing
-from training.splits import UNLABELLED, stable_split
+from core.images.folders import SourceError
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.pictures.frozen import CollectionSource, Frozen, FrozenItem, freeze
+from training.data.listing import Listing
+from training.data.splits import UNLABELLED, stable_split
 
 LABEL_LEAST = 5  # items of a label, for it to be learnt from
 
 
 class FrozenCollection:
-    """The items of a collection as `training.sources` wants them: a source, a listing, and who belongs where."""
+    """The items of a collection as `training.data.prepare` wants them: a source, a listing, and who belongs where."""
 
     def __init__(self, folder: Path) -> None:
         """Raises `CollectionError` for a folder that is none, `SourceError` for an empty one."""

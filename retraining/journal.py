@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.durable import publish_text
-from training.retrain.plan import PLAN, SUMMARY
+from core.files.durable import publish_text
+from retraining.plan import PLAN, SUMMARY
 
 STAGES = "stages"
 

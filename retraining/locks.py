@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from training.retrain.plan import Plan, PlanError
+from retraining.plan import Plan, PlanError
 
 FILE_NAME = "retrain.lock"
 _PATIENCE = 20.0  # seconds: a stage that lost its parent saves before it ends

@@ -5,9 +5,9 @@ import subprocess
 import sys
 from typing import Any
 
-from training.retrain.plan import Plan, PlanError
+from retraining.plan import Plan, PlanError
 
-NOT_NEEDED, NEEDED = 0, 10  # exit codes of serving.drift
+NOT_NEEDED, NEEDED = 0, 10  # exit codes of serving.collection.drift.command
 
 
 def needed(plan: Plan) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def needed(plan: Plan) -> dict[str, Any]:
         return {"needed": True, "reasons": ["there is no champion yet"], "drift": None}
     if not plan.collection:
         raise PlanError("--if-needed looks at a collection, and there is none: give --collection")
-    command = [sys.executable, "-m", "serving.drift", "--release", str(plan.champion_folder)]
+    command = [sys.executable, "-m", "serving.collection.drift.command", "--release", str(plan.champion_folder)]
     done = subprocess.run(
         [*command, "--collection", plan.collection, "--json"], capture_output=True, text=True, check=False
     )

@@ -1,6 +1,6 @@
 """What one retraining is, decided before its first stage and kept in its folder: a killed one goes on with the same.
 
-Left out: carrying it out (`training.retrain.stages`), and what it will cost (`training.retrain.estimate`).
+Left out: carrying it out (`retraining.stages`), and what it will cost (`retraining.estimate`).
 """
 
 import json
@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from serving.collection.catalogue import FILE_NAME as CATALOGUE
-from serving.collection.catalogue import Catalogue
-from serving.durable import publish_text
-from serving.manifest import ManifestError, Release
-from serving.model_store import CHAMPION, ModelStore
-from training.presets import PRESETS
+from core.files.durable import publish_text
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import CHAMPION, ModelStore
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME as CATALOGUE
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from training.recipe.presets import PRESETS
 
 PLAN, SUMMARY = "plan.json", "summary.json"
 Mode = Literal["warm", "scratch", "probe"]
@@ -31,7 +31,7 @@ class Plan:
 
     `mode` is where the encoder begins: "warm" with the champion's, "scratch" with random weights; "probe" keeps it as
     it is and fits a probe only. `epochs` and `minutes` give the length (0: the preset's own), `settings` are further
-    KEY=VALUE of `training.pretrain`. `labels`: the folders of `images` are labels. `launcher` replaces `python` for
+    KEY=VALUE of `training.run.pretrain`. `labels`: the folders of `images` are labels. `launcher` replaces `python` for
     pretraining ("torchrun --nproc-per-node 8").
     """
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.retrain.plan import Plan
+from retraining.plan import Plan
 
 ALL_STAGES = ("ingest", "freeze", "pretrain", "evaluate", "export", "embed", "promote")
 RELEASE = "release.json"
@@ -57,7 +57,7 @@ class Commands:
         self._folder = folder
 
     def of(self, stage: str) -> list[str]:
-        """The words of a stage's command; "promote" is for `training.retrain.switching`."""
+        """The words of a stage's command; "promote" is for `retraining.switching`."""
         return {
             "ingest": self._ingest,
             "freeze": self._freeze,
@@ -75,16 +75,18 @@ class Commands:
 
     def promote(self, version: int, *, reason: str, force: bool) -> list[str]:
         """Make a release the champion."""
-        words = _python("export.store", "promote", version, *self._store(), "--reason", reason)
+        words = _python("export.store.command", "promote", version, *self._store(), "--reason", reason)
         return [*words, "--force"] if force else words
 
     def rollback(self, version: int, *, reason: str) -> list[str]:
         """Make the release before `version` the champion again, if that is the champion."""
-        return _python("export.store", "rollback", *self._store(), "--if-champion", version, "--reason", reason)
+        return _python("export.store.command", "rollback", *self._store(), "--if-champion", version, "--reason", reason)
 
     def close_space(self, space: str) -> list[str]:
         """Forget the vectors of a space that no release to serve or to go back to has."""
-        return _python("serving.spaces", "--collection", self._plan.collection, "close", space, "--yes")
+        return _python(
+            "serving.collection.commands.spaces", "--collection", self._plan.collection, "close", space, "--yes"
+        )
 
     @property
     def release(self) -> dict[str, Any]:
@@ -95,13 +97,13 @@ class Commands:
     def _ingest(self) -> list[str]:
         plan = self._plan
         where = ("--release", plan.champion_folder, "--collection", plan.collection)
-        return _python("serving.ingest", *where, *(["--labels"] if plan.labels else []), plan.images)
+        return _python("serving.jobs.ingest.command", *where, *(["--labels"] if plan.labels else []), plan.images)
 
     def _freeze(self) -> list[str]:
         plan = self._plan
         source = ("--collection", plan.collection) if plan.from_collection else ("--images", plan.images)
         size = ("--image-size", plan.image_size) if plan.image_size else ()
-        return _python("training.sources", *source, "--out", self._data, "--seed", plan.seed, *size)
+        return _python("training.data.prepare", *source, "--out", self._data, "--seed", plan.seed, *size)
 
     def _pretrain(self) -> list[str]:
         plan = self._plan
@@ -111,30 +113,32 @@ class Commands:
         settings = [word for setting in plan.settings for word in ("--set", setting)]
         launcher = shlex.split(plan.launcher) or [sys.executable]
         words = ("--data", self._data, "--out", self._run, "--preset", plan.preset, "--seed", plan.seed)
-        return [*launcher, "-m", "training.pretrain", *map(str, (*words, *length, *start, *settings))]
+        return [*launcher, "-m", "training.run.pretrain", *map(str, (*words, *length, *start, *settings))]
 
     def _evaluate(self) -> list[str]:
         where = ("--data", self._data, "--checkpoint", self._checkpoint, "--out", self._evaluation)
-        return _python("training.evaluate", *where, "--no-baselines")  # the champion is what it is compared with
+        return _python(
+            "training.evaluation.evaluate", *where, "--no-baselines"
+        )  # the champion is what it is compared with
 
     def _export(self) -> list[str]:
         plan = self._plan
         champion = ("--champion", plan.champion_folder) if plan.champion else ("--no-champion",)
         target = (*self._store(), "--data", self._data, "--summary", self._folder / RELEASE)
         if plan.mode == "probe":
-            return _python("export.probe_only", "--parent", plan.champion_folder, *target)
+            return _python("export.publishing.probe_only", "--parent", plan.champion_folder, *target)
         made = ("--checkpoint", self._checkpoint, "--evaluation", self._evaluation)
         parent = ("--parent", plan.champion_folder) if plan.mode == "warm" else ()
         forms = () if plan.int8 else ("--no-int8",)
-        return _python("export.release", *target, *made, *champion, *parent, *forms)
+        return _python("export.publishing.release", *target, *made, *champion, *parent, *forms)
 
     def _embed(self) -> list[str]:
         if self._plan.from_collection:
             return self._reembed("--index")
-        return _python("serving.ingest", *self._target(), "--data", self._data)
+        return _python("serving.jobs.ingest.command", *self._target(), "--data", self._data)
 
     def _reembed(self, *words: str) -> list[str]:
-        return _python("serving.reembed", *self._target(), *words)
+        return _python("serving.jobs.reembed.command", *self._target(), *words)
 
     def _target(self) -> tuple[object, ...]:
         return ("--release", self.release["release"], "--collection", self._plan.collection)

@@ -1,16 +1,16 @@
 """Putting a release in place of the champion, and seeing that every server follows; back again where one refuses.
 
-The alias is the truth: servers follow it by themselves (`serving.following`). So a promotion is one small file, and
-all that is left to do here is to wait, and to take it back if a server can't serve the new release.
+The alias is the truth: servers follow it by themselves (`serving.torchserve.rollover.following`). So a promotion is one
+small file, and all that is left to do here is to wait, and to take it back if a server can't serve the new release.
 """
 
 import logging
 import time
 from collections.abc import Callable, Sequence
 
-from serving.model_store import CHAMPION, ModelStore
-from serving.servers import ServerState, live_servers
-from training.retrain.plan import PlanError
+from core.releases.model_store import CHAMPION, ModelStore
+from core.releases.servers import ServerState, live_servers
+from retraining.plan import PlanError
 
 POLL_SECONDS = 0.5
 _LOG = logging.getLogger(__name__)

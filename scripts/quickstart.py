@@ -19,15 +19,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from core.machine.machine import cuda_devices
+from core.releases.manifest import check_name
+from core.releases.model_store import CHAMPION, ModelStore
 from scripts.show import Shown, ask, print_answers, print_curl_lines, save_contact_sheet
-from serving.client import Client, ServerError
-from serving.launch import Server, exit_on_signals
-from serving.machine import cuda_devices
-from serving.manifest import check_name
-from serving.model_store import CHAMPION, ModelStore
-from serving.settings import LaunchError, Settings, free_port, port_number
-from training.dataset import Dataset
-from training.downloads import DATASETS
+from serving.client.client import Client, ServerError
+from serving.torchserve.launch import Server, exit_on_signals
+from serving.torchserve.settings import LaunchError, Settings, free_port, port_number
+from training.data.dataset import Dataset
+from training.data.downloads import DATASETS
 
 STORE = Path("model_store")
 CPU_IMAGE_SIZE = 32  # what two cores can train on in minutes
@@ -94,27 +94,33 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     source = ("--images", given.images) if given.images else ("--dataset", given.dataset)
     gpu = _trains_on_gpu()
     size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
-    journey.command("images", "training.sources", *source, "--out", data, *size)
+    journey.command("images", "training.data.prepare", *source, "--out", data, *size)
     preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
     epochs = _gpu_epochs(data) if gpu and given.epochs is None else given.epochs
     length = ("--epochs", epochs) if epochs is not None else ()
     pretrained = home / "pretrain"
-    journey.command("pretrain", "training.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length)
+    journey.command(
+        "pretrain", "training.run.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length
+    )
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
-    journey.command("evaluate", "training.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
+    journey.command(
+        "evaluate", "training.evaluation.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation
+    )
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
     named = ("--name", journey.name, "--store", STORE)
     target = (*named, "--summary", home / "release.json", *(["--no-int8"] if given.no_int8 else []))
     # no champion: whatever was made before, this is to be seen
-    journey.command("export", "export.release", *target, "--no-champion", *ingredients)
+    journey.command("export", "export.publishing.release", *target, "--no-champion", *ingredients)
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
-    journey.command("collection", "serving.ingest", *collection)
+    journey.command("collection", "serving.jobs.ingest.command", *collection)
     version = int(Path(summary["release"]).name)
     if ModelStore(STORE, journey.name).alias(CHAMPION) == version:
         journey.timed("promote", lambda: print(f"{journey.name}/{version} is the champion already"))
     else:
-        journey.command("promote", "export.store", "promote", version, *named, "--force", "--reason", "quickstart")
+        journey.command(
+            "promote", "export.store.command", "promote", version, *named, "--force", "--reason", "quickstart"
+        )
 
 
 def _trains_on_gpu() -> bool:

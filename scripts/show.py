@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.client import Client
-from serving.images import decode
-from serving.launch import Server
-from training.dataset import Dataset
-from training.report import Row, contact_sheet
+from core.images.decode import decode
+from serving.client.client import Client
+from serving.torchserve.launch import Server
+from training.data.dataset import Dataset
+from training.measures.pictures import Row, contact_sheet
 
 NEIGHBOURS = 5
 

@@ -16,15 +16,17 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.choice import Choice, choose
+from core.images.decode import ImageError
+from core.machine.machine import usable_cores
+from core.releases.manifest import FORMATS, Release
+from serving.collection.catalogue.filters import EVERYTHING
+from serving.collection.drift.drift import Reference, drift
 from serving.collection.errors import CollectionError
-from serving.collection.filters import EVERYTHING
-from serving.embedder import Embedded, Embedder
-from serving.embedding_cache import EmbeddingCache
-from serving.images import ImageError
-from serving.machine import usable_cores
-from serving.manifest import FORMATS, Release
-from serving.operations.drift import Reference, drift
+from serving.inference.choice import Choice, choose
+from serving.inference.embedder import Embedded, Embedder
+from serving.inference.embedding_cache import EmbeddingCache
+from serving.inference.options import EngineOptions
+from serving.inference.runtime import Device, Outputs, images_of_pass, open_runtime
 from serving.operations.duplicates import duplicates
 from serving.operations.failures import failure_of
 from serving.operations.finding import Search, find_all
@@ -34,7 +36,6 @@ from serving.operations.refusals import Abilities, refusal_of
 from serving.operations.showing import get, list_items
 from serving.operations.snapshots import list_snapshots, restore, save
 from serving.operations.writing import write_all
-from serving.options import EngineOptions
 from serving.protocol.encodings import ENCODINGS
 from serving.protocol.messages import (
     MAX_IDS,
@@ -49,7 +50,6 @@ from serving.protocol.messages import (
     Request,
     RequestError,
 )
-from serving.runtime import Device, Outputs, images_of_pass, open_runtime
 
 DEFAULT_OPTIONS = EngineOptions()
 _LOG = logging.getLogger(__name__)

@@ -13,22 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.archive import build_archive
-from export.release import Ingredients, publish
-from serving.client import Client
-from serving.collection.catalogue import Catalogue
+from core.releases.manifest import Release
+from export.publishing.archive import build_archive
+from export.publishing.release import Ingredients, publish
+from serving.client.client import Client
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.engine import Engine
-from serving.ingest.__main__ import ingest
-from serving.ingest.sources import data_folder
-from serving.launch import Server
-from serving.manifest import Release
-from serving.options import EngineOptions
-from serving.settings import Settings
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.evaluate import evaluate
-from training.pretrain import pretrain
-from training.sources import Request, prepare
+from serving.inference.options import EngineOptions
+from serving.jobs.ingest.command import ingest
+from serving.jobs.ingest.sources import data_folder
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
+from training.evaluation.evaluate import evaluate
+from training.recipe.config import PretrainConfig, override
+from training.run.pretrain import pretrain
 
 # Files whose tests take a minute or more start first, for no process to be left alone with one at the end.
 LONG = (

@@ -1,4 +1,4 @@
-"""The arrows of the house: export -> training, serving; training -> serving.images; serving -> neither."""
+"""The arrows of the house: export -> training, serving; training -> core.images.decode; serving -> neither."""
 
 import ast
 import subprocess
@@ -9,16 +9,22 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("training", "export", "serving")
-OF_IMAGES = {"serving.images", "serving.durable", "serving.folders", "serving.rows_file", "serving.seen"}
-OF_PROCESSES = {"serving.signals"}
+OF_IMAGES = {
+    "core.images.decode",
+    "core.files.durable",
+    "core.images.folders",
+    "core.files.rows_file",
+    "core.images.seen",
+}
+OF_PROCESSES = {"core.machine.held_signals"}
 # what a retraining must know of what is served: the pictures it learns from, the release it goes on from, the store
 OF_RETRAINING = {
-    "serving.collection.catalogue",
+    "serving.collection.catalogue.sqlite.catalogue",
     "serving.collection.errors",
-    "serving.collection.source",
-    "serving.manifest",
-    "serving.model_store",
-    "serving.servers",
+    "serving.collection.pictures.frozen",
+    "core.releases.manifest",
+    "core.releases.model_store",
+    "core.releases.servers",
 }
 RETRAIN_FILES = {path.name for path in (ROOT / "training" / "retrain").glob("*.py")}
 
@@ -56,7 +62,14 @@ def test_export_imports_training_and_serving_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["serving.engine", "serving.protocol.wire", "serving.handler", "serving.client", "serving.bulk.__main__"]
+    "module",
+    [
+        "serving.engine",
+        "serving.protocol.wire",
+        "serving.torchserve.handler",
+        "serving.client.client",
+        "serving.jobs.bulk.command",
+    ],
 )
 def test_serving_needs_no_torch(module: str) -> None:
     check = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -34,14 +34,14 @@ COMMANDS = [command for command in found(DOCUMENTS, "command") if command[:2] ==
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command[2])
 def test_commands_are_taken_as_they_are(command: list[str]) -> None:
-    module = command[2] if command[2] != "training.retrain" else "training.retrain.__main__"
+    module = command[2] if command[2] != "retraining" else "retraining.command"
     assert importlib.import_module(module)._arguments(command[3:]).name == "photos"
 
 
 def test_there_are_a_server_with_a_collection_replicas_and_a_retraining() -> None:
     assert len(FILES) == 4
-    assert [command[2] for command in COMMANDS].count("serving.launch") == 3
-    assert [command[2] for command in COMMANDS].count("training.retrain") == 1
+    assert [command[2] for command in COMMANDS].count("serving.torchserve.launch") == 3
+    assert [command[2] for command in COMMANDS].count("retraining") == 1
 
 
 def test_volumes_and_labels_that_are_named_exist() -> None:

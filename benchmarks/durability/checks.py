@@ -12,11 +12,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.durability_child import BATCH, DIM, RELEASE, vectors_of
-from benchmarks.durability_worker import Heard
-from serving.collection.catalogue import Catalogue
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Rows, Vectors
+from benchmarks.durability.child import BATCH, DIM, RELEASE, vectors_of
+from benchmarks.durability.worker import Heard
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import brute_force, unit_vectors
 
 Batch = tuple[str, int]

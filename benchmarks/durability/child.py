@@ -1,4 +1,5 @@
-"""The processes that `benchmarks.durability` kills: writers and a compactor; and one that writes when it is told to.
+"""The processes that `benchmarks.durability.durability` kills: writers and a compactor; and one that writes when it is
+told to.
 
     python -m benchmarks.durability_child ROLE FOLDER NAME FIRST [RELEASE]
 
@@ -13,11 +14,11 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.index_kinds import Plan
-from serving.collection.items import Item, Source
-from serving.collection.vectors import Vectors
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
 
 RELEASE = "d" * 64
 DIM = 32

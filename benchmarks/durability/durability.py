@@ -7,7 +7,7 @@ them has begun an upsert, a deletion or a compaction, in turn, kills it a random
 with all that was acknowledged until then, and starts it again; the others go on meanwhile. Then a process writes
 `--writes` times and the parent, a process of its own, must find each write by the next search.
 
-With `--http` both go through TorchServe with two workers, which are what is killed (`benchmarks.durability_http`), and
+With `--http` both go through TorchServe with two workers, which are what is killed (`benchmarks.durability.http`), and
 `--writes` counts the pairs of a write and a search that different workers answered.
 
 Counted are acknowledged writes that are not there (or deletions that are not), batches of which only a part is there,
@@ -32,13 +32,13 @@ from typing import Any
 import faiss
 from tqdm import tqdm
 
-from benchmarks.child import ROOT
-from benchmarks.durability_checks import Judge
-from benchmarks.durability_child import RELEASE, items_of, names_of, vectors_of
-from benchmarks.durability_worker import COMMAND, Worker
-from serving.collection.catalogue import Catalogue
+from benchmarks.durability.checks import Judge
+from benchmarks.durability.child import RELEASE, items_of, names_of, vectors_of
+from benchmarks.durability.worker import COMMAND, Worker
+from benchmarks.tools.child import ROOT
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CollectionError
-from serving.collection.neighbours import Neighbours
+from serving.collection.index.faiss.neighbours import Neighbours
 
 STAGES = ("storing", "deleting", "compacting")
 _LONGEST = {"storing": 0.004, "deleting": 0.003, "compacting": 0.05}  # seconds that a kill waits at most, by stage
@@ -109,7 +109,10 @@ def _in_processes(options: argparse.Namespace, work: Path) -> tuple[Counter[str]
 
 def _through_torchserve(options: argparse.Namespace, work: Path) -> tuple[Counter[str], int]:
     """The same over HTTP."""
-    from benchmarks import durability_http, durability_service  # torch and more, which nothing else here needs
+    from benchmarks.durability import http as durability_http
+    from benchmarks.durability import (
+        service as durability_service,  # torch and more, which nothing else here needs
+    )
 
     keep = options.work or work
     keep.mkdir(parents=True, exist_ok=True)

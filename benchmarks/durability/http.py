@@ -1,4 +1,4 @@
-"""The kill test and the freshness test of `benchmarks.durability`, through TorchServe over HTTP.
+"""The kill test and the freshness test of `benchmarks.durability.durability`, through TorchServe over HTTP.
 
 A round waits until a writer has begun an upsert or a deletion, or a compaction has begun, kills one of the two
 TorchServe workers with SIGKILL a random moment later, and compares: the collection with all that was acknowledged,
@@ -23,14 +23,14 @@ import httpx
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.child import ChildError
-from benchmarks.durability_checks import Judge, K, Subject
-from benchmarks.durability_service import TOLERANCE, WORKERS, Service
-from benchmarks.durability_worker import Worker
-from benchmarks.durability_writer import HttpWriter, all_paused, upsert_of
-from serving.collection.catalogue import Catalogue
-from serving.collection.vectors import Vectors
-from serving.handler import WORKER_HEADER
+from benchmarks.durability.checks import Judge, K, Subject
+from benchmarks.durability.service import TOLERANCE, WORKERS, Service
+from benchmarks.durability.worker import Worker
+from benchmarks.durability.writer import HttpWriter, all_paused, upsert_of
+from benchmarks.tools.child import ChildError
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.torchserve.handler import WORKER_HEADER
 from tests.serving.collection.examples import brute_force, unit_vectors
 
 STAGES = ("storing", "deleting", "compacting")

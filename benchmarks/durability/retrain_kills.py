@@ -26,14 +26,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import ROOT
-from benchmarks.jpegs import read_jpegs
-from serving.client import Client, ServerError
-from serving.launch import Server
-from serving.manifest import ManifestError, Release
-from serving.model_store import CHAMPION, ModelStore
-from serving.settings import Settings
-from training.retrain.journal import STAGES, unfinished
+from benchmarks.tools.child import ROOT
+from benchmarks.tools.jpegs import read_jpegs
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import CHAMPION, ModelStore
+from retraining.journal import STAGES, unfinished
+from serving.client.client import Client, ServerError
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
 
 NAME = "kills"
 _STAGES = ("freeze", "pretrain", "evaluate", "export", "embed", "promote")
@@ -56,7 +56,7 @@ class Site:
 
     def start(self, *words: object) -> "subprocess.Popen[bytes]":
         """`python -m training.retrain`, begun or gone on with."""
-        command = ["training.retrain", "--name", NAME, "--store", self.store.root, "--work", self.work]
+        command = ["retraining.command", "--name", NAME, "--store", self.store.root, "--work", self.work]
         command += ["--collection", self.folder / "collection", "--epochs", "2", *_RECIPE, *words]
         with (self.folder / "log").open("ab") as log:
             return subprocess.Popen([sys.executable, "-m", *map(str, command)], cwd=ROOT, stdout=log, stderr=log)

@@ -27,18 +27,18 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.child import Child
-from benchmarks.jpegs import read_jpegs
-from benchmarks.load import percentile
-from benchmarks.rollover_load import SAME, SHOWN
-from serving.client import Client
-from serving.collection.catalogue import Catalogue
+from benchmarks.durability.rollover_load import SAME, SHOWN
+from benchmarks.serving.load import percentile
+from benchmarks.tools.child import Child
+from benchmarks.tools.jpegs import read_jpegs
+from core.releases.model_store import CHAMPION, ModelStore
+from core.releases.servers import live_servers
+from serving.client.client import Client
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.engine import Engine
-from serving.launch import Server
-from serving.model_store import CHAMPION, ModelStore
-from serving.options import EngineOptions
-from serving.servers import live_servers
-from serving.settings import Settings
+from serving.inference.options import EngineOptions
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
 
 NAME = "rollover"
 _ASKED_WITH = 200  # pictures that the load sends
@@ -83,7 +83,7 @@ class Site:
 
     def retrain(self, *words: object) -> dict[str, Any]:
         """One retraining, whole; its summary."""
-        command = ["training.retrain", "--name", NAME, "--store", self.store.root, "--collection", self.collection]
+        command = ["retraining.command", "--name", NAME, "--store", self.store.root, "--collection", self.collection]
         command += ["--work", self.folder / "retrain", "--epochs", self.options.epochs, "--no-int8", "--force"]
         output = _run(*command, *_RECIPE, *words)
         summary: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -91,7 +91,7 @@ class Site:
 
     def rollback(self) -> None:
         """Back to the release before."""
-        _run("export.store", "rollback", "--name", NAME, "--store", self.store.root)
+        _run("export.store.command", "rollback", "--name", NAME, "--store", self.store.root)
 
     def wait_for_servers(self) -> None:
         """Until every server answers with the champion and has nothing else going on."""
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Settings(
             store=site.store.root, name=NAME, collection=site.collection, port=0, workers=options.workers, form="onnx"
         )
-        with Server(settings) as server, Child("benchmarks.rollover_load") as load:
+        with Server(settings) as server, Child("benchmarks.durability.rollover_load") as load:
             load.tell({"port": int(server.url.rpartition(":")[2]), "rate": options.rate}, images)
             spans = rounds_under_load(site, server, load)
             load.tell({"stop": True})

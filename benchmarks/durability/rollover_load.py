@@ -3,7 +3,7 @@
 Arrivals are evenly spaced; a latency begins when a request was due. 64 threads with a connection each, so that a slow
 reply holds up no other. Every reply is looked at: it must name a release, an embedding must be that release's, and a
 search with the picture of the item that was acknowledged last must find it with a score of 1, which it does only if the
-item is there, and query and vector are of one release. Started by `benchmarks.rollover`.
+item is there, and query and vector are of one release. Started by `benchmarks.durability.rollover`.
 Left out: which embedding is whose; the parent compares them in the end.
 """
 
@@ -18,8 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from benchmarks.child import hear_parent, tell_parent
-from serving.client import MODEL
+from benchmarks.tools.child import hear_parent, tell_parent
+from serving.client.client import MODEL
 
 THREADS = 64
 KINDS = ("embed", "search", "upsert", "find")  # in turn

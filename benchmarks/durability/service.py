@@ -1,8 +1,9 @@
-"""The service that `benchmarks.durability --http` kills workers of: a tiny release, its archive, and TorchServe on it.
+"""The service that `benchmarks.durability.durability --http` kills workers of: a tiny release, its archive, and
+TorchServe on it.
 
 The release has random weights and takes pictures of 16 pixels, so that a request costs little; the pictures are made
 here, and what their embeddings must be is computed here too, by the same file in this process.
-Left out: killing (`benchmarks.durability_http`), and writers (`benchmarks.durability_writer`).
+Left out: killing (`benchmarks.durability.http`), and writers (`benchmarks.durability.writer`).
 """
 
 import io
@@ -16,17 +17,17 @@ import httpx
 import numpy as np
 from PIL import Image
 
-from benchmarks.child import ChildError
-from benchmarks.durability_child import BATCH
-from benchmarks.random_release import write_random_release
-from export.archive import build_archive
-from serving.collection.vectors import Vectors
+from benchmarks.durability.child import BATCH
+from benchmarks.tools.child import ChildError
+from benchmarks.tools.random_release import write_random_release
+from core.images.decode import ImageError, decode
+from core.releases.manifest import Release
+from export.publishing.archive import build_archive
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.engine import Engine
-from serving.images import ImageError, decode
-from serving.launch import Server
-from serving.manifest import Release
-from serving.options import EngineOptions
-from serving.settings import Settings
+from serving.inference.options import EngineOptions
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
 
 WORKERS = 2
 TOLERANCE = 1e-4  # of an embedding's numbers: they differ a little with the batch that an image is embedded in

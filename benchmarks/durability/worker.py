@@ -1,4 +1,4 @@
-"""A process that `benchmarks.durability` kills and starts again, and all that it ever said.
+"""A process that `benchmarks.durability.durability` kills and starts again, and all that it ever said.
 
 What it said is read by a thread as it comes, so that it never waits for its listener.
 """
@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from benchmarks.child import ROOT, ChildError
+from benchmarks.tools.child import ROOT, ChildError
 
-COMMAND = (sys.executable, "-m", "benchmarks.durability_child")
+COMMAND = (sys.executable, "-m", "benchmarks.durability.child")
 _PATIENCE = 60.0  # seconds until a worker that does not get to a stage counts as stuck
 
 

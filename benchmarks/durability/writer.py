@@ -1,7 +1,7 @@
 """Writers that store and delete over HTTP without pause, and know what was acknowledged: only what got 200.
 
 A batch whose upsert was not answered, or with an error, may be there whole or not at all; its number is not used again.
-A deletion is asked for until it is acknowledged. Left out: what became of it all (`benchmarks.durability_checks`).
+A deletion is asked for until it is acknowledged. Left out: what became of it all (`benchmarks.durability.checks`).
 """
 
 import itertools
@@ -14,9 +14,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.durability_child import names_of
-from benchmarks.durability_service import Service
-from benchmarks.durability_worker import Account
+from benchmarks.durability.child import names_of
+from benchmarks.durability.service import Service
+from benchmarks.durability.worker import Account
 
 KEPT = 15  # batches of a writer, before it deletes the oldest
 _REPLY_SECONDS = 180.0  # more than TorchServe gives a worker

@@ -1,6 +1,8 @@
-"""A worker of `benchmarks.search`: opens a collection as a server's worker does, searches, and says what it holds.
+"""A worker of `benchmarks.search.search`: opens a collection as a server's worker does, searches, and says what it
+holds.
 
-Told and heard through `benchmarks.child`. Its memory is split by what is mapped: the index, the vectors, the rest.
+Told and heard through `benchmarks.tools.child`. Its memory is split by what is mapped: the index, the vectors, the
+rest.
 """
 
 import json
@@ -12,10 +14,10 @@ from typing import Any, BinaryIO
 import faiss
 import numpy as np
 
-from serving.collection.base_files import INDEX, VECTORS
-from serving.collection.catalogue import Catalogue
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.index.faiss.base_files import INDEX, VECTORS
+from serving.collection.index.faiss.neighbours import Neighbours
 
 _MIB = 1024  # kB
 

@@ -25,16 +25,16 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from benchmarks.embeddings import grown as grow
-from benchmarks.embeddings import load_embeddings, nearest
-from benchmarks.filled import RELEASE, fill, item
-from benchmarks.search_measure import K, recall_of
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import Policy, compact
+from benchmarks.search.measure import K, recall_of
+from benchmarks.tools.embeddings import grown as grow
+from benchmarks.tools.embeddings import load_embeddings, nearest
+from benchmarks.tools.filled import RELEASE, fill, item
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
+from serving.collection.index.faiss.compaction import Policy, compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
 
 BATCH = 50
 _WRITES = 4  # inserts and as many deletions to a search
@@ -146,7 +146,7 @@ def _batches(parts: Iterator[Vectors]) -> Iterator[Vectors]:
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.churn", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
     parser.add_argument("--count", type=int, default=10_000, help="items of the collection (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="default: %(default)s")

@@ -1,8 +1,8 @@
 """What a search takes over HTTP beside the same call in this process: a vector, and a picture, one at a time.
 
-A release of random weights (`benchmarks.random_release`), whose embeddings have as many numbers as the vectors stored,
-is served by TorchServe with one worker, and its engine is opened here too, on the same collection. One client asks
-both in turn. A picture's figure is of embedding it as well. Left out: load (`benchmarks.serving`).
+A release of random weights (`benchmarks.tools.random_release`), whose embeddings have as many numbers as the vectors
+stored, is served by TorchServe with one worker, and its engine is opened here too, on the same collection. One client
+asks both in turn. A picture's figure is of embedding it as well. Left out: load (`benchmarks.serving.serving`).
 """
 
 import io
@@ -15,21 +15,21 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
-from benchmarks.filled import fill
-from benchmarks.random_release import write_random_release
-from benchmarks.turns import in_turn, medians
-from export.archive import build_archive
-from serving.choice import Form
-from serving.client import Client
-from serving.collection.compaction import compact
-from serving.collection.index_kinds import Plan
-from serving.collection.vectors import Vectors
+from benchmarks.tools.filled import fill
+from benchmarks.tools.random_release import write_random_release
+from benchmarks.tools.turns import in_turn, medians
+from core.releases.manifest import Release
+from export.publishing.archive import build_archive
+from serving.client.client import Client
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
 from serving.engine import Engine
-from serving.launch import Server
-from serving.manifest import Release
-from serving.options import EngineOptions
+from serving.inference.choice import Form
+from serving.inference.options import EngineOptions
 from serving.protocol.messages import Answer, Request
-from serving.settings import Settings
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
 
 ARCHITECTURES = {512: "resnet18", 2048: "resnet50"}
 _SIZE = 32

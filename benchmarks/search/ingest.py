@@ -5,7 +5,7 @@
 Every batch is one transaction, synced before it counts. Then a collection with a base is searched by this process, one
 query at a time: alone, while another process upserts in batches of 100 as fast as it can, and while it compacts as
 well. Latency includes looking for what was written since. Prints tables and a last line of JSON.
-Left out: embedding, which takes far longer than storing (`benchmarks.serving`), and HTTP.
+Left out: embedding, which takes far longer than storing (`benchmarks.serving.serving`), and HTTP.
 """
 
 import argparse
@@ -21,16 +21,16 @@ from typing import Any
 import faiss
 import numpy as np
 
-from benchmarks.child import Child
-from benchmarks.embeddings import load_embeddings
-from benchmarks.filled import RELEASE, fill, item
-from benchmarks.turns import in_turn, medians
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from benchmarks.tools.child import Child
+from benchmarks.tools.embeddings import load_embeddings
+from benchmarks.tools.filled import RELEASE, fill, item
+from benchmarks.tools.turns import in_turn, medians
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
 
 BATCHES = (1, 10, 100, 1000)
 
@@ -66,7 +66,7 @@ def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[s
     neighbours = Neighbours(Catalogue(folder), RELEASE)
     found = {"alone": latencies(neighbours, queries, seconds=seconds)}
     for name, compacting in (("while writing", False), ("writing and compacting", True)):
-        with Child("benchmarks.ingest_child") as writer:
+        with Child("benchmarks.search.ingest_child") as writer:
             writer.tell({"folder": str(folder), "compact": compacting})
             writer.hear()
             found[name] = latencies(neighbours, queries, seconds=seconds)
@@ -78,7 +78,7 @@ def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[s
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
     parser.add_argument("--base", type=int, default=20_000, help="vectors of the base searched (default: %(default)s)")
     parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="of it (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each turn (default: %(default)s)")

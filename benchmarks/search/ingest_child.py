@@ -1,4 +1,5 @@
-"""The process that `benchmarks.ingest` searches beside: upserts in batches of 100 until it hears that it may stop.
+"""The process that `benchmarks.search.ingest` searches beside: upserts in batches of 100 until it hears that it may
+stop.
 
 Its vectors are those that are stored already, each moved a little, under new ids.
 """
@@ -12,11 +13,11 @@ from time import perf_counter
 import faiss
 import numpy as np
 
-from benchmarks.filled import RELEASE, item
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import Policy, compact
-from serving.collection.index_kinds import Plan
-from serving.collection.view import Sizes
+from benchmarks.tools.filled import RELEASE, item
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.index.faiss.compaction import Policy, compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.view import Sizes
 
 _BATCH = 100
 

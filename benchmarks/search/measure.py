@@ -1,4 +1,5 @@
-"""Recall and rate of each party of `benchmarks.search`, in turn, so that what else the machine does falls on all."""
+"""Recall and rate of each party of `benchmarks.search.search`, in turn, so that what else the machine does falls on
+all."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,9 +9,9 @@ from time import perf_counter
 
 import numpy as np
 
-from benchmarks.search_parties import Party
-from benchmarks.turns import in_turn, medians
-from serving.collection.vectors import Rows, Vectors
+from benchmarks.search.parties import Party
+from benchmarks.tools.turns import in_turn, medians
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 
 K = 10
 BATCH = 100

@@ -5,7 +5,7 @@
 EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Without `--milvus`, milvus-lite runs as a server of its own, as several workers need it. One query at a time, both by
 the collection's own search with its exact scores; then a filter of half of the rows, and one write with the search
-after it. Left out: Milvus without our search around it (`benchmarks.search --peers milvus`).
+after it. Left out: Milvus without our search around it (`benchmarks.search.search --peers milvus`).
 """
 
 import argparse
@@ -23,16 +23,16 @@ from typing import Any
 import faiss
 import numpy as np
 
-from benchmarks.embeddings import load_embeddings
-from benchmarks.search_parties import truth_of
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.index import Index
-from serving.collection.index_choice import IndexChoice, open_milvus
-from serving.collection.index_kinds import Plan
-from serving.collection.items import Item, Source
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Rows, Vectors
+from benchmarks.search.parties import truth_of
+from benchmarks.tools.embeddings import load_embeddings
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.interface import Index
 
 _RELEASE = "a" * 64
 _WRITTEN_AT_ONCE = 500
@@ -116,7 +116,7 @@ def _both(catalogue: Catalogue, uri: str, queries: Vectors, truth: Rows) -> Iter
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(description="Search through Milvus beside search through FAISS.")
-    parser.add_argument("--embeddings", type=Path, required=True, help="folder that serving.bulk wrote")
+    parser.add_argument("--embeddings", type=Path, required=True, help="folder that serving.jobs.bulk wrote")
     parser.add_argument("--count", type=int, default=10_000, help="vectors stored (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--milvus", metavar="URI", help="a running Milvus (default: milvus-lite as a server)")

@@ -1,8 +1,8 @@
-"""Who takes part in `benchmarks.search`: ours, FAISS used bare on the same index, and other libraries.
+"""Who takes part in `benchmarks.search.search`: ours, FAISS used bare on the same index, and other libraries.
 
 Every party is given the same vectors and returns the numbers (Q, k) of those it found, in their order of storing.
 Graphs have 32 links and 40 candidates while building, all alike. Qdrant and Milvus are what their packages run inside
-one process. Left out: measuring (`benchmarks.search_measure`).
+one process. Left out: measuring (`benchmarks.search.measure`).
 """
 
 import logging
@@ -15,11 +15,11 @@ import faiss
 import numpy as np
 from usearch.index import Index as UsearchIndex
 
-from serving.collection.base import MappedBase
-from serving.collection.base_files import BaseFiles
-from serving.collection.index_kinds import KINDS
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.faiss.base import MappedBase
+from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.kinds import KINDS
+from serving.collection.index.faiss.neighbours import Neighbours
 
 DEPTHS = (16, 20, 25, 32, 40, 50, 64, 80, 96, 112, 128, 160, 200)
 _CELLS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)

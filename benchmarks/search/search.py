@@ -4,11 +4,11 @@
 
 EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
-(`benchmarks.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is their
-figure; what the depth that was chosen when the base was built reaches is told apart. All in one process, in turn; then
-a process of its own for the time to the first search, and two for what they share; at last the smaller one behind
-TorchServe, a search at a time (`benchmarks.search_http`). `--work` keeps the collections for the next run.
-Prints tables and a last line of JSON. Left out: load over HTTP (`benchmarks.serving`).
+(`benchmarks.tools.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is
+their figure; what the depth that was chosen when the base was built reaches is told apart. All in one process, in turn;
+then a process of its own for the time to the first search, and two for what they share; at last the smaller one behind
+TorchServe, a search at a time (`benchmarks.search.http`). `--work` keeps the collections for the next run. Prints
+tables and a last line of JSON. Left out: load over HTTP (`benchmarks.serving.serving`).
 """
 
 import argparse
@@ -21,21 +21,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.embeddings import Embeddings, grown, load_embeddings, nearest
-from benchmarks.filled import RELEASE, fill
-from benchmarks.search_http import HttpFigures, over_http
-from benchmarks.search_measure import K, Point, cheapest, measure, recall_of, table
-from benchmarks.search_parties import PEERS, Party, bare_faiss, ours, truth_of
-from benchmarks.search_workers import first_search, two_workers
-from serving.collection.base import open_base
-from serving.collection.base_files import BaseFiles, read_vectors
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from benchmarks.search.http import HttpFigures, over_http
+from benchmarks.search.measure import K, Point, cheapest, measure, recall_of, table
+from benchmarks.search.parties import PEERS, Party, bare_faiss, ours, truth_of
+from benchmarks.search.workers import first_search, two_workers
+from benchmarks.tools.embeddings import Embeddings, grown, load_embeddings, nearest
+from benchmarks.tools.filled import RELEASE, fill
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.index_kinds import KINDS, Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
+from serving.collection.index.faiss.base import open_base
+from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import KINDS, Plan
+from serving.collection.index.faiss.neighbours import Neighbours
 
 logger = logging.getLogger(__name__)
 RECALL = 0.95
@@ -201,7 +201,7 @@ _PEERS = [name for name in PEERS if name != "milvus"]  # which is none of the re
 
 def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.bulk wrote")
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
     parser.add_argument("--work", type=Path, help="keeps the collections there (default: a temporary folder)")
     parser.add_argument("--small", type=int, default=50_000, help="vectors of the first collection, real ones")
     parser.add_argument("--large", type=int, default=1_000_000, help="vectors of the second (default: %(default)s)")

@@ -9,11 +9,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from benchmarks.child import Child
-from benchmarks.filled import RELEASE
-from serving.collection.vectors import Vectors
+from benchmarks.tools.child import Child
+from benchmarks.tools.filled import RELEASE
+from serving.collection.catalogue.sqlite.vectors import Vectors
 
-_MODULE = "benchmarks.search_child"
+_MODULE = "benchmarks.search.child"
 
 
 def first_search(folder: Path, queries: Vectors, *, cold: bool) -> float:

@@ -21,14 +21,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from serving.client import Client
-from serving.collection.catalogue import Catalogue
-from serving.launch import Server
-from serving.manifest import Release
-from serving.settings import Settings
-from tests.training.test_nt_xent import algorithm_1
-from training.dataset import Dataset
-from training.nt_xent import nt_xent
+from core.releases.manifest import Release
+from serving.client.client import Client
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
+from tests.training.model.test_nt_xent import algorithm_1
+from training.data.dataset import Dataset
+from training.model.nt_xent import nt_xent
 
 CLIENTS = 64
 REQUESTS = 1_280

@@ -11,14 +11,14 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from benchmarks.child import ROOT
-from benchmarks.subjects import Subject
+from benchmarks.serving.subjects import Subject
+from benchmarks.tools.child import ROOT
 
 _SHARDS = 16  # so that every process has some
 
 
 class BulkFailed(RuntimeError):
-    """`serving.bulk` ended with an error."""
+    """`serving.jobs.bulk` ended with an error."""
 
 
 def images_per_second(subject: Subject, *, expected: float, seconds: float) -> float:
@@ -44,8 +44,17 @@ def _seconds(subject: Subject, count: int) -> float:
 
 def _embed(subject: Subject, folder: Path, *, out: Path, shard_size: int) -> None:
     release = subject.release.folder.resolve()
-    command = [sys.executable, "-m", "serving.bulk", str(folder), "--release", str(release), "--out", str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.jobs.bulk.command",
+        str(folder),
+        "--release",
+        str(release),
+        "--out",
+        str(out),
+    ]
     command += ["--form", subject.form, "--shard-size", str(shard_size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BulkFailed(f"serving.bulk ended with code {done.returncode}: {done.stderr[-2000:]}")
+        raise BulkFailed(f"serving.jobs.bulk ended with code {done.returncode}: {done.stderr[-2000:]}")

@@ -1,7 +1,7 @@
 """The most that this machine gives without any server: decoding and the runtime, in this project's own code.
 
 Threads decode the next batches while the runtime works on the present one, in as many processes as is best: batch,
-threads and processes are measured, not assumed. Each process is `benchmarks.ceiling_worker`.
+threads and processes are measured, not assumed. Each process is `benchmarks.serving.ceiling_worker`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.child import Child
-from benchmarks.load import percentile
-from serving.machine import usable_cores
+from benchmarks.serving.load import percentile
+from benchmarks.tools.child import Child
+from core.machine.machine import usable_cores
 
 BATCHES = (4, 8, 16, 32)
 
@@ -77,7 +77,7 @@ def settings(cores: int, batches: Sequence[int]) -> Iterator[Setting]:
 def _run(work: Work, order: dict[str, Any], *, processes: int) -> list[dict[str, Any]]:
     full = order | {"file": str(work.file.resolve()), "size": work.size}
     with ExitStack() as stack:
-        children = [stack.enter_context(Child("benchmarks.ceiling_worker")) for _ in range(processes)]
+        children = [stack.enter_context(Child("benchmarks.serving.ceiling_worker")) for _ in range(processes)]
         for child in children:
             child.tell(full, work.jpegs)
         for child in children:

@@ -1,6 +1,6 @@
 """One process of the in-process ceiling: decodes and embeds in a loop, without a server.
 
-Started by `benchmarks.ceiling`.
+Started by `benchmarks.serving.ceiling`.
 """
 
 from collections import deque
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.child import hear_parent, tell_parent
-from serving.images import decode
-from serving.runtime import Runtime, open_runtime
+from benchmarks.tools.child import hear_parent, tell_parent
+from core.images.decode import decode
+from serving.inference.runtime import Runtime, open_runtime
 
 _AHEAD = 2  # batches decoded or being decoded while the runtime works on one
 _WARM_UP_BATCHES = 3

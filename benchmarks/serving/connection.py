@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.replies import ReplyReader
+from benchmarks.serving.replies import ReplyReader
 
 NO_REPLY = 0  # the "status" of a request whose connection broke, or that was not answered in time
 

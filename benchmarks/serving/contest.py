@@ -3,7 +3,7 @@
 A server is started for its turn and stopped behind it, so that none takes another's cores; in its first turn its
 embeddings are compared with the in-process ones. What the ceiling's and LitServe's best settings are is found by
 measuring, once an image size.
-Left out: what is run (`benchmarks.scenarios`), and what it comes to (`benchmarks.ratios`).
+Left out: what is run (`benchmarks.serving.scenarios`), and what it comes to (`benchmarks.serving.ratios`).
 """
 
 import logging
@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from benchmarks import bulk, ceiling, servers
-from benchmarks.load import Closed, Load, Outcome, Target, run
-from benchmarks.requests_of import requests_of
-from benchmarks.rows import Key, Row
-from benchmarks.same_answers import check, reference
-from benchmarks.scenarios import Party, Plan, Scenario
-from benchmarks.servers import Running
-from benchmarks.subjects import LARGE, Subject
-from benchmarks.usage import cpu_seconds, memory
-from serving.machine import usable_cores
+from benchmarks.serving import bulk, ceiling, servers
+from benchmarks.serving.load import Closed, Load, Outcome, Target, run
+from benchmarks.serving.requests_of import requests_of
+from benchmarks.serving.rows import Key, Row
+from benchmarks.serving.same_answers import check, reference
+from benchmarks.serving.scenarios import Party, Plan, Scenario
+from benchmarks.serving.servers import Running
+from benchmarks.serving.subjects import LARGE, Subject
+from benchmarks.tools.usage import cpu_seconds, memory
+from core.machine.machine import usable_cores
 
 logger = logging.getLogger(__name__)
 

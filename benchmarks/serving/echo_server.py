@@ -1,12 +1,12 @@
 """A trivial HTTP server in a process of its own: any request gets the same reply, with next to no work.
 
-What the load generator reaches against it is the least that it can send. Started by `benchmarks.load_limit`.
+What the load generator reaches against it is the least that it can send. Started by `benchmarks.serving.load_limit`.
 """
 
 import asyncio
 from typing import Any
 
-from benchmarks.child import hear_parent, tell_parent
+from benchmarks.tools.child import hear_parent, tell_parent
 
 
 class Echo(asyncio.Protocol):

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from export.gates import Embedded, compare, embed
-from export.real_images import GALLERY, QUERIES, RealImages, choose_images
+from core.releases.manifest import Release
+from export.formats.fidelity import Embedded, compare, embed
+from export.formats.real_images import GALLERY, QUERIES, RealImages, choose_images
 from serving.engine import Engine
-from serving.manifest import Release
+from serving.inference.runtime import Outputs
 from serving.protocol.encodings import ENCODINGS, Encoding, pack, unpack
-from serving.runtime import Outputs
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 
 
 def through(

@@ -4,8 +4,8 @@
 
 Torch in eager mode, TorchScript, ONNX Runtime with each file, and OpenVINO where it is installed; in turn, `--rounds`
 times, medians. Parity is the mean and the least cosine with the eager graph on real images. Prints a table a release
-and a last line of JSON. Left out: decoding and serving (`benchmarks.serving`), and whether a format may be published
-(`export.gates`).
+and a last line of JSON. Left out: decoding and serving (`benchmarks.serving.serving`), and whether a format may be
+published (`export.formats.fidelity`).
 """
 
 import argparse
@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.ceiling_worker import decode_all
-from benchmarks.jpegs import read_jpegs
-from benchmarks.turns import in_turn, medians
-from benchmarks.ways import Runner, ways_of
-from serving.machine import usable_cores
-from serving.manifest import ManifestError, Release
+from benchmarks.serving.ceiling_worker import decode_all
+from benchmarks.serving.ways import Runner, ways_of
+from benchmarks.tools.jpegs import read_jpegs
+from benchmarks.tools.turns import in_turn, medians
+from core.machine.machine import usable_cores
+from core.releases.manifest import ManifestError, Release
 
 logger = logging.getLogger(__name__)
 

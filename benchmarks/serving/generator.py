@@ -1,7 +1,7 @@
 """The process that sends requests: told what and how, it says when its window begins and ends, and what came of it.
 
 It has a process of its own so that neither its work nor the benchmark's disturbs the other, and imports nothing
-beyond the standard library. Started by `benchmarks.load`.
+beyond the standard library. Started by `benchmarks.serving.load`.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.child import hear_parent, tell_parent
-from benchmarks.loops import ClosedLoop, OpenLoop
+from benchmarks.serving.loops import ClosedLoop, OpenLoop
+from benchmarks.tools.child import hear_parent, tell_parent
 
 
 async def measure(plan: dict[str, Any], requests: Sequence[bytes]) -> dict[str, Any]:
-    """Warm up, count through the window, drain; returns what `benchmarks.load.Outcome` is made of."""
+    """Warm up, count through the window, drain; returns what `benchmarks.serving.load.Outcome` is made of."""
     loop: ClosedLoop | OpenLoop = (ClosedLoop if plan["loop"] == "closed" else OpenLoop)(plan, requests)
     await loop.start()
     await asyncio.sleep(plan["warm_up"])

@@ -4,8 +4,8 @@
 
 In good faith: batches of 16 that wait 2 ms, decoding in threads, replies written by orjson (or raw float32) instead of
 FastAPI's JSON, ZeroMQ instead of multiprocessing's queues, the cores shared out among the workers. No zero timeout:
-LitServe then asks its queue without pause, which takes a core. `benchmarks.serving` tries 1 worker and as many as
-there are cores, and keeps the better.
+LitServe then asks its queue without pause, which takes a core. `benchmarks.serving.serving` tries 1 worker and as many
+as there are cores, and keeps the better.
 """
 
 import argparse
@@ -22,10 +22,10 @@ import orjson
 from fastapi import Depends, Request, Response
 from numpy.typing import NDArray
 
-from benchmarks.requests_of import ACCEPT
-from serving.images import decode
-from serving.machine import usable_cores
-from serving.runtime import open_runtime, run_in_passes
+from benchmarks.serving.requests_of import ACCEPT
+from core.images.decode import decode
+from core.machine.machine import usable_cores
+from serving.inference.runtime import open_runtime, run_in_passes
 
 BATCH, BATCH_TIMEOUT = 16, 0.002
 

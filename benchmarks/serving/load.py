@@ -1,9 +1,9 @@
 """Load on a server, from a process of its own: what to send, in a closed or an open loop, and what came of it.
 
-`run` starts `benchmarks.generator`, which holds the two loops to what `benchmarks.loops` says of them. Latencies are
-those of good replies (2xx); everything else is counted by status, 0 where no reply came. That the generator is not
-what limits a server is shown with each result (its CPU seconds, how late it was) and by `benchmarks.load_limit`.
-Left out: what the requests are (`benchmarks.requests_of`).
+`run` starts `benchmarks.serving.generator`, which holds the two loops to what `benchmarks.serving.loops` says of them.
+Latencies are those of good replies (2xx); everything else is counted by status, 0 where no reply came. That the
+generator is not what limits a server is shown with each result (its CPU seconds, how late it was) and by
+`benchmarks.serving.load_limit`. Left out: what the requests are (`benchmarks.serving.requests_of`).
 """
 
 import math
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.child import Child, ChildError
+from benchmarks.tools.child import Child, ChildError
 
 _DRAIN_SECONDS = 30.0
 
@@ -90,7 +90,7 @@ def run(target: Target, load: Load, *, at: Callable[[str], None] = lambda moment
     """
     if not target.requests:
         raise ValueError("requests is empty; a load needs at least one request")
-    with Child("benchmarks.generator") as generator:
+    with Child("benchmarks.serving.generator") as generator:
         generator.tell(_plan(target, load), target.requests)
         while "window" in (message := generator.hear()):
             at(message["window"])

@@ -6,7 +6,8 @@ server that answers in bursts would else be worth one burst more or less. Open l
 whatever the server does; counted are the arrivals scheduled within the window, and their latency begins when they were
 scheduled, not when a connection was free: a server that stalls is charged with everything that would have come
 meanwhile.
-Left out: the process around them (`benchmarks.generator`), and what becomes of the numbers (`benchmarks.load`).
+Left out: the process around them (`benchmarks.serving.generator`), and what becomes of the numbers
+(`benchmarks.serving.load`).
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections import Counter, deque
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from benchmarks.connection import NO_REPLY, Connection
+from benchmarks.serving.connection import NO_REPLY, Connection
 
 _OPENED_BEFOREHAND = 8
 _POLL_SECONDS = 0.005

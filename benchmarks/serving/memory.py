@@ -21,13 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import servers
-from benchmarks.load import Closed, Target, run
-from benchmarks.requests_of import OURS, http_request, requests_of
-from benchmarks.scenarios import SEVERAL
-from benchmarks.subjects import SMALL, Subject, add_subject_arguments, prepare
-from benchmarks.usage import Memory, memory
-from serving.launch import exit_on_signals
+from benchmarks.serving import servers
+from benchmarks.serving.load import Closed, Target, run
+from benchmarks.serving.requests_of import OURS, http_request, requests_of
+from benchmarks.serving.scenarios import SEVERAL
+from benchmarks.serving.subjects import SMALL, Subject, add_subject_arguments, prepare
+from benchmarks.tools.usage import Memory, memory
+from serving.torchserve.launch import exit_on_signals
 
 logger = logging.getLogger(__name__)
 

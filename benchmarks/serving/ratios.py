@@ -6,9 +6,9 @@ was not measured. Ratios of the table's medians.
 
 from collections.abc import Sequence
 
-from benchmarks.requests_of import Reply
-from benchmarks.rows import Row
-from benchmarks.scenarios import SEVERAL
+from benchmarks.serving.requests_of import Reply
+from benchmarks.serving.rows import Row
+from benchmarks.serving.scenarios import SEVERAL
 
 Ratio = float | None
 

@@ -6,12 +6,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.ceiling_worker import decode_all
-from benchmarks.requests_of import ACCEPT, Dialect, Reply
-from benchmarks.servers import Running
-from benchmarks.subjects import Subject
-from serving.runtime import open_runtime
-from serving.settings import HOST
+from benchmarks.serving.ceiling_worker import decode_all
+from benchmarks.serving.requests_of import ACCEPT, Dialect, Reply
+from benchmarks.serving.servers import Running
+from benchmarks.serving.subjects import Subject
+from serving.inference.runtime import open_runtime
+from serving.torchserve.settings import HOST
 
 IMAGES = 8
 SAME_FILE, OTHER_PRECISION = 0.999, 0.99  # the least cosine: int8 against float32 is another precision

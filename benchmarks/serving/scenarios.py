@@ -7,8 +7,8 @@ images a request; JSON and binary replies. The quick plan has what the ratios ne
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.load import Closed, Load, Open
-from benchmarks.requests_of import Dialect, Reply
+from benchmarks.serving.load import Closed, Load, Open
+from benchmarks.serving.requests_of import Dialect, Reply
 
 Party = Literal["ceiling", "ours", "litserve", "torch", "bulk"]
 PARTIES: tuple[Party, ...] = ("ceiling", "ours", "litserve", "torch", "bulk")

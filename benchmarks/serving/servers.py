@@ -1,6 +1,6 @@
 """The servers that are compared, each started as its own processes and stopped again; one at a time.
 
-Ours is TorchServe by `serving.launch`; LitServe and the plain torch server are this folder's commands.
+Ours is TorchServe by `serving.torchserve.launch`; LitServe and the plain torch server are this folder's commands.
 """
 
 import subprocess
@@ -14,12 +14,12 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.child import ROOT
-from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect
-from benchmarks.subjects import Subject
-from serving.choice import Form
-from serving.launch import Server, end_group
-from serving.settings import HOST, LaunchError, Settings, free_port
+from benchmarks.serving.requests_of import LITSERVE, OURS, TORCH, Dialect
+from benchmarks.serving.subjects import Subject
+from benchmarks.tools.child import ROOT
+from serving.inference.choice import Form
+from serving.torchserve.launch import Server, end_group
+from serving.torchserve.settings import HOST, LaunchError, Settings, free_port
 
 _READY_SECONDS = 180.0
 _POLL_SECONDS = 0.1
@@ -45,18 +45,18 @@ def ours(subject: Subject, *, workers: int, cache_mb: int = 0) -> Iterator[Runni
 
 @contextmanager
 def litserve(subject: Subject, *, workers: int) -> Iterator[Running]:
-    """LitServe with the same file, by `benchmarks.litserve_server`."""
+    """LitServe with the same file, by `benchmarks.serving.litserve_server`."""
     command = ["--file", str(subject.file.resolve()), "--size", str(subject.size)]
     command += ["--workers", str(workers)]
-    with _peer("benchmarks.litserve_server", command, ready="/health") as (port, pid):
+    with _peer("benchmarks.serving.litserve_server", command, ready="/health") as (port, pid):
         yield Running(port, pid, LITSERVE)
 
 
 @contextmanager
 def plain_torch(subject: Subject) -> Iterator[Running]:
-    """The same encoder in torch, fp32, without batching, by `benchmarks.torch_server`."""
+    """The same encoder in torch, fp32, without batching, by `benchmarks.serving.torch_server`."""
     command = ["--release", str(subject.release.folder.resolve())]
-    with _peer("benchmarks.torch_server", command, ready="/.well-known/ready") as (port, pid):
+    with _peer("benchmarks.serving.torch_server", command, ready="/.well-known/ready") as (port, pid):
         yield Running(port, pid, TORCH)
 
 

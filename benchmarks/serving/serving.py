@@ -5,9 +5,9 @@
 In one run, in turn (A B C D A B C D ...), medians of the rounds; each server alone on the machine in its turn:
 
     ceiling    decoding and the same file in this project's own loop, with the best batch, threads and processes
-    ours       TorchServe, as `serving.launch` starts it
-    litserve   LitServe with the same file (`benchmarks.litserve_server`)
-    torch      torch, fp32, no batches: the shape of Weaviate's img2vec container (`benchmarks.torch_server`)
+    ours       TorchServe, as `serving.torchserve.launch` starts it
+    litserve   LitServe with the same file (`benchmarks.serving.litserve_server`)
+    torch      torch, fp32, no batches: the shape of Weaviate's img2vec container (`benchmarks.serving.torch_server`)
     bulk       `python -m serving.bulk`
 
 Closed loop (1, 16, 64 clients) and open loop (constant arrivals at 50% and 80% of what our server can do, latency from
@@ -29,17 +29,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Contest
-from benchmarks.load_limit import Limit, measure
-from benchmarks.ratios import extra_ms_of_one_client, ratios
-from benchmarks.requests_of import OURS, requests_of
-from benchmarks.rows import Row, median_rows, table
-from benchmarks.scenarios import PARTIES, QUICK_PLAN, Plan
-from benchmarks.subjects import LARGE, SMALL, Subject, add_subject_arguments, prepare
-from benchmarks.usage import busy_share
-from serving.durable import publish_text
-from serving.launch import exit_on_signals
-from serving.machine import default_workers, usable_cores
+from benchmarks.serving.contest import Contest
+from benchmarks.serving.load_limit import Limit, measure
+from benchmarks.serving.ratios import extra_ms_of_one_client, ratios
+from benchmarks.serving.requests_of import OURS, requests_of
+from benchmarks.serving.rows import Row, median_rows, table
+from benchmarks.serving.scenarios import PARTIES, QUICK_PLAN, Plan
+from benchmarks.serving.subjects import LARGE, SMALL, Subject, add_subject_arguments, prepare
+from benchmarks.tools.usage import busy_share
+from core.files.durable import publish_text
+from core.machine.machine import default_workers, usable_cores
+from serving.torchserve.launch import exit_on_signals
 
 logger = logging.getLogger(__name__)
 

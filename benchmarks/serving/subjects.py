@@ -1,7 +1,7 @@
 """What a benchmark of serving measures with: at each image size a release, its archive, its file, and real JPEGs.
 
 The release is given, or published here from a checkpoint, or has random weights, which serves to measure speed and is
-said wherever a figure is. Left out: measuring (`benchmarks.contest`).
+said wherever a figure is. Left out: measuring (`benchmarks.serving.contest`).
 """
 
 import argparse
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.jpegs import PHOTOGRAPH, QUALITY, enlarge, read_jpegs
-from export.archive import build_archive
-from serving.choice import choose
-from serving.images import decode
-from serving.manifest import FORMATS, Release
+from benchmarks.tools.jpegs import PHOTOGRAPH, QUALITY, enlarge, read_jpegs
+from core.images.decode import decode
+from core.releases.manifest import FORMATS, Release
+from export.publishing.archive import build_archive
+from serving.inference.choice import choose
 
 JPEGS = 256
 _CALIBRATION = 16
@@ -98,7 +98,7 @@ class _Maker:
         )
 
     def _published(self) -> Release:
-        from export.release import Ingredients, publish
+        from export.publishing.release import Ingredients, publish
 
         options = self.options
         missing = [name for name in ("evaluation", "data") if getattr(options, name) is None]
@@ -108,7 +108,7 @@ class _Maker:
         return publish(ingredients, "benchmark", self.work / "store")
 
     def _random(self, jpegs: list[bytes], size: int) -> Release:
-        from benchmarks.random_release import write_random_release
+        from benchmarks.tools.random_release import write_random_release
 
         pixels = np.stack([decode(data, size) for data in jpegs[:_CALIBRATION]])
         return write_random_release(self.work / f"random-{size}", pixels, architecture=self.options.architecture)

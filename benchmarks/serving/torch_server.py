@@ -20,10 +20,10 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 
-from benchmarks.eager import eager_graph, embed
-from serving.images import decode
-from serving.machine import usable_cores
-from serving.manifest import Release
+from benchmarks.tools.eager import eager_graph, embed
+from core.images.decode import decode
+from core.machine.machine import usable_cores
+from core.releases.manifest import Release
 
 
 class Image(BaseModel):

@@ -1,6 +1,6 @@
 """The ways to run a release's encoder on this machine: each format in each library that has it, and why some are not.
 
-Left out: measuring them (`benchmarks.export`).
+Left out: measuring them (`benchmarks.serving.export`).
 """
 
 import importlib.util
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.eager import eager_graph, embed
-from serving.machine import cuda_devices
-from serving.manifest import FORMATS, Release
-from serving.runtime import Device, Runtime, open_runtime
+from benchmarks.tools.eager import eager_graph, embed
+from core.machine.machine import cuda_devices
+from core.releases.manifest import FORMATS, Release
+from serving.inference.runtime import Device, Runtime, open_runtime
 
 Runner = Callable[[NDArray[np.uint8]], NDArray[np.float32]]  # uint8 (N, S, S, 3) to unit-norm embeddings (N, D)
 

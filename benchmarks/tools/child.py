@@ -1,7 +1,7 @@
 """A process of our own beside a benchmark: told and heard in lines of JSON, with raw bytes behind them.
 
 What is measured then shares no interpreter, no thread pool and no imports with what measures. Left out: servers, which
-are asked through HTTP (`benchmarks.servers`).
+are asked through HTTP (`benchmarks.serving.servers`).
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 _STOP_SECONDS = 10.0
 
 

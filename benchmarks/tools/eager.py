@@ -1,6 +1,6 @@
 """A release's encoder in plain torch, without any exported format: rebuilt from its weights.
 
-What every format is compared with, and what `benchmarks.torch_server` serves.
+What every format is compared with, and what `benchmarks.serving.torch_server` serves.
 """
 
 import numpy as np
@@ -8,11 +8,11 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
-from export.graph import ServingGraph
-from serving.manifest import Release
-from training.config import from_dict
-from training.encoder import build_encoder
-from training.probe import Probe
+from core.releases.manifest import Release
+from export.formats.graph import ServingGraph
+from training.measures.probe import Probe
+from training.model.encoder import build_encoder
+from training.recipe.config import from_dict
 
 WEIGHTS = "weights.safetensors"
 

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 
 NEAREST = 10
 STEP = 0.2
@@ -30,7 +30,7 @@ class Embeddings:
 
 
 def load_embeddings(folder: Path, *, queries: int = 1000, seed: int = 0) -> Embeddings:
-    """What `serving.bulk` wrote to `folder`; queries are of images in a folder called test, if there are any.
+    """What `serving.jobs.bulk` wrote to `folder`; queries are of images in a folder called test, if there are any.
 
     Otherwise a tenth of all, by chance. Raises `ValueError` where there is nothing.
     """

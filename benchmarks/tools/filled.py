@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.items import Item, Source
-from serving.collection.vectors import Vectors
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 
 RELEASE = hashlib.sha256(b"benchmark").hexdigest()
 BATCH = 1000

@@ -6,8 +6,8 @@ Left out: downloads; `python -m training.sources --dataset` writes a data folder
 import argparse
 from pathlib import Path
 
-from training.dataset import Dataset
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
 
 
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:

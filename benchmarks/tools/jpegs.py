@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from serving.folders import open_source
-from serving.images import open_upright
+from core.images.decode import open_upright
+from core.images.folders import open_source
 
 PHOTOGRAPH = (500, 375)  # width and height
 QUALITY = 90

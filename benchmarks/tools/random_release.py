@@ -14,12 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from benchmarks.eager import WEIGHTS, embed
-from export.graph import ServingGraph
-from export.int8 import Quantiser, Variant
-from export.onnx import write_onnx
-from export.torchscript import write_torchscript
-from serving.manifest import (
+from benchmarks.tools.eager import WEIGHTS, embed
+from core.releases.manifest import (
     FILE_NAME,
     FORMATS,
     MEDIANS,
@@ -30,8 +26,12 @@ from serving.manifest import (
     entry_of,
     to_json,
 )
-from training.config import EncoderConfig, PretrainConfig, to_dict
-from training.encoder import Encoder, build_encoder, freeze
+from export.formats.graph import ServingGraph
+from export.formats.int8 import Quantiser, Variant
+from export.formats.onnx import write_onnx
+from export.formats.torchscript import write_torchscript
+from training.model.encoder import Encoder, build_encoder, freeze
+from training.recipe.config import EncoderConfig, PretrainConfig, to_dict
 
 NAME = "random-weights"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

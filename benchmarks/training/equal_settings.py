@@ -3,7 +3,7 @@
 Both train the same encoder (architecture, stem, first weights, channels_last) at the same image size, batch,
 precision and optimiser, with a head of the same width, two views of the same distribution and NT-Xent at the same
 temperature, without torch.compile; in turn, for about as long. What differs is how views are made, the loop itself, and
-on a CPU our convolutions of small maps (`training.small_maps`).
+on a CPU our convolutions of small maps (`training.model.small_maps`).
 """
 
 import tempfile
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.peer import (
+from benchmarks.tools.turns import in_turn
+from benchmarks.training.peer import (
     BLUR_P,
     COLOUR_STRENGTH,
     HIDDEN,
@@ -22,22 +23,21 @@ from benchmarks.peer import (
     build_peer,
     train_peer,
 )
-from benchmarks.turns import in_turn
-from training.config import EncoderConfig, HeadConfig, PretrainConfig, ViewsConfig
-from training.dataset import Dataset
-from training.device import choose_device
-from training.encoder import build_encoder, place
-from training.log import read_log
-from training.pace import WARM_STEPS, step_seconds, with_steps
-from training.pretrain import pretrain
-from training.run import LOG, RunOptions, resolve
+from training.data.dataset import Dataset
+from training.model.device import choose_device
+from training.model.encoder import build_encoder, place
+from training.recipe.config import EncoderConfig, HeadConfig, PretrainConfig, ViewsConfig
+from training.run.log import read_log
+from training.run.pace import WARM_STEPS, step_seconds, with_steps
+from training.run.pretrain import pretrain
+from training.run.run import LOG, RunOptions, resolve
 
 _CROP_MIN, _GREY_P = 0.08, 0.2  # SimCLRTransform's
 _NEVER = 1 << 30
 
 
 def equal_config(encoder: EncoderConfig, batch_size: int) -> PretrainConfig:
-    """Our configuration that does what `benchmarks.peer` does."""
+    """Our configuration that does what `benchmarks.training.peer` does."""
     return PretrainConfig(
         preset="equal",
         encoder=replace(encoder, weights="random"),

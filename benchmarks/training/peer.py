@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from tqdm import tqdm
 
-from training.config import OptimiserConfig
-from training.dataset import IMAGES, Dataset
-from training.encoder import Encoder
-from training.run import training_rows
+from training.data.dataset import IMAGES, Dataset
+from training.model.encoder import Encoder
+from training.recipe.config import OptimiserConfig
+from training.run.run import training_rows
 
 COLOUR_STRENGTH, BLUR_P = 0.5, 0.0  # what lightly advises for small images (SimCLRTransform, examples for CIFAR-10)
 HIDDEN, OUT, TEMPERATURE = 2048, 128, 0.5

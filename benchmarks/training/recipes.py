@@ -2,7 +2,7 @@
 
 Ours goes first, scaled to the time; lightly's parts then get the seconds that ours took. What a side gave is
 written as soon as it is known, and a second start goes on from there: within our training exactly, within lightly's
-from its beginning. Left out: what it means; `benchmarks.training` prints it.
+from its beginning. Left out: what it means; `benchmarks.training.training` prints it.
 """
 
 import json
@@ -15,21 +15,21 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.peer import OPTIMISERS, Loading, build_peer, train_peer
-from benchmarks.scores import Rows, score
-from serving.durable import publish_file, publish_text
-from training.batches import views_generator
-from training.checkpoint import load_encoder
-from training.config import EncoderConfig, PretrainConfig, Resolution, from_dict, to_dict
-from training.dataset import Dataset
-from training.device import choose_device, choose_precision
-from training.encoder import Encoder, build_encoder, place
-from training.log import read_log
-from training.pace import scaled
-from training.pixels import IMAGENET, Normalisation, channel_statistics
-from training.pretrain import RunOptions, pretrain
-from training.run import CHECKPOINT, LOG, training_rows
-from training.views import random_views
+from benchmarks.training.peer import OPTIMISERS, Loading, build_peer, train_peer
+from benchmarks.training.scores import Rows, score
+from core.files.durable import publish_file, publish_text
+from training.data.dataset import Dataset
+from training.model.device import choose_device, choose_precision
+from training.model.encoder import Encoder, build_encoder, place
+from training.model.pixels import IMAGENET, Normalisation, channel_statistics
+from training.model.views import random_views
+from training.recipe.config import EncoderConfig, PretrainConfig, Resolution, from_dict, to_dict
+from training.run.batches import views_generator
+from training.run.checkpoint import load_encoder
+from training.run.log import read_log
+from training.run.pace import scaled
+from training.run.pretrain import RunOptions, pretrain
+from training.run.run import CHECKPOINT, LOG, training_rows
 
 Result = dict[str, Any]
 _VIEWS_REPEATS = 5
@@ -69,7 +69,7 @@ def train_lightly(comparison: Comparison, encoder: EncoderConfig, recipe: PeerRe
     """Lightly's parts for the same seconds; the result is in `folder`/lightly.json, with the same keys.
 
     `encoder` is ours; the peer has its architecture, with the ordinary stem. "views_share" is
-    `benchmarks.peer.PeerRun`'s.
+    `benchmarks.training.peer.PeerRun`'s.
     """
     return _kept(comparison.folder / "lightly.json", lambda: _lightly(comparison, _ordinary(encoder), recipe))
 

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
-from training.embed import embed_all, embedder
-from training.encoder import Encoder, freeze
+from training.data.dataset import Dataset
+from training.data.splits import TEST, TRAIN, VALIDATION
 from training.evaluation.label_splits import LabelSplits, fit_and_test
-from training.knn import weighted_accuracy
-from training.pixels import Normalisation
-from training.splits import TEST, TRAIN, VALIDATION
+from training.measures.embed import embed_all, embedder
+from training.measures.knn import weighted_accuracy
+from training.model.encoder import Encoder, freeze
+from training.model.pixels import Normalisation
 
 
 @dataclass(frozen=True)

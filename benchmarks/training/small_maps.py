@@ -1,4 +1,5 @@
-"""What `training.small_maps` gains on this CPU: views a second with its convolutions and with PyTorch's own, in turn.
+"""What `training.model.small_maps` gains on this CPU: views a second with its convolutions and with PyTorch's own, in
+turn.
 
     python -m benchmarks.small_maps [--architectures resnet50 resnet18] [--sizes 16 24 32] [--views 512]
 
@@ -13,11 +14,11 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.turns import in_turn, medians
-from training.config import EncoderConfig
-from training.device import choose_precision
-from training.encoder import Encoder, build_encoder, place
-from training.small_maps import use_small_maps
+from benchmarks.tools.turns import in_turn, medians
+from training.model.device import choose_precision
+from training.model.encoder import Encoder, build_encoder, place
+from training.model.small_maps import use_small_maps
+from training.recipe.config import EncoderConfig
 
 CPU = torch.device("cpu")
 

@@ -20,20 +20,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.accuracy_picture import accuracy_over_time
-from benchmarks.equal_settings import compare_speed, equal_config
-from benchmarks.images import add_image_arguments, open_images
-from benchmarks.peer import OPTIMISERS, check_batch
-from benchmarks.recipes import Comparison, PeerRecipe, Result, score_untrained, train_lightly, train_ours
-from benchmarks.scores import choose_rows
-from benchmarks.turns import medians
-from serving.durable import publish_text
-from training.config import PretrainConfig, override, to_dict
-from training.dataset import Dataset
-from training.device import choose_device
-from training.interrupts import Interrupted
-from training.presets import preset
-from training.run import training_rows
+from benchmarks.tools.images import add_image_arguments, open_images
+from benchmarks.tools.turns import medians
+from benchmarks.training.accuracy_picture import accuracy_over_time
+from benchmarks.training.equal_settings import compare_speed, equal_config
+from benchmarks.training.peer import OPTIMISERS, check_batch
+from benchmarks.training.recipes import Comparison, PeerRecipe, Result, score_untrained, train_lightly, train_ours
+from benchmarks.training.scores import choose_rows
+from core.files.durable import publish_text
+from core.machine.interrupts import Interrupted
+from training.data.dataset import Dataset
+from training.model.device import choose_device
+from training.recipe.config import PretrainConfig, override, to_dict
+from training.recipe.presets import preset
+from training.run.run import training_rows
 
 logger = logging.getLogger(__name__)
 

@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from benchmarks.images import add_image_arguments, open_images
-from benchmarks.turns import in_turn, medians
-from training.config import ViewsConfig
-from training.device import choose_device
-from training.pixels import to_float
-from training.run import training_rows
-from training.views import random_views
+from benchmarks.tools.images import add_image_arguments, open_images
+from benchmarks.tools.turns import in_turn, medians
+from training.model.device import choose_device
+from training.model.pixels import to_float
+from training.model.views import random_views
+from training.recipe.config import ViewsConfig
+from training.run.run import training_rows
 
 VIEWS = ViewsConfig(count=2, crop_min=0.2, colour_p=0.8, colour_strength=0.5, grey_p=0.2, blur_p=0.0)
 KORNIA_DIFFERS = (
@@ -91,7 +91,7 @@ class OneByOne(Dataset[Tensor]):
 
 
 def ours(images: Images, options: argparse.Namespace) -> float:
-    """Views a second of `training.views`, from uint8 images on the device."""
+    """Views a second of `training.model.views`, from uint8 images on the device."""
     generator = torch.Generator().manual_seed(0)
     return _batched(
         images, options, lambda batch: random_views(batch, VIEWS, generator, size=options.size).flatten(0, 1)

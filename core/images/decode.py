@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from serving.jpeg import decode_jpeg, jpeg_size
+from core.images.jpeg import decode_jpeg, jpeg_size
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
@@ -74,7 +74,7 @@ def decode(data: bytes, size: int, limits: Limits = DEFAULT_LIMITS) -> NDArray[n
 def open_upright(data: bytes, limits: Limits = DEFAULT_LIMITS, *, side: int = 0) -> Image.Image:
     """Decode one image file to an upright 8-bit RGB picture at its own size (rules 1 to 5).
 
-    A large JPEG of which only `side` pixels are wanted may come smaller (`serving.jpeg`).
+    A large JPEG of which only `side` pixels are wanted may come smaller (`core.images.jpeg`).
     """
     if not data:
         raise ImageError("the image is empty (0 bytes)")

@@ -2,7 +2,7 @@
 
 Nothing is extracted and no name from an archive is ever used as a path on disk. Hidden files and __MACOSX are no
 images here, and neither are files by another suffix. Links to folders are not followed.
-Left out: what becomes of the names (`training.listing`, `serving.bulk`).
+Left out: what becomes of the names (`training.data.listing`, `serving.jobs.bulk`).
 """
 
 import errno
@@ -15,7 +15,7 @@ from pathlib import Path
 from posixpath import splitext
 from typing import Protocol
 
-from serving.images import DEFAULT_LIMITS, SUFFIXES
+from core.images.decode import DEFAULT_LIMITS, SUFFIXES
 
 logger = logging.getLogger(__name__)
 # Errors that say what a file is, and would say it again. EINVAL is of places in a damaged archive; those without a

@@ -1,8 +1,8 @@
 """Pictures told from one another by the first eight bytes of their file's SHA-256, as numbers.
 
 A release carries those that its training could see (`Release.seen`), so that a collection's items are known for old or
-new by what they show, whenever and however they came (`serving.operations.drift`). Eight bytes are enough: among a
-million seen pictures, a new one is taken for one of them with a chance of 5e-14.
+new by what they show, whenever and however they came (`serving.collection.drift.drift`). Eight bytes are enough: among
+a million seen pictures, a new one is taken for one of them with a chance of 5e-14.
 """
 
 from collections.abc import Iterable

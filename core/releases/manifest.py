@@ -2,7 +2,8 @@
 
 A release is a folder `model_store/<name>/<version>/` with this file as `manifest.json`. Everything in the
 folder is listed with its SHA-256; the digest of `manifest.json` itself therefore names the whole release, and
-the embedding space with it. Left out: writing a release (`export.release`) and running it (`serving.runtime`).
+the embedding space with it. Left out: writing a release (`export.publishing.release`) and running it
+(`serving.inference.runtime`).
 """
 
 import hashlib
@@ -15,8 +16,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.durable import sha256_of
-from serving.seen import Contents
+from core.files.durable import sha256_of
+from core.images.seen import Contents
 
 SCHEMA = 3
 READABLE = (1, 2, 3)  # 1 had no gates, and no formats but onnx and torchscript; 2 no space, and no promotion
@@ -61,8 +62,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `space` names the embedding space, where that is another release's: one with the same encoder and another probe.
     `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
     `lineage` and `metrics` are records for people and tools: of their content serving reads only up to which write of
-    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new (`serving.drift`) for
-    a release that does not list the pictures.
+    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new for a release that
+    does not list the pictures.
     """
 
     schema: int
@@ -137,7 +138,7 @@ class Release:
         return self._numbers(PROBE)
 
     def seen(self) -> Contents | None:
-        """The pictures that its training could see, uint64, ascending (`serving.seen`); None in an older release."""
+        """The pictures that training could see, uint64, ascending (`core.images.seen`); None in an older release."""
         return self._numbers(SEEN)
 
     def verify(self) -> None:

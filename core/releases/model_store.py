@@ -1,19 +1,19 @@
 """The model store: which releases of a name there are, and which of them an alias means.
 
-    model_store/<name>/<version>/         immutable releases (`serving.manifest`)
+    model_store/<name>/<version>/         immutable releases (`core.releases.manifest`)
     model_store/<name>/aliases/<alias>    a small text file with a version, replaced as a whole
     model_store/<name>-<version>.mar      a release's archive for TorchServe
 
 The alias `champion` is the release that serves: a server follows it, and comes back with it. `previous` is the one
 before, for a rollback; `challenger` one that was made and not promoted yet.
-Left out: making releases (`export.release`), and promoting, comparing and removing them (`export.store`).
+Left out: making releases (`export.publishing.release`), and promoting, comparing and removing them (`export.store`).
 """
 
 from pathlib import Path
 from typing import Literal, get_args
 
-from serving.durable import publish_text
-from serving.manifest import FILE_NAME, ManifestError, Release, check_name
+from core.files.durable import publish_text
+from core.releases.manifest import FILE_NAME, ManifestError, Release, check_name
 
 Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = get_args(Alias)

@@ -2,7 +2,8 @@
 
 `model_store/<name>/servers/<host>-<pid>.json` is replaced as a whole whenever something changes and every few seconds,
 and removed when the server stops. It is a sign of life, so it is not synced to disk.
-Left out: who writes it when (`serving.following`), and servers that were started with an archive of their own.
+Left out: who writes it when (`serving.torchserve.rollover.following`), and servers that were started with an archive of
+their own.
 """
 
 import logging
@@ -14,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from serving.model_store import ModelStore
+from core.releases.model_store import ModelStore
 
 STALE_SECONDS = 30.0
 _LOG = logging.getLogger(__name__)

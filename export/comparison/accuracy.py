@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from export.comparison.chosen import Chosen
 from export.comparison.embedded import Embedded
-from training.knn import weighted_right
-from training.probe import fit_probe
+from training.measures.knn import weighted_right
+from training.measures.probe import fit_probe
 
 NEIGHBOURS = 10
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from training.evaluation.charts import LIGHT, Theme
+from training.measures.charts import LIGHT, Theme
 
 Pair = tuple[float, float | None]
 

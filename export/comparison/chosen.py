@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.splits import TEST, TRAIN, VALIDATION
 from training.evaluation.neighbour_samples import spaced
-from training.splits import TEST, TRAIN, VALIDATION
 
 Rows = NDArray[np.int64]
 

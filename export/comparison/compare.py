@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.releases.manifest import Release
 from export.comparison import gates
 from export.comparison.accuracy import Accuracy, accuracy_of, served_right
 from export.comparison.chosen import SIZES, Chosen, Sizes, choose_rows
 from export.comparison.embedded import Contender, Embedded, embed_all, with_logits_of
 from export.comparison.gates import Gate, failures
-from export.comparison.signals import agreement, signals_of
+from export.comparison.label_free import agreement, signals_of
 from export.comparison.speed import race
 from export.comparison.thresholds import THRESHOLDS, Thresholds
-from serving.manifest import Release
-from training.config import ViewsConfig, from_dict
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.evaluation.representations import RANDOM
+from training.recipe.config import ViewsConfig, from_dict
 
 
 @dataclass(frozen=True)

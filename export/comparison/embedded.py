@@ -1,6 +1,6 @@
 """The chosen images as a release embeds them here: with the file that a server on this machine would run.
 
-Left out: what the embeddings say (`export.comparison.accuracy`, `export.comparison.signals`).
+Left out: what the embeddings say (`export.comparison.accuracy`, `export.comparison.label_free`).
 """
 
 from dataclasses import dataclass, replace
@@ -11,16 +11,16 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from core.releases.manifest import FORMATS, Release
 from export.comparison.chosen import Chosen, Rows
 from export.comparison.pixels import Reader, reader_for
-from serving.backends import Outputs
-from serving.choice import Choice, choose
-from serving.manifest import FORMATS, Release
-from serving.runtime import Runtime, images_of_pass, open_runtime
-from training.batches import views_generator
-from training.config import ViewsConfig
-from training.dataset import Dataset
-from training.views import random_views
+from serving.inference.backends import Outputs
+from serving.inference.choice import Choice, choose
+from serving.inference.runtime import Runtime, images_of_pass, open_runtime
+from training.data.dataset import Dataset
+from training.model.views import random_views
+from training.recipe.config import ViewsConfig
+from training.run.batches import views_generator
 
 Embeddings = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from export.comparison.bootstrap import Difference, paired_difference
 from export.comparison.speed import Pace
 from export.comparison.thresholds import Thresholds
-from export.parity import EXACT
+from export.formats.parity import EXACT
 from training.evaluation.cautions import margin
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from export.comparison.chosen import Chosen
 from export.comparison.embedded import Embedded
-from training.signals import label_free_signals
+from training.measures.label_free import label_free_signals
 
 
 def signals_of(embedded: Embedded, chosen: Chosen) -> dict[str, float]:

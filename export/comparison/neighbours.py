@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.comparison.embedded import Embedded
-from training.knn import neighbours
+from training.measures.knn import neighbours
 
 DIFFERING, RANDOM, SHOWN = 8, 4, 8
 

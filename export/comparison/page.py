@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from core.releases.manifest import Release
 from export.comparison.accuracy import share_by_class
 from export.comparison.charts import Pair, bars_figure, losses_figure
 from export.comparison.compare import Comparison, Side
 from export.comparison.gates import Gate
 from export.comparison.neighbours import Sheet, sheets
-from serving.manifest import Release
 from training.evaluation.html_report import draw_chart, thumbnail
-from training.log import read_log
-from training.run import LOG
+from training.run.log import read_log
+from training.run.run import LOG
 
 TEMPLATE = "page.html.jinja"
 _CLASSES_MOST = 40

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from core.images.decode import ImageError, decode
+from core.images.folders import SourceError, UnreachableFile, UnreadableFile
+from core.images.seen import Contents, contents
 from export.comparison.chosen import Rows
-from serving.folders import SourceError, UnreachableFile, UnreadableFile
-from serving.images import ImageError, decode
-from serving.seen import Contents, contents
-from training.dataset import Dataset
-from training.row_reader import RowReader
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
 
 Reader = Callable[[Rows], NDArray[np.uint8]]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from export.comparison.embedded import Contender
 from export.comparison.thresholds import Thresholds
-from serving.runtime import Runtime
+from serving.inference.runtime import Runtime
 
 ROUNDS, ROUNDS_MOST, SINGLES, BATCH = 7, 42, 8, 16
 _SECONDS_MOST = 30.0

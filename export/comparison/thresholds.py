@@ -5,7 +5,7 @@ One place for all of them, each with its reason. Left out: measuring (the other 
 
 from dataclasses import dataclass
 
-from training.monitor import RANKME_LEAST, SPREAD_LEAST
+from training.run.monitor import RANKME_LEAST, SPREAD_LEAST
 
 
 @dataclass(frozen=True)

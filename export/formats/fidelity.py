@@ -2,7 +2,8 @@
 
 Compared with the eager graph: the cosine of each query's two embeddings, the share of each query's ten nearest
 neighbours that stay the same, and the accuracy of kNN and linear probe before and after. A release publishes a file
-only if every gate passes. Left out: making the file (`export.int8`), and exact formats (`export.parity`).
+only if every gate passes. Left out: making the file (`export.formats.int8`), and exact formats
+(`export.formats.parity`).
 """
 
 import operator
@@ -13,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.real_images import RealImages
-from serving.backends import Outputs
-from training.knn import neighbours, weighted_accuracy
+from export.formats.real_images import RealImages
+from serving.inference.backends import Outputs
+from training.measures.knn import neighbours, weighted_accuracy
 
 NEIGHBOURS = 10
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.encoder import Encoder
-from training.probe import Probe
+from training.measures.probe import Probe
+from training.model.encoder import Encoder
 
 
 class ServingGraph(nn.Module):

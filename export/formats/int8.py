@@ -4,8 +4,8 @@ Convolutions become int8. The additions of their branches stay float32: rounding
 would lose more than all convolutions do, and gain no time. So do scaling, normalisation, average pool, L2 norm and
 probe, whose errors would reach every number of the embedding. Ranges are calibrated on real images, once a method;
 variants that leave layers out then take seconds.
-Left out: deciding whether the result is good enough (`export.gates`), and which variants are tried
-(`export.int8_search`).
+Left out: deciding whether the result is good enough (`export.formats.fidelity`), and which variants are tried
+(`export.formats.int8_search`).
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.equalise import equalise
+from export.formats.equalise import equalise
 
 Method = Literal["percentile", "minmax", "entropy"]
 _METHODS = {
@@ -43,7 +43,8 @@ _PASS = 16  # images: all their activations are in memory at once
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to quantise. `excluded` names convolutions that stay float32; `equalised` see `export.equalise`."""
+    """One way to quantise. `excluded` names convolutions that stay float32; `equalised` see
+    `export.formats.equalise`."""
 
     method: Method = "percentile"
     excluded: tuple[str, ...] = ()

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from export.gates import THRESHOLDS, Embedded, Thresholds, Verdict, embed, judge
-from export.int8 import Quantiser, Variant
-from export.real_images import RealImages
-from serving.runtime import open_runtime, run_in_passes
+from export.formats.fidelity import THRESHOLDS, Embedded, Thresholds, Verdict, embed, judge
+from export.formats.int8 import Quantiser, Variant
+from export.formats.real_images import RealImages
+from serving.inference.runtime import open_runtime, run_in_passes
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from export.graph import ServingGraph
+from export.formats.graph import ServingGraph
 
 OPSET = 20
 

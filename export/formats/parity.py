@@ -1,6 +1,6 @@
 """Do the exported files give the eager graph's answers? Measured on real images, and refused if not.
 
-Each file is run by `serving.runtime`, the very code that serves it, once for all images and once for a single
+Each file is run by `serving.inference.runtime`, the very code that serves it, once for all images and once for a single
 one, so that a batch size frozen into a file does not go unseen.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from export.graph import ServingGraph
-from serving.runtime import Outputs, open_runtime, run_in_passes
+from export.formats.graph import ServingGraph
+from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
-from training.row_reader import RowReader
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
 
 CALIBRATION, GALLERY, QUERIES = 256, 4_000, 1_000
 

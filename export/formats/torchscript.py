@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from export.graph import ServingGraph
+from export.formats.graph import ServingGraph
 
 
 def write_torchscript(graph: ServingGraph, path: Path, *, image_size: int) -> None:
@@ -13,5 +13,5 @@ def write_torchscript(graph: ServingGraph, path: Path, *, image_size: int) -> No
     example = torch.randint(0, 256, (2, image_size, image_size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; our users ask for it
-        traced = torch.jit.trace(graph, (example,), check_trace=False)  # export.parity checks, on real images
+        traced = torch.jit.trace(graph, (example,), check_trace=False)  # export.formats.parity checks, on real images
         torch.jit.freeze(traced).save(str(path))

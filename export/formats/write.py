@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from export.gates import THRESHOLDS, embed
-from export.graph import ServingGraph
-from export.int8 import Quantiser
-from export.int8_search import search
-from export.onnx import write_onnx
-from export.parity import HALF, ParityError, check, eager
-from export.real_images import RealImages
-from export.torchscript import write_torchscript
-from serving.manifest import FORMATS, MEDIANS
+from core.releases.manifest import FORMATS, MEDIANS
+from export.formats.fidelity import THRESHOLDS, embed
+from export.formats.graph import ServingGraph
+from export.formats.int8 import Quantiser
+from export.formats.int8_search import search
+from export.formats.onnx import write_onnx
+from export.formats.parity import HALF, ParityError, check, eager
+from export.formats.real_images import RealImages
+from export.formats.torchscript import write_torchscript
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+import core
 import serving
+from core.files.durable import publish_file
+from core.releases.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 from export.store.locks import ARCHIVING, locked
-from serving.durable import publish_file
-from serving.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 
-_CODE = Path(serving.__file__).parent
+_CODE = (Path(core.__file__).parent, Path(serving.__file__).parent)
 
 
 class ArchiveError(RuntimeError):
@@ -26,7 +27,7 @@ class ArchiveError(RuntimeError):
 def build_archive(release: Release, store: Path, *, torchscript: bool = False) -> Path:
     """Write `store/<name>-<version>.mar` with every ONNX file of the release, or its TorchScript; returns its path.
 
-    Which of the ONNX files runs is chosen where the archive is served (`serving.choice`).
+    Which of the ONNX files runs is chosen where the archive is served (`serving.inference.choice`).
     """
     manifest = release.manifest
     path = store / f"{manifest.name}-{manifest.version}.mar"
@@ -43,7 +44,8 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
 
 def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
     content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
-    shutil.copytree(_CODE, content / _CODE.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for room in _CODE:
+        shutil.copytree(room, content / room.name, ignore=shutil.ignore_patterns("__pycache__"))
     more = [release.file(name) for name in (PROBE, SEEN) if name in release.manifest.files]
     for file in (release.folder / FILE_NAME, release.file(MEDIANS), *more, *graphs):
         shutil.copy(file, content)
@@ -51,7 +53,7 @@ def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
         *(sys.executable, "-m", "model_archiver.model_packaging"),
         *("--model-name", release.manifest.name),
         *("--version", str(release.manifest.version)),
-        *("--handler", f"content/{_CODE.name}/handler.py"),
+        *("--handler", "content/serving/torchserve/handler.py"),
         *("--extra-files", "content"),  # relative: the archiver splits at commas and expands wildcards
         *("--export-path", "."),
         *("--archive-format", "zip-store"),  # weights do not compress

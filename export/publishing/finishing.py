@@ -1,6 +1,7 @@
 """What the commands that publish share: options, the list of pictures, the verdict in the manifest, archive, summary.
 
-Left out: what they publish (`export.release`, `export.probe_only`), and the comparison itself (`export.comparison`).
+Left out: what they publish (`export.publishing.release`, `export.publishing.probe_only`), and the comparison itself
+(`export.comparison`).
 """
 
 import argparse
@@ -10,13 +11,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from export.archive import build_archive
+from core.files.durable import publish_text
+from core.releases.manifest import FILE_NAME, SEEN, Manifest, Release, entry_of, to_json
 from export.comparison.compare import compare
 from export.comparison.page import page
-from export.publication import champion_of, resolve
-from serving.durable import publish_text
-from serving.manifest import FILE_NAME, SEEN, Manifest, Release, entry_of, to_json
-from training.dataset import Dataset
+from export.publishing.archive import build_archive
+from export.publishing.versions import champion_of, resolve
+from training.data.dataset import Dataset
 
 PAGE = "report/comparison.html"
 
@@ -55,7 +56,7 @@ def parent_asked(given: argparse.Namespace) -> Release | None:
 
 
 def write_seen(folder: Path, data: Dataset) -> None:
-    """List which pictures a release learnt from, for `serving.drift`; a data folder of an older version can't tell."""
+    """List which pictures a release learnt from, for the measure of drift; an older data folder can't tell."""
     contents = data.contents()
     if contents is not None:
         np.save(folder / SEEN, np.unique(contents))

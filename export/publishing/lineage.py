@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.manifest import Release
-from training.dataset import Dataset
+from core.releases.manifest import Release
+from training.data.dataset import Dataset
 
 _LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
 

@@ -1,9 +1,10 @@
 """A release's files with another probe: every number of the encoder stays as it is, and so does every embedding.
 
-The probe is one product at the end of each graph, in float32 in every format (`export.int8` leaves it so). In ONNX
-whatever only the old logits need is cut off, and a new Gemm put behind the embedding; TorchScript is wrapped around
-the old module, and freezing it drops the old probe. No file is exported anew: other versions of the libraries, or
-another machine, would round the encoder's numbers otherwise. Left out: fitting the probe (`export.probe_only`).
+The probe is one product at the end of each graph, in float32 in every format (`export.formats.int8` leaves it so). In
+ONNX whatever only the old logits need is cut off, and a new Gemm put behind the embedding; TorchScript is wrapped
+around the old module, and freezing it drops the old probe. No file is exported anew: other versions of the libraries,
+or another machine, would round the encoder's numbers otherwise. Left out: fitting the probe
+(`export.publishing.probe_only`).
 """
 
 import warnings
@@ -17,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.probe import Probe
+from training.measures.probe import Probe
 
 _WEIGHT, _BIAS = "probe.weight", "probe.bias"
 

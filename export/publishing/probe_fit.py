@@ -1,6 +1,6 @@
 """The probe of a probe-only release: fitted on the embeddings of an encoder that is served already.
 
-Left out: putting it into files (`export.probe_edit`).
+Left out: putting it into files (`export.publishing.probe_edit`).
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from serving.manifest import FORMATS, Release
-from serving.runtime import images_of_pass, open_runtime
-from training.dataset import Dataset
+from core.releases.manifest import FORMATS, Release
+from serving.inference.runtime import images_of_pass, open_runtime
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
+from training.data.splits import TEST, TRAIN, VALIDATION
 from training.evaluation.confusion import confusion, per_class
 from training.evaluation.label_splits import LabelSplits, fit_and_test, lacking
-from training.knn import knn_accuracies
-from training.probe import Probe
-from training.row_reader import RowReader
-from training.splits import TEST, TRAIN, VALIDATION
+from training.measures.knn import knn_accuracies
+from training.measures.probe import Probe
 
 
 @dataclass(frozen=True)

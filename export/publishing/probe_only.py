@@ -5,7 +5,7 @@
 The probe is fitted on train images that the parent's own ONNX file embeds (or on given embeddings), its regularisation
 chosen on validation images, and its accuracy measured on test images. Every file of the parent gets the new probe and
 must give the very bits of the parent's embeddings, or nothing is published; so a collection is searched as before.
-Left out: editing the files (`export.probe_edit`), and whether the release may serve (`export.comparison`).
+Left out: editing the files (`export.publishing.probe_edit`), and whether the release may serve (`export.comparison`).
 """
 
 import argparse
@@ -21,20 +21,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from export.archive import ArchiveError
-from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
-from export.lineage import lineage_of, now
-from export.parity import EXACT, ParityError, measure
-from export.probe_edit import edit_onnx, edit_torchscript, edit_weights
-from export.probe_fit import Fitted, embed_labelled, fit_on
-from export.publication import find, judged_beside, only_one, publish_version
-from export.real_images import choose_images
-from serving.durable import sha256_of
-from serving.manifest import FORMATS, MEDIANS, PROBE, SCHEMA, Manifest, ManifestError, Release, check_name, entry_of
-from serving.runtime import Outputs, open_runtime, run_in_passes
-from training.dataset import Dataset
-from training.probe import Probe, save_probe
-from training.run import LOG
+from core.files.durable import sha256_of
+from core.releases.manifest import (
+    FORMATS,
+    MEDIANS,
+    PROBE,
+    SCHEMA,
+    Manifest,
+    ManifestError,
+    Release,
+    check_name,
+    entry_of,
+)
+from export.formats.parity import EXACT, ParityError, measure
+from export.formats.real_images import choose_images
+from export.publishing.archive import ArchiveError
+from export.publishing.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
+from export.publishing.lineage import lineage_of, now
+from export.publishing.probe_edit import edit_onnx, edit_torchscript, edit_weights
+from export.publishing.probe_fit import Fitted, embed_labelled, fit_on
+from export.publishing.versions import find, judged_beside, only_one, publish_version
+from serving.inference.runtime import Outputs, open_runtime, run_in_passes
+from training.data.dataset import Dataset
+from training.measures.probe import Probe, save_probe
+from training.run.run import LOG
 
 _WEIGHTS = "weights.safetensors"
 _CARRIED = ("loss.png", "tsne.png", LOG)  # of the report: what is about the encoder

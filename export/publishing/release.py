@@ -6,8 +6,8 @@
 Everything is written to a temporary folder, measured there, compared with the champion (`export.comparison`), synced
 and renamed: a release exists whole or not at all, and is never changed. One that the gates refuse is published too,
 with the verdict. Publishing the same checkpoint and probe again returns the release there is.
-Left out: which release serves (promotion), the formats themselves (`export.formats`), and a new probe on the
-encoder of a release (`export.probe_only`).
+Left out: which release serves (promotion), the formats themselves (`export.formats.write`), and a new probe on the
+encoder of a release (`export.publishing.probe_only`).
 """
 
 import argparse
@@ -24,21 +24,21 @@ from typing import Any
 import numpy as np
 import safetensors.torch
 
-from export.archive import ArchiveError
-from export.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
-from export.formats import write_formats
-from export.graph import ServingGraph
-from export.lineage import lineage_of, now
-from export.parity import ParityError
-from export.publication import find, judged_beside, only_one, publish_version
-from export.real_images import choose_images
-from serving.durable import sha256_of
-from serving.manifest import PROBE, SCHEMA, InputContract, Manifest, ManifestError, Release, check_name, entry_of
-from training.checkpoint import CheckpointError, load_encoder
-from training.config import to_dict
-from training.dataset import Dataset
-from training.probe import load_probe
-from training.run import LOG
+from core.files.durable import sha256_of
+from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, ManifestError, Release, check_name, entry_of
+from export.formats.graph import ServingGraph
+from export.formats.parity import ParityError
+from export.formats.real_images import choose_images
+from export.formats.write import write_formats
+from export.publishing.archive import ArchiveError
+from export.publishing.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
+from export.publishing.lineage import lineage_of, now
+from export.publishing.versions import find, judged_beside, only_one, publish_version
+from training.data.dataset import Dataset
+from training.measures.probe import load_probe
+from training.recipe.config import to_dict
+from training.run.checkpoint import CheckpointError, load_encoder
+from training.run.run import LOG
 
 __all__ = ["Ingredients", "find", "main", "publish"]
 
@@ -58,7 +58,7 @@ class Ingredients:
         return path if path.is_file() else None
 
     def digests(self) -> dict[str, str | None]:
-        """What tells one release's ingredients from another's; "encoder_of" is set by `export.probe_only` alone."""
+        """What tells one release's ingredients from another's; "encoder_of" is set by a probe-only release alone."""
         return {
             "checkpoint_sha256": sha256_of(self.checkpoint),
             "probe_sha256": sha256_of(self.probe) if self.probe is not None else None,
@@ -163,8 +163,10 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Export a checkpoint and publish it as a release with its .mar.",
     )
     parser.add_argument("--name", required=True, help="the release's name: model_store/<name>/<version>/")
-    parser.add_argument("--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.pretrain")
-    parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluate wrote")
+    parser.add_argument(
+        "--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.run.pretrain"
+    )
+    parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluation.evaluate wrote")
     parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
     add_options(parser)
     parser.add_argument("--no-int8", action="store_true", help="leave out int8, which takes longest")

@@ -1,6 +1,6 @@
 """A new version of a name in the model store: one publication at a time, whole or not at all, and never changed.
 
-Left out: what fills the folder (`export.release`, `export.probe_only`).
+Left out: what fills the folder (`export.publishing.release`, `export.publishing.probe_only`).
 """
 
 import logging
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from core.files.durable import publish_folder
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import ModelStore, versions_in
 from export.store.history import deleted
 from export.store.locks import PUBLISHING, locked
-from serving.durable import publish_folder
-from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore, versions_in
 
 _LOG = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from serving.manifest import FILE_NAME, FORMATS, ManifestError, Release
-from serving.model_store import ALIASES, Alias, ModelStore
+from core.releases.manifest import FILE_NAME, FORMATS, ManifestError, Release
+from core.releases.model_store import ALIASES, Alias, ModelStore
 
 _CHUNK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError)

@@ -18,6 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from core.releases.manifest import ManifestError, to_json
+from core.releases.model_store import ModelStore
 from export.store import history
 from export.store.checking import aliases_of, faults_of
 from export.store.columns import columns
@@ -27,8 +29,6 @@ from export.store.promoting import promote, roll_back
 from export.store.records import names_in, records
 from export.store.removing import KEEP, Sweep, collect, delete
 from export.store.showing import differences_text, release_text, shown, size, table
-from serving.manifest import ManifestError, to_json
-from serving.model_store import ModelStore
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

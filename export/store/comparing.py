@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from core.releases.manifest import Manifest, Release
 from export.store.records import flat, number_at
-from serving.manifest import Manifest, Release
 
 _OF_THE_WHOLE = ("architecture", "embedding_dim", "classes", "schema")
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from serving.durable import sync
+from core.files.durable import sync
 
 FILE_NAME = "history.jsonl"
 

@@ -1,11 +1,11 @@
 """Which releases are served just now, by what the servers that follow the store say of themselves.
 
-Left out: how they say it, and whether they are there (`serving.servers`).
+Left out: how they say it, and whether they are there (`core.releases.servers`).
 """
 
+from core.releases.model_store import ModelStore
+from core.releases.servers import StateUnreadable, present_servers
 from export.store.errors import StoreError
-from serving.model_store import ModelStore
-from serving.servers import StateUnreadable, present_servers
 
 
 def served(store: ModelStore) -> dict[int, str]:

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.releases.model_store import ModelStore
 from export.store.errors import StoreError
-from serving.model_store import ModelStore
 
 PUBLISHING = ".lock"  # in a name's folder: held while a release is filled
 _CHANGING = ".changing.lock"  # there: while aliases are changed and releases removed

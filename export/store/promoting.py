@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import CHAMPION, ModelStore
 from export.store import history
 from export.store.checking import faults_of
 from export.store.errors import StoreError
 from export.store.locks import alone
-from serving.manifest import ManifestError, Release
-from serving.model_store import CHAMPION, ModelStore
 
 
 def promote(store: ModelStore, reference: str, *, force: bool = False, reason: str | None = None) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from core.releases.manifest import FILE_NAME, ManifestError, Release, is_name
+from core.releases.model_store import ModelStore
 from export.store.checking import aliases_of
-from serving.manifest import FILE_NAME, ManifestError, Release, is_name
-from serving.model_store import ModelStore
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.files.durable import sync
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import ModelStore
 from export.store import history
 from export.store.checking import aliases_of
 from export.store.errors import StoreError
 from export.store.in_use import served
 from export.store.locks import ARCHIVING, PUBLISHING, alone, locked
-from serving.durable import sync
-from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore
 
 KEEP = 3
 

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from core.releases.manifest import Manifest, Release
 from export.store.columns import columns
 from export.store.records import Record, flat, verdict_of
-from serving.manifest import Manifest, Release
 
 _HEADINGS = ("release", "aliases", "created", "probe", "kNN", "verdict", "size", "images", "parent")
 _NUMBERS = (3, 4, 6, 7)

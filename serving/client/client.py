@@ -4,7 +4,7 @@
         client.upsert([{"id": "cat", "image": "cat.jpg", "label": "pet", "metadata": {"year": 2024}}])
         client.search(["dog.jpg"], k=5, filter={"label": "pet"})
 
-Left out: the command line (`serving.command`), and anything asynchronous; one `Client` may be shared among threads.
+Left out: the command line (`cli.ask`), and anything asynchronous; one `Client` may be shared among threads.
 """
 
 import base64
@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
-MODEL = "simclr"  # the name under which `serving.launch` registers whatever release it serves
+MODEL = "simclr"  # the name under which `serving.torchserve.launch` registers whatever release it serves
 MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
 _POLL_SECONDS = 0.2
@@ -285,6 +285,6 @@ def _read(image: Image) -> bytes:
 if __name__ == "__main__":
     import sys
 
-    from serving.command import main  # as __main__ this file would have a ServerError of its own
+    from cli.ask import main  # as __main__ this file would have a ServerError of its own
 
     sys.exit(main())

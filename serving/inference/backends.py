@@ -2,7 +2,7 @@
 
 Each is imported only where it is asked for. All map uint8 images (N, S, S, 3) to unit-norm embeddings (N, D) and,
 where the release has a linear probe, logits (N, C).
-Left out: choosing one (`serving.choice`), and the interface that they share (`serving.runtime`).
+Left out: choosing one (`serving.inference.choice`), and the interface that they share (`serving.inference.runtime`).
 """
 
 import logging
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.cores_lock import CoresLock
-from serving.machine import tensorrt_here
+from core.machine.machine import tensorrt_here
+from serving.inference.cores_lock import CoresLock
 
 _LOG = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ Whatever is chosen can be overridden; what can't be had is refused with the reas
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from serving.machine import cuda_devices, int8_instructions
-from serving.manifest import FORMATS, ManifestError, Release
-from serving.runtime import Device
+from core.machine.machine import cuda_devices, int8_instructions
+from core.releases.manifest import FORMATS, ManifestError, Release
+from serving.inference.runtime import Device
 
 Form = Literal["auto", "onnx", "int8", "fp16", "torchscript"]
 Place = Literal["cpu", "cuda"]

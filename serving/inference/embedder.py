@@ -1,6 +1,7 @@
 """Image files to embeddings: threads decode the next pass while the runtime works on the present one.
 
-Each file fails or succeeds alone. Left out: requests (`serving.engine`) and the rule of decoding (`serving.images`).
+Each file fails or succeeds alone. Left out: requests (`serving.engine`) and the rule of decoding
+(`core.images.decode`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.backends import Outputs
-from serving.embedding_cache import EmbeddingCache
-from serving.images import DEFAULT_LIMITS, ImageError, Limits, decode
-from serving.machine import usable_cores
-from serving.runtime import Runtime, images_of_pass, run_in_passes
+from core.images.decode import DEFAULT_LIMITS, ImageError, Limits, decode
+from core.machine.machine import usable_cores
+from serving.inference.backends import Outputs
+from serving.inference.embedding_cache import EmbeddingCache
+from serving.inference.runtime import Runtime, images_of_pass, run_in_passes
 
 _TASK_BYTES = 64 * 1024  # of files that a thread decodes in one go: handing over less costs more than decoding it
 

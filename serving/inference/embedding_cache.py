@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cachetools import LRUCache
 
-from serving.backends import Outputs
+from serving.inference.backends import Outputs
 
 _OVERHEAD = 400  # bytes of Python objects an entry
 

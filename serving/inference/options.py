@@ -1,12 +1,13 @@
-"""How an engine runs, as one value: what `serving.launch` decides and a worker process reads from its environment."""
+"""How an engine runs, as one value: what `serving.torchserve.launch` decides and a worker process reads from its
+environment."""
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from serving.choice import FORMS, Form
-from serving.collection.index_choice import FAISS, IndexChoice
+from serving.collection.index.choice import FAISS, IndexChoice
+from serving.inference.choice import FORMS, Form
 
 _PREFIX = "SIMCLR_"
 
@@ -15,10 +16,10 @@ _PREFIX = "SIMCLR_"
 class EngineOptions:
     """How to run a release.
 
-    `form` see `serving.choice`; `threads` of one forward pass, 0 for every core that the process may use; `cache_mb` is
-    how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is the file of
-    a `serving.cores_lock.CoresLock` that several workers share, "" if there is none; `index` is what a collection is
-    searched with, see `serving.collection.index_choice`.
+    `form` see `serving.inference.choice`; `threads` of one forward pass, 0 for every core that the process may use;
+    `cache_mb` is how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is
+    the file of a `serving.inference.cores_lock.CoresLock` that several workers share, "" if there is none; `index` is
+    what a collection is searched with, see `serving.collection.index.choice`.
     """
 
     form: Form = "auto"

@@ -2,7 +2,7 @@
 
 A runtime maps uint8 images (N, S, S, 3) to unit-norm embeddings (N, D) and, where the release has a linear
 probe, logits (N, C). torch is imported only if a TorchScript file is asked for.
-Left out: decoding images (`serving.images`), and choosing and verifying a release (`serving.manifest`).
+Left out: decoding images (`core.images.decode`), and choosing and verifying a release (`core.releases.manifest`).
 """
 
 from pathlib import Path
@@ -11,8 +11,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.backends import OnnxBackend, Outputs, Place, TorchScriptBackend
-from serving.machine import cuda_devices, usable_cores
+from core.machine.machine import cuda_devices, usable_cores
+from serving.inference.backends import OnnxBackend, Outputs, Place, TorchScriptBackend
 
 __all__ = ["Device", "Outputs", "Runtime", "images_of_pass", "open_runtime", "run_in_passes"]
 
@@ -43,7 +43,7 @@ def open_runtime(
     """Open an exported graph: `.onnx` in ONNX Runtime, `.pt` in torch.
 
     `device` auto takes the GPU where there is one. `threads` is the number of CPU threads of one forward
-    pass, by default every core that this process may use; `lock` see `serving.backends.Place`.
+    pass, by default every core that this process may use; `lock` see `serving.inference.backends.Place`.
     """
     cuda = cuda_devices() > gpu if device == "auto" else device == "cuda"
     cores = usable_cores()

@@ -3,7 +3,8 @@
 Before a search by a complete space the worker that serves it has all of that done which waited when the search came;
 the keeper does it once a second, and fills a space that is not complete yet. Pictures that are out of reach, as on a
 disk that is not mounted, wait on and hold up no search: they are passed over, and the keeper tries them every minute.
-Left out: what waits, and why (`serving.collection.spaces`); filling a space without a server (`serving.reembed`).
+Left out: what waits, and why (`serving.collection.catalogue.sqlite.spaces`); filling a space without a server
+(`serving.jobs.reembed`).
 """
 
 import fcntl
@@ -17,12 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.spaces import Pending
-from serving.embedder import Embedded
-from serving.folders import UnreachableFile, UnreadableFile
-from serving.images import ImageError
-from serving.pending_sources import PendingSources, Picture
+from core.images.decode import ImageError
+from core.images.folders import UnreachableFile, UnreadableFile
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.pictures.pending import PendingSources, Picture
+from serving.inference.embedder import Embedded
 
 PIECE = 32  # items read, embedded and stored at once
 _PIECE_BYTES = 32 << 20  # of their pictures, or of one

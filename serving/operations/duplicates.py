@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.filters import EVERYTHING
-from serving.collection.items import Stored
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.filters import EVERYTHING
+from serving.collection.catalogue.items import Stored
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Request
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from serving.collection.catalogue.filters import Filter, values_of
+from serving.collection.catalogue.items import Stored
+from serving.collection.catalogue.sqlite.vectors import Rows
 from serving.collection.errors import CollectionError
-from serving.collection.filters import Filter, values_of
-from serving.collection.items import Stored
-from serving.collection.vectors import Rows
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.operations.queries import Query

@@ -4,7 +4,7 @@ A thread looks once a second, also where no request comes: so an idle worker let
 has little to catch up with. It also has embedded what waits in the collection's space: in one that is filling without
 a pause, until it is complete. A compaction runs in a process of its own (`python -m serving.compact`), which takes no
 memory and no lock of the worker's; of several workers that want one, one gets it.
-Left out: when a compaction is due, and what it does (`serving.collection.compaction`).
+Left out: when a compaction is due, and what it does (`serving.collection.index.faiss.compaction`).
 """
 
 import logging
@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 import serving
-from serving.collection.compaction import Policy, clear, under_way
 from serving.collection.errors import CollectionError
+from serving.collection.index.faiss.compaction import Policy, clear, under_way
 from serving.operations.opened import OpenCollection
 
 EVERY_SECONDS = 1.0
@@ -91,7 +91,13 @@ class Keeper:
 
 def start_compaction(collection: OpenCollection) -> "subprocess.Popen[bytes]":
     """Compact in another process, which finds our code where we found it."""
-    command = [sys.executable, "-m", "serving.compact", "--collection", str(collection.catalogue.folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.collection.commands.compact",
+        "--collection",
+        str(collection.catalogue.folder),
+    ]
     return subprocess.Popen(
         [*command, "--release", collection.release, "--nice"],
         env={**os.environ, "PYTHONPATH": str(_CODE)},

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact, ensure_base, wait_for_another
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Space
 from serving.collection.errors import IndexUnusable
-from serving.collection.index import Index
-from serving.collection.index_choice import FAISS, IndexChoice, open_milvus
-from serving.collection.neighbours import Neighbours
-from serving.collection.spaces import Space
-from serving.embedder import Embedded
+from serving.collection.index.choice import FAISS, IndexChoice, open_milvus
+from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.interface import Index
+from serving.inference.embedder import Embedded
 from serving.operations.catching_up import CatchingUp
 
 _LOG = logging.getLogger(__name__)
@@ -107,7 +107,7 @@ def _shown(space: Space) -> dict[str, Any]:
 
 
 def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
-    """The vectors of `release`, ready to search by `index` (`serving.collection.index_choice`).
+    """The vectors of `release`, ready to search by `index` (`serving.collection.index.choice`).
 
     A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
     `IndexUnusable` where that is not possible.

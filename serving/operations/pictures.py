@@ -1,16 +1,16 @@
 """Pictures of stored items: the source's bytes wherever they are kept, and thumbnails.
 
-Left out: embedding them, and getting the item (`serving.collection.catalogue`).
+Left out: embedding them, and getting the item (`serving.collection.catalogue.sqlite.catalogue`).
 """
 
 import io
 
 from PIL import Image
 
-from serving.collection.items import Stored
-from serving.collection.source import read_source
-from serving.folders import UnreadableFile
-from serving.images import open_upright
+from core.images.decode import open_upright
+from core.images.folders import UnreadableFile
+from serving.collection.catalogue.items import Stored
+from serving.collection.pictures.frozen import read_source
 from serving.protocol.messages import Picture, RequestError
 
 THUMBNAIL_SIDE = 128

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.embedder import Embedded
-from serving.images import ImageError
+from core.images.decode import ImageError
+from serving.inference.embedder import Embedded
 from serving.protocol.messages import Failure, Mix, Request, RequestError
 
 Vector = NDArray[np.float32]

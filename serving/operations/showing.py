@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.filters import EVERYTHING
-from serving.collection.items import Stored
-from serving.images import ImageError
+from core.images.decode import ImageError
+from serving.collection.catalogue.filters import EVERYTHING
+from serving.collection.catalogue.items import Stored
 from serving.operations.opened import OpenCollection
 from serving.operations.pictures import picture_of, thumbnail_of
 from serving.protocol.messages import Include, Picture, Request, RequestError

@@ -2,7 +2,7 @@
 
 A request only begins one: that of a large collection takes longer than TorchServe waits for a worker, and a worker that
 waited would answer nobody else. `snapshots` tells what became of it. The files stay on the server's disk.
-Left out: doing it (`serving.snapshot`).
+Left out: doing it (`serving.collection.commands.snapshot`).
 """
 
 import os
@@ -14,8 +14,8 @@ from typing import Any
 
 import serving
 from serving.collection.errors import CollectionError, SnapshotError
-from serving.collection.named_snapshots import MOST, Snapshots, bytes_to_save, check_name, room_lacking
-from serving.collection.snapshot_jobs import Job, Jobs, JobUnderWay, What
+from serving.collection.snapshots.jobs import Job, Jobs, JobUnderWay, What
+from serving.collection.snapshots.named import MOST, Snapshots, bytes_to_save, check_name, room_lacking
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Request, RequestError
@@ -87,7 +87,7 @@ def _begin(collection: OpenCollection, what: What, name: str, *more: str) -> Job
 def _start(arguments: list[str], lock: int) -> None:
     """Another process, which has the lock until it ends, and outlives this one."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "serving.snapshot", *arguments],
+        [sys.executable, "-m", "serving.collection.commands.snapshot", *arguments],
         env={**os.environ, "PYTHONPATH": str(_CODE)},
         stdin=subprocess.DEVNULL,
         pass_fds=(lock,),

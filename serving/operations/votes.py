@@ -1,6 +1,6 @@
 """The label that neighbours vote for: a second opinion beside the linear probe, which needs no training.
 
-A neighbour's vote weighs exp(score / 0.1) (Wu et al. 2018, arXiv 1805.01978), as in `training.evaluate`.
+A neighbour's vote weighs exp(score / 0.1) (Wu et al. 2018, arXiv 1805.01978), as in `training.evaluation.evaluate`.
 """
 
 import math

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from core.images.decode import ImageError
+from serving.collection.catalogue.items import Item, Source, encode_item
+from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Upsert, Upserted, Written
 from serving.collection.errors import CollectionError
-from serving.collection.items import Item, Source, encode_item
-from serving.collection.writes import Delete, Deleted, Upsert, Upserted, Written
-from serving.embedder import Embedded
-from serving.images import ImageError
+from serving.inference.embedder import Embedded
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.operations.pictures import media_type_of

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.filters import Filter
 from serving.collection.errors import CollectionError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.filters import Filter
 from serving.protocol.body import Body, ExampleBody
 from serving.protocol.encodings import ENCODINGS, Encoding
 from serving.protocol.messages import INCLUDES, OPS, Example, Include, Mix, NewItem, Op, Request, RequestError

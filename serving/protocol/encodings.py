@@ -9,7 +9,7 @@
 | binary | D / 8 | whether each number is above that dimension's median on training images |
 
 The median is needed because an encoder that ends in ReLU and an average has no negative numbers: their signs say
-nothing. `benchmarks.encodings` measures how many neighbours each keeps.
+nothing. `benchmarks.serving.encodings` measures how many neighbours each keeps.
 Left out: JSON and HTTP (`serving.protocol.wire`).
 """
 

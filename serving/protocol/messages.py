@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.filters import Filter
-from serving.images import ImageError
+from core.images.decode import ImageError
+from serving.collection.catalogue.filters import Filter
 from serving.protocol.encodings import Encoding
 
 Op = Literal[

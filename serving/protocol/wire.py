@@ -2,8 +2,8 @@
 
 `parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
 content type, headers and bytes. Nothing is ever unpickled.
-Left out: TorchServe itself (`serving.handler`), what a request may say (`body`, `asking`, beside this file), and what
-the operations do (`serving.engine`).
+Left out: TorchServe itself (`serving.torchserve.handler`), what a request may say (`body`, `asking`, beside this file),
+and what the operations do (`serving.engine`).
 """
 
 import base64
@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 import orjson
 
-from serving.images import ImageError
+from core.images.decode import ImageError
 from serving.protocol.asking import request_of
 from serving.protocol.body import OPTIONS, Body, is_option, read_json, with_options
 from serving.protocol.encodings import Encoded, pack

@@ -12,12 +12,12 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from serving.busy import Busy
 from serving.engine import Engine
+from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
-from serving.options import EngineOptions
 from serving.protocol.messages import Answer, Request, RequestError
 from serving.protocol.wire import Accept, Reply, encode, encode_error, parse
+from serving.torchserve.busy import Busy
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
 WORKER_HEADER = "x-worker"  # of every reply: the process that answered

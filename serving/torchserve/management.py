@@ -5,7 +5,7 @@ version does not become the default, and the default can't be unregistered; what
 is unregistered is never answered, so it must be drained before. A call works in one of the few threads that also carry
 inference connections, and those wait meanwhile: so nothing here waits for workers, and a model is registered as a
 folder, for TorchServe would unpack an archive in that thread.
-Left out: in which order all this makes a rollover (`serving.rollover`).
+Left out: in which order all this makes a rollover (`serving.torchserve.rollover.rollover`).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from serving.client import MODEL
+from serving.client.client import MODEL
 
 _SECONDS = 30.0
 RESPONSE_SECONDS = 120

@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.choice import Form
-from serving.client import MODEL
-from serving.collection.index_choice import FAISS, IndexChoice
-from serving.machine import default_workers
-from serving.management import RESPONSE_SECONDS
-from serving.manifest import check_name
-from serving.model_store import ModelStore
-from serving.options import EngineOptions
+from core.machine.machine import default_workers
+from core.releases.manifest import check_name
+from core.releases.model_store import ModelStore
+from serving.client.client import MODEL
+from serving.collection.index.choice import FAISS, IndexChoice
+from serving.inference.choice import Form
+from serving.inference.options import EngineOptions
+from serving.torchserve.management import RESPONSE_SECONDS
 
 HOST = "127.0.0.1"
 # the plain collector and the quick compiler: the thorough ones take time from the encoder for longer than they repay
@@ -38,8 +38,8 @@ class Settings:
 
     `keep_previous` keeps the release before loaded, so that a rollback waits for nothing. `workers` is how many
     processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits 1 ms for them. `port`
-    0 takes any free one. `form` and `cache_mb` see `serving.options`. `access_log` writes a line for every request.
-    `index` see `serving.collection.index_choice`.
+    0 takes any free one. `form` and `cache_mb` see `serving.inference.options`. `access_log` writes a line for every
+    request. `index` see `serving.collection.index.choice`.
     """
 
     archive: Path | None = None

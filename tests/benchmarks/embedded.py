@@ -1,4 +1,4 @@
-"""A folder as `serving.bulk` writes it, with vectors that lie as embeddings do: near one of several centres."""
+"""A folder as `serving.jobs.bulk` writes it, with vectors that lie as embeddings do: near one of several centres."""
 
 from pathlib import Path
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from export.graph import ServingGraph
+from export.formats.graph import ServingGraph
 from tests.conftest import Chain
-from training.checkpoint import load_encoder
-from training.probe import load_probe
+from training.measures.probe import load_probe
+from training.run.checkpoint import load_encoder
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from export.publication import champion_of, find, resolve
-from export.release import Ingredients, main, publish
-from serving.durable import sha256_of
-from serving.manifest import ManifestError, Release
-from serving.model_store import ModelStore, versions_in
+from core.files.durable import sha256_of
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import ModelStore, versions_in
+from export.publishing.release import Ingredients, main, publish
+from export.publishing.versions import champion_of, find, resolve
 from tests.conftest import Chain
 
 

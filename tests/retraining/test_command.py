@@ -13,16 +13,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.manifest import to_json
-from serving.model_store import CHAMPION, ModelStore
+from core.releases.manifest import to_json
+from core.releases.model_store import CHAMPION, ModelStore
+from retraining.child import heeded
+from retraining.conduct import Retraining, Wishes
+from retraining.journal import STAGES, sweep, unfinished
+from retraining.locks import FILE_NAME, alone
+from retraining.plan import SUMMARY, Plan, PlanError, differences, settle
+from retraining.stages import stages_of
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.conftest import Chain
-from training.retrain.child import heeded
-from training.retrain.conduct import Retraining, Wishes
-from training.retrain.journal import STAGES, sweep, unfinished
-from training.retrain.locks import FILE_NAME, alone
-from training.retrain.plan import SUMMARY, Plan, PlanError, differences, settle
-from training.retrain.stages import stages_of
 
 ROOT = Path(__file__).parents[2]
 NAME = "chain"
@@ -42,7 +42,7 @@ class Site:
 
     def command(self, *words: object) -> list[str]:
         where = ("--name", NAME, "--store", self.store.root, "--collection", self.folder / "collection")
-        return [sys.executable, "-m", "training.retrain", *map(str, (*where, "--work", self.folder / "work", *words))]
+        return [sys.executable, "-m", "retraining.command", *map(str, (*where, "--work", self.folder / "work", *words))]
 
     def run(self, *words: object) -> tuple[int, dict[str, Any]]:
         done = subprocess.run(self.command(*words), cwd=ROOT, capture_output=True, text=True, check=False)
@@ -116,7 +116,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(site: Site) -> None:
 
 
 def test_two_at_a_time_are_not_let(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("training.retrain.locks._PATIENCE", 0.1)
+    monkeypatch.setattr("retraining.locks._PATIENCE", 0.1)
     plan = Plan(NAME, str(site.store.root), str(site.folder / "collection"))
     with alone(plan), pytest.raises(PlanError, match="another retraining is at work"), alone(plan):
         pass

@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.items import Item, Source
-from serving.folders import SourceError
-from serving.images import decode
+from core.images.decode import decode
+from core.images.folders import SourceError
+from retraining.frozen import FrozenCollection
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.conftest import cifar10_files
-from training.dataset import Dataset
-from training.frozen import FrozenCollection
-from training.run import training_rows
-from training.sources import main, prepare_frozen
-from training.splits import TEST, TRAIN, UNLABELLED, VALIDATION
+from training.data.dataset import Dataset
+from training.data.prepare import main, prepare_frozen
+from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
+from training.run.run import training_rows
 
 RELEASE = "r" * 64
 

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
+from core.images.decode import ImageError
 from serving.engine import Engine
-from serving.images import ImageError
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
 from serving.protocol.messages import MAX_IMAGES, Answer, Request, RequestError
 from tests.conftest import Chain
-from training.checkpoint import load_encoder
-from training.embed import embed
-from training.pixels import Normalisation
+from training.measures.embed import embed
+from training.model.pixels import Normalisation
+from training.run.checkpoint import load_encoder
 
 
 def answered(engine: Engine, request: Request) -> Answer:

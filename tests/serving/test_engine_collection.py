@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.collection.compaction import Policy, compact
-from serving.collection.filter_parser import parse_filter
-from serving.collection.snapshot_jobs import Jobs
-from serving.collection.view import Sizes
+from core.images.decode import ImageError
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.index.faiss.compaction import Policy, compact
+from serving.collection.index.faiss.view import Sizes
+from serving.collection.snapshots.jobs import Jobs
 from serving.engine import Engine
-from serving.images import ImageError
+from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
 from serving.operations.votes import vote
-from serving.options import EngineOptions
 from serving.protocol.messages import Answer, Mix, NewItem, Picture, Request, RequestError
 from tests.conftest import Chain
 from tests.disks import small_disk

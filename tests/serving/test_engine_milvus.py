@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from milvus_lite.server_manager import server_manager_instance
 
-from serving.collection.filter_parser import parse_filter
+from serving.collection.catalogue.filter_parser import parse_filter
 from serving.engine import Engine
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
 from serving.protocol.messages import Answer, NewItem, Request
 from tests.conftest import Chain
 

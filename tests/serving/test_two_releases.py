@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.items import Item, Source
-from serving.collection.spaces import Pending
+from core.images.decode import decode
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.pictures.pending import PendingSources, Picture
 from serving.engine import Engine
-from serving.images import decode
 from serving.operations.keeping import Keeper
 from serving.operations.opened import OpenCollection
-from serving.pending_sources import PendingSources, Picture
 from serving.protocol.messages import Answer, NewItem, Request
-from tests.serving.bulk.conftest import SIZE, write_images, write_release
+from tests.serving.jobs.bulk.conftest import SIZE, write_images, write_release
 
 COUNT = 12
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
+from training.recipe.config import PretrainConfig, override
 
 CIFAR10 = Path(__file__).parents[2].parent / "shared/data/cifar10-images.zip"
 LABELS = ("airplane", "automobile", "bird", "cat")

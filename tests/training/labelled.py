@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.evaluation.label_splits import LabelSplits
 
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.dataset import Dataset
-from training.log import read_log
+from training.data.dataset import Dataset
+from training.run.log import read_log
 
 ROOT = Path(__file__).parents[2]
 SIZE = 32

@@ -19,10 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from training.checkpoint import TrainingState
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.distributed import (
+from training.data.dataset import Dataset
+from training.model.distributed import (
     PeerError,
     gather,
     on_first_rank,
@@ -32,11 +30,13 @@ from training.distributed import (
     stop_together,
     world_size,
 )
-from training.global_norm import GlobalBatchNorm, with_global_statistics
-from training.pretrain import pretrain
-from training.run import open_run
-from training.step import Inputs, build_network, own_part, prepare, train_step
-from training.views import Draws
+from training.model.global_norm import GlobalBatchNorm, with_global_statistics
+from training.model.views import Draws
+from training.recipe.config import PretrainConfig, override
+from training.run.checkpoint import TrainingState
+from training.run.pretrain import pretrain
+from training.run.run import open_run
+from training.run.step import Inputs, build_network, own_part, prepare, train_step
 
 BATCH = 12
 CPU = torch.device("cpu")

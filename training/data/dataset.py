@@ -5,7 +5,7 @@
                   "sha256", of the image's file, is missing in older folders
     dataset.json  the rest, written last: a folder with it is complete
 
-`training.sources` writes it; this module only reads. The images are one file and not shards of some thousands:
+`training.data.prepare` writes it; this module only reads. The images are one file and not shards of some thousands:
 a memory map reads only the pages that are asked for, whatever the file's length, and a batch drawn at random
 is one index into one array. Shards are for what has to be read front to back, from a network or compressed.
 Of a million items, `load` keeps 140 MB: their ids as text, labels and splits as numbers.
@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.source import CollectionSource
-from serving.folders import ImageSource, SourceError, open_source
-from serving.seen import Contents, contents
-from training.listing import member_path
-from training.splits import TEST, TRAIN, UNLABELLED, VALIDATION
+from core.images.folders import ImageSource, SourceError, open_source
+from core.images.seen import Contents, contents
+from serving.collection.pictures.frozen import CollectionSource
+from training.data.listing import member_path
+from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
 
 IMAGES, ITEMS, FACTS = "images.npy", "items.jsonl", "dataset.json"
 SPLITS = (TRAIN, VALIDATION, TEST, UNLABELLED)
@@ -101,7 +101,7 @@ class Dataset:
         return self._source.read(member_path(self.facts["prefix"], item))
 
     def contents(self) -> Contents | None:
-        """Which pictures these are, uint64 (N,), a row each (`serving.seen`); None in an older folder."""
+        """Which pictures these are, uint64 (N,), a row each (`core.images.seen`); None in an older folder."""
         try:
             return contents(bytes.fromhex(item["sha256"][:16]) for item in _lines(self.folder / ITEMS))
         except KeyError:

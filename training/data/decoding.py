@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from serving.folders import ImageSource, SourceError, UnreadableFile
-from serving.images import FORMATS, ImageError, decode
-from serving.rows_file import RowsWriter
-from training.listing import Listing, member_path
+from core.files.rows_file import RowsWriter
+from core.images.decode import FORMATS, ImageError, decode
+from core.images.folders import ImageSource, SourceError, UnreadableFile
+from training.data.listing import Listing, member_path
 
 SMALL_SIZES = (8, 16, 24, 32, 48, 64)
 LARGE_SIZES = (96, 128, 160, 224)

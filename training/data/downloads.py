@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from training.splits import TEST, TRAIN, held_out
+from training.data.splits import TEST, TRAIN, held_out
 
 DATASETS = {"digits": 1_797, "cifar10": 60_000, "cifar100": 60_000, "stl10": 13_000}  # how many images
 _TORCHVISION = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "stl10": "STL10"}

@@ -1,6 +1,6 @@
 """The image files of a source as training needs them: all names, their common folder, a fingerprint.
 
-Left out: reading them (`serving.folders`), and their labels and splits (`training.splits`).
+Left out: reading them (`core.images.folders`), and their labels and splits (`training.data.splits`).
 """
 
 import hashlib
@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from posixpath import splitext
 
-from serving.folders import ImageSource, SourceError, is_hidden, is_image
-from serving.images import SUFFIXES
-from training.splits import SPLIT_FOLDERS
+from core.images.decode import SUFFIXES
+from core.images.folders import ImageSource, SourceError, is_hidden, is_image
+from training.data.splits import SPLIT_FOLDERS
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@
     python -m training.sources --dataset digits --out DIR
     python -m training.sources --collection DIR --out DIR
 
-Every file is decoded once by `serving.images`, to the very pixels that will be served, and lands in
-`training.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
+Every file is decoded once by `core.images.decode`, to the very pixels that will be served, and lands in
+`training.data.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
 is an error. A folder that already holds the answer to the same request about the same files is reused. A
 preparation that was killed starts over: decoding a million small files takes minutes, not days.
 """
@@ -23,14 +23,14 @@ from itertools import repeat
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from serving.durable import publish_file
-from serving.folders import ImageSource, SourceError, open_source
-from training.dataset import FACTS, IMAGES, ITEMS, Dataset
-from training.decoding import Decoded, choose_size, decode_all
-from training.downloads import DATASETS, materialise
-from training.frozen import FrozenCollection
-from training.listing import Listing, list_images
-from training.splits import assign
+from core.files.durable import publish_file
+from core.images.folders import ImageSource, SourceError, open_source
+from retraining.frozen import FrozenCollection
+from training.data.dataset import FACTS, IMAGES, ITEMS, Dataset
+from training.data.decoding import Decoded, choose_size, decode_all
+from training.data.downloads import DATASETS, materialise
+from training.data.listing import Listing, list_images
+from training.data.splits import assign
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
 
 
 def prepare_frozen(collection: Path | str, out: Path | str, *, request: Request = Request()) -> Dataset:
-    """The same of a collection as it is now (`training.frozen`). Raises `CollectionError`, `SourceError`."""
+    """The same of a collection as it is now (`retraining.frozen`). Raises `CollectionError`, `SourceError`."""
     folder = Path(collection).resolve()
     frozen = FrozenCollection(folder)
     facts = {"collection": frozen.facts | {"seed": request.seed, "hold_out": request.hold_out}}

@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.batches import views_generator
-from training.config import ViewsConfig
-from training.dataset import Dataset
-from training.embed import embed_all
+from training.data.dataset import Dataset
 from training.evaluation.label_splits import LabelSplits, Rows
 from training.evaluation.subject import Subject
-from training.optimise import build_schedule
-from training.probe import Probe, accuracy, fold_in
-from training.views import Draws, draw
+from training.measures.embed import embed_all
+from training.measures.probe import Probe, accuracy, fold_in
+from training.model.optimise import build_schedule
+from training.model.views import Draws, draw
+from training.recipe.config import ViewsConfig
+from training.run.batches import views_generator
 
 GRID = ((0.001, 0.01), (0.001, 1.0), (0.01, 0.01), (0.01, 1.0))  # rate and weight decay
 EPOCHS, BATCH_MOST, STEPS_LEAST = 40, 256, 20  # an epoch of few images has smaller batches, to converge all the same

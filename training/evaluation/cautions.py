@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from training.checkpoint import LoadedEncoder
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.measurements import signal_rows
 from training.evaluation.representations import BASELINES, BEFORE, THIS
-from training.monitor import warnings
-from training.probe import INVERSE_REGULARISATION
+from training.measures.probe import INVERSE_REGULARISATION
+from training.run.checkpoint import LoadedEncoder
+from training.run.monitor import warnings
 
 _WIDE = 0.02  # a 95% interval of +- 2 points
 _PROBE_NAMES = {"linear_probe": ("accuracy", "linear probe"), "knn": ("k10", "kNN (k=10)")}

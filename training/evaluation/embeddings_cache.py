@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.durable import publish_file, publish_text, sha256_of
+from core.files.durable import publish_file, publish_text, sha256_of
 
 Embeddings = NDArray[np.float32]
 

@@ -22,10 +22,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from serving.durable import publish_text, sha256_of
-from training.checkpoint import LoadedEncoder, load_encoder
-from training.dataset import Dataset
-from training.device import choose_device
+from core.files.durable import publish_text, sha256_of
+from core.machine.interrupts import Interrupted
+from training.data.dataset import Dataset
 from training.evaluation.files import REPORT, intact, write_files
 from training.evaluation.finished import VERSION
 from training.evaluation.measurements import Extras, measure
@@ -33,7 +32,8 @@ from training.evaluation.representations import build_baselines, this_encoder
 from training.evaluation.subject import Home, Subject
 from training.evaluation.tables import tables
 from training.evaluation.transfer import load_targets
-from training.interrupts import Interrupted
+from training.model.device import choose_device
+from training.run.checkpoint import LoadedEncoder, load_encoder
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """What an evaluation leaves in its folder for people and for a release: the probe, a picture, the page.
 
-Left out: metrics.json, which is written last and by `training.evaluate`.
+Left out: metrics.json, which is written last and by `training.evaluation.evaluate`.
 """
 
 import shutil
@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.durable import publish_file, publish_text, sha256_of
-from training.checkpoint import LoadedEncoder
+from core.files.durable import publish_file, publish_text, sha256_of
+from training.data.splits import TEST, TRAIN, VALIDATION
 from training.evaluation.html_report import Evidence, page
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.measurements import unseen
 from training.evaluation.neighbour_samples import SAMPLES, confused, sample, spaced
 from training.evaluation.subject import PROBE, Subject
-from training.log import read_log
-from training.probe import load_probe
-from training.report import tsne_map, tsne_places
-from training.run import LOG
-from training.splits import TEST, TRAIN, VALIDATION
+from training.measures.pictures import tsne_map, tsne_places
+from training.measures.probe import load_probe
+from training.run.checkpoint import LoadedEncoder
+from training.run.log import read_log
+from training.run.run import LOG
 
 TSNE_PICTURE, REPORT = "tsne.png", "report.html"
 

@@ -20,20 +20,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.batches import Batches, views_generator
-from training.config import EncoderConfig, OptimiserConfig, ViewsConfig
-from training.dataset import Dataset
-from training.embed import full_precision
-from training.encoder import Encoder, place
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
 from training.evaluation.augmented_probe import crop_and_flip
 from training.evaluation.few_labels import SEEDS, few, mean_of, shares
 from training.evaluation.label_splits import LabelSplits, Rows
 from training.evaluation.subject import Subject
-from training.optimise import build_optimiser, build_schedule
-from training.pixels import Normalisation, normalise, to_float
-from training.row_reader import RowReader
-from training.small_maps import use_small_maps
-from training.views import apply, draw
+from training.measures.embed import full_precision
+from training.model.encoder import Encoder, place
+from training.model.optimise import build_optimiser, build_schedule
+from training.model.pixels import Normalisation, normalise, to_float
+from training.model.small_maps import use_small_maps
+from training.model.views import apply, draw
+from training.recipe.config import EncoderConfig, OptimiserConfig, ViewsConfig
+from training.run.batches import Batches, views_generator
 
 RATES = (0.03, 0.1)  # for a batch of 256; scaled with it
 BATCH_MOST, BATCH_LEAST, STEPS_WANTED = 256, 16, 20  # few images make small batches, so that an epoch has steps

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serving.durable import publish_text, sha256_of
+from core.files.durable import publish_text, sha256_of
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
-from training.checkpoint import LoadedEncoder
-from training.config import flatten
-from training.dataset import Dataset
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
+from training.data.splits import TEST
 from training.evaluation.cautions import cautions, margin
-from training.evaluation.charts import (
+from training.evaluation.confusion import worst_pairs
+from training.evaluation.representations import BASELINES, RANDOM
+from training.evaluation.tables import tables
+from training.measures.charts import (
     DARK,
     LIGHT,
     Theme,
@@ -33,11 +36,8 @@ from training.evaluation.charts import (
     map_figure,
     signals_figure,
 )
-from training.evaluation.confusion import worst_pairs
-from training.evaluation.representations import BASELINES, RANDOM
-from training.evaluation.tables import tables
-from training.row_reader import RowReader
-from training.splits import TEST
+from training.recipe.config import flatten
+from training.run.checkpoint import LoadedEncoder
 
 TEMPLATE = "report.html.jinja"
 _DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show

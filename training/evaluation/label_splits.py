@@ -10,9 +10,9 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
-from training.probe import Fit, accuracy, fit_probe
-from training.splits import TEST, TRAIN, VALIDATION
+from training.data.dataset import Dataset
+from training.data.splits import TEST, TRAIN, VALIDATION
+from training.measures.probe import Fit, accuracy, fit_probe
 
 Rows = NDArray[np.int64]
 Labelled = tuple[NDArray[np.float32], NDArray[np.int64]]

@@ -1,6 +1,6 @@
 """Everything that is measured of a checkpoint, in order, each once: the metrics of an evaluation.
 
-Left out: reading and checking what is evaluated, and writing what is found (`training.evaluate`).
+Left out: reading and checking what is evaluated, and writing what is found (`training.evaluation.evaluate`).
 """
 
 import logging
@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.checkpoint import LoadedEncoder
-from training.dataset import Dataset
-from training.device import choose_precision
-from training.embed import embed_all
-from training.encoder import build_encoder
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
+from training.data.splits import TEST, TRAIN, VALIDATION
 from training.evaluation.augmented_probe import EPOCHS, augmented_probe
 from training.evaluation.fine_tune import Setting, fine_tune_all
 from training.evaluation.label_splits import LabelSplits, lacking
@@ -23,10 +21,12 @@ from training.evaluation.neighbour_samples import spaced
 from training.evaluation.representations import PIXELS, RANDOM, THIS
 from training.evaluation.subject import Subject
 from training.evaluation.transfer import transfer
-from training.pixels import Normalisation
-from training.row_reader import RowReader
-from training.signals import alignment_by, label_free_signals
-from training.splits import TEST, TRAIN, VALIDATION
+from training.measures.embed import embed_all
+from training.measures.label_free import alignment_by, label_free_signals
+from training.model.device import choose_precision
+from training.model.encoder import build_encoder
+from training.model.pixels import Normalisation
+from training.run.checkpoint import LoadedEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Some images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
 
-Left out: pictures of them (`training.evaluation.html_report`); figures (`training.knn`).
+Left out: pictures of them (`training.evaluation.html_report`); figures (`training.measures.knn`).
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from training.evaluation.confusion import Pair, worst_pairs
 from training.evaluation.label_splits import LabelSplits, Rows
-from training.knn import neighbours
-from training.probe import Probe
+from training.measures.knn import neighbours
+from training.measures.probe import Probe
 
 SAMPLES, CONFUSED, NEIGHBOURS = 8, 8, 8
 

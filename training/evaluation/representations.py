@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.checkpoint import LoadedEncoder
-from training.config import EncoderConfig
-from training.dataset import Dataset
-from training.embed import Embedder, embedder
-from training.encoder import Encoder, build_encoder, freeze, place
-from training.pixels import Normalisation, to_float
-from training.row_reader import RowReader
-from training.splits import TRAIN
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
+from training.data.splits import TRAIN
+from training.measures.embed import Embedder, embedder
+from training.model.encoder import Encoder, build_encoder, freeze, place
+from training.model.pixels import Normalisation, to_float
+from training.recipe.config import EncoderConfig
+from training.run.checkpoint import LoadedEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.dataset import Dataset
-from training.embed import embed_all
+from training.data.dataset import Dataset
 from training.evaluation.confusion import confusion, per_class
 from training.evaluation.embeddings_cache import EmbeddingsCache
 from training.evaluation.few_labels import few_label_probes
 from training.evaluation.finished import VERSION, Finished
 from training.evaluation.label_splits import LabelSplits, fit_and_test
 from training.evaluation.representations import Representation
-from training.knn import knn_accuracies
-from training.probe import save_probe
+from training.measures.embed import embed_all
+from training.measures.knn import knn_accuracies
+from training.measures.probe import save_probe
 
 EMBEDDINGS, TASKS, PROBE = "embeddings", "tasks", "probe.safetensors"
 

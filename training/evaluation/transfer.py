@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 from training.evaluation.label_splits import LabelSplits, lacking
 from training.evaluation.representations import PIXELS, Representation, raw_pixels
 from training.evaluation.subject import Home, Subject

@@ -1,7 +1,8 @@
 """Embeddings of many images: L2-normalised, float32, just as they are served.
 
 No autocast and no TF32 here: an embedding is stored and compared, and must not depend on the machine that made it.
-On the CPU convolutions stay as they are: without a backward pass `training.small_maps` was slower (docs/decisions.md).
+On the CPU convolutions stay as they are: without a backward pass `training.model.small_maps` was slower
+(docs/decisions.md).
 """
 
 from collections.abc import Callable, Iterator
@@ -15,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from training.encoder import Encoder
-from training.pixels import Normalisation, normalise, to_float
-from training.row_reader import RowReader
-from training.views import Draws, apply
+from training.data.row_reader import RowReader
+from training.model.encoder import Encoder
+from training.model.pixels import Normalisation, normalise, to_float
+from training.model.views import Draws, apply
 
 _CPU_PIXELS = 32 * 32 * 32  # a batch: its maps then stay in the caches (32 px: 1.5 times as fast as 512 at a time)
 _GPU_PIXELS = 2048 * 64 * 64
@@ -52,7 +53,7 @@ def embed(
 def embedder(encoder: Encoder, normalisation: Normalisation) -> Embedder:
     """A frozen encoder as an `Embedder`, on its own device. Raises ValueError if it is not frozen."""
     if encoder.training or not encoder.frozen:
-        raise ValueError("encoder is not frozen; pass it through training.encoder.freeze first")
+        raise ValueError("encoder is not frozen; pass it through training.model.encoder.freeze first")
     device = next(encoder.parameters()).device
     return Embedder(lambda images: embed_batch(encoder, images, normalisation), encoder.embedding_dim, device)
 

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.batches import views_generator
-from training.config import ViewsConfig
-from training.embed import Embedder, embed_batch, full_precision
-from training.encoder import Encoder
-from training.pixels import Normalisation
-from training.row_reader import RowReader
-from training.views import random_views
+from training.data.row_reader import RowReader
+from training.measures.embed import Embedder, embed_batch, full_precision
+from training.model.encoder import Encoder
+from training.model.pixels import Normalisation
+from training.model.views import random_views
+from training.recipe.config import ViewsConfig
+from training.run.batches import views_generator
 
 _BATCH = 128
 _TINY = 1e-7

@@ -15,7 +15,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from training.evaluation.charts import LIGHT, drawn_in, loss_figure, map_figure
+from training.measures.charts import LIGHT, drawn_in, loss_figure, map_figure
 
 Picture = NDArray[np.uint8]
 Row = tuple[Picture, str, Sequence[tuple[Picture, str]]]  # a query, its caption, its neighbours with captions

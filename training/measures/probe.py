@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from serving.durable import publish_file
+from core.files.durable import publish_file
 
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline

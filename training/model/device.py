@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.config import EncoderConfig, Precision
+from training.recipe.config import EncoderConfig, Precision
 
 Compile = Literal["auto", "on", "off"]
 

@@ -1,9 +1,9 @@
 """Several processes as one: torchrun's environment, and collectives with the right gradient.
 
-`torchrun --nproc-per-node N -m training.pretrain ...` is the whole interface. Each process takes its contiguous
+`torchrun --nproc-per-node N -m training.run.pretrain ...` is the whole interface. Each process takes its contiguous
 part of every batch, and N of them compute what one would: negatives are everybody's, BatchNorm's statistics are the
-whole batch's (`training.global_norm`), gradients are averaged (`training.step`). Without a process group everything
-here is about one process of rank 0, and costs nothing. Left out: models that are too large for one device.
+whole batch's (`training.model.global_norm`), gradients are averaged (`training.run.step`). Without a process group
+everything here is about one process of rank 0, and costs nothing. Left out: models that are too large for one device.
 """
 
 import os
@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from training.device import choose_device
+from training.model.device import choose_device
 
 _GLOO_LOST = ("by peer", "Broken pipe", "Socket closed")  # gloo has no error of its own for a lost process
 

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from training.config import EncoderConfig, HeadConfig
+from training.recipe.config import EncoderConfig, HeadConfig
 
 logger = logging.getLogger(__name__)
 

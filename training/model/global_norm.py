@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from training.distributed import mean_over_ranks, world_size
+from training.model.distributed import mean_over_ranks, world_size
 
 
 class GlobalBatchNorm(_BatchNorm):

@@ -7,7 +7,7 @@ equation 2) with the image as the class, and with V = 2 exactly SimCLR's. Decoup
 2110.06848, equation 6) the positives leave the denominator, whose gradient they damp in small batches.
 
 The batch size is read from the inputs, never kept. With several processes the negatives are everybody's
-(`training.distributed`). Left out: labels.
+(`training.model.distributed`). Left out: labels.
 """
 
 import math
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.distributed import first_of_rank, gather
+from training.model.distributed import first_of_rank, gather
 
 
 def nt_xent(z: Tensor, temperature: float, *, decoupled: bool = False) -> Tensor:

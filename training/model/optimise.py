@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from training.config import OptimiserConfig
+from training.recipe.config import OptimiserConfig
 
 LARS_TRUST_COEFFICIENT = 0.001
 

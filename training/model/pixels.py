@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.row_reader import RowReader
+from training.data.row_reader import RowReader
 
 _CHUNK = 4096
 

@@ -5,8 +5,9 @@ use a part of the CPU there, a matrix product most of it. A 1x1 kernel is one al
 most 2x2 pixels touches every pixel from every place, so its taps, laid out as one matrix from all pixels to all
 places, have no zeros to multiply and no padding to copy.
 
-Measured (`benchmarks.small_maps`: AMD EPYC, AVX512-bf16, two cores, bf16, forward and backward, 512 views, stem
-"small_stride2"): ResNet-50 at 16, 24 and 32 px 1.75, 1.23 and 1.02 times as fast, ResNet-18 1.87, 1.42 and 1.33 times.
+Measured (`benchmarks.training.small_maps`: AMD EPYC, AVX512-bf16, two cores, bf16, forward and backward, 512 views,
+stem "small_stride2"): ResNet-50 at 16, 24 and 32 px 1.75, 1.23 and 1.02 times as fast, ResNet-18 1.87, 1.42 and 1.33
+times.
 
 Only training uses it: an exported graph keeps plain convolutions. Left out: groups, dilation, kernels other than
 1x1 and 3x3, and any device but the CPU; all of them stay as they are.

@@ -3,7 +3,7 @@
 A view is a random resized crop and flip, then colour jitter in random order, grey, and blur. `draw` makes
 every random number on the CPU from one generator, so that a seed means the same views on every device and the
 device is never waited for; `apply` is then a pure function, in batches. The colour operations are in
-`training.colour`.
+`training.model.colour`.
 
 Cropping, resizing and flipping are one linear map per axis: view = A_y @ image @ A_x^T with a (T, S) matrix per
 image, from S pixels to the T of the view, which may be more or fewer. The matrices hold the triangle filter of
@@ -17,10 +17,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from training.colour import OPERATIONS, grey
-from training.config import ViewsConfig
-from training.device import sent
-from training.pixels import to_float
+from training.model.colour import OPERATIONS, grey
+from training.model.device import sent
+from training.model.pixels import to_float
+from training.recipe.config import ViewsConfig
 
 CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_TRIALS = 10

@@ -2,7 +2,7 @@
 
 A configuration names everything that decides the weights of a run. Where it runs and how often it saves
 (device, log interval) do not change what is learnt and are options of the command instead. The recipes
-themselves are in `training.presets`, types and ranges of values in `training.values`.
+themselves are in `training.recipe.presets`, types and ranges of values in `training.recipe.values`.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
-from training.values import between, build, one_of, parse
+from training.recipe.values import between, build, one_of, parse
 
 ARCHITECTURES = (
     "resnet18",
@@ -148,9 +148,9 @@ class PretrainConfig:
 
     `batch_size` counts images, over all processes. `resolutions` are the sizes of the views, in order; none means
     the images' own throughout. `chunk_size` is the number of images that each process has in memory as
-    activations at a time (GradCache, see `training.step`); 0 is the whole batch. `steps` ends the run after so
+    activations at a time (GradCache, see `training.run.step`); 0 is the whole batch. `steps` ends the run after so
     many, counted across epochs; 0 means after `epochs` whole ones. `start` is the SHA-256 of the file whose weights the
-    run begins with (`training.start`), "" for those that `encoder.weights` says.
+    run begins with (`training.run.start`), "" for those that `encoder.weights` says.
     """
 
     preset: str = "custom"

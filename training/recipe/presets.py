@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 
-from training.config import (
+from training.recipe.config import (
     EncoderConfig,
     HeadConfig,
     OptimiserConfig,
@@ -127,8 +127,8 @@ def cifar10_cpu(images: int, image_size: int, epochs: int | None = None) -> Pret
     Hardware: two CPU cores with bf16 instructions.
     Measured: 77.5% linear probe, 70.9% kNN (k=200) on CIFAR-10's test images after 126 minutes on two cores of an AMD
     EPYC (AVX512-bf16): 8,078 steps (planned for 120 minutes), 1.03 million images, four views each. Random weights:
-    39.7%, 32.0%. After 15 minutes 60.8% and 49.9% (`benchmarks.training`, with a last tenth of the steps at 32 px).
-    Expected: without --minutes the length is 40 epochs.
+    39.7%, 32.0%. After 15 minutes 60.8% and 49.9% (`benchmarks.training.training`, with a last tenth of the steps at 32
+    px). Expected: without --minutes the length is 40 epochs.
 
     A stem of stride 2 without max-pool has a quarter of the work of the customary one; views of half the side have a
     quarter again, and stand for 60% of the steps. None has the images' full side: a crop of a view's mean area, drawn

@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from serving.signals import signals_held
-from training.device import sent
-from training.row_reader import RowReader
+from core.machine.held_signals import signals_held
+from training.data.row_reader import RowReader
+from training.model.device import sent
 
 _ORDER, _VIEWS = 0, 1  # distinct streams of one seed
 _PLACED_AT_ONCE = 4096  # images

@@ -2,7 +2,7 @@
 
 Tensors: `encoder.*`, `head.*` (their state dicts) and `optimiser.<parameter>.<buffer>`. The rest is one JSON
 string in the header: config, step, normalisation, the data's digest. There is no pickle and no generator
-state: randomness is counted (`training.batches`), and the learning rate follows from the step.
+state: randomness is counted (`training.run.batches`), and the learning rate follows from the step.
 """
 
 import json
@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from serving.durable import publish_file
-from training.config import PretrainConfig, from_dict, to_dict
-from training.encoder import Encoder, build_encoder, freeze
-from training.pixels import Normalisation
+from core.files.durable import publish_file
+from training.model.encoder import Encoder, build_encoder, freeze
+from training.model.pixels import Normalisation
+from training.recipe.config import PretrainConfig, from_dict, to_dict
 
 FORMAT = "simclr-checkpoint/1"
 

@@ -1,6 +1,6 @@
 """The flags of `python -m training.pretrain`, and the configuration and the options that they ask for.
 
-Left out: what they mean; that is documented where it is used, in `training.config` and `training.run`.
+Left out: what they mean; that is documented where it is used, in `training.recipe.config` and `training.run.run`.
 """
 
 import argparse
@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.pace import scaled
-from training.presets import PRESETS, preset
-from training.run import CHECKPOINT, DEFAULTS, RunOptions, stored_config, training_rows
-from training.start import start_of
-from training.values import parse
+from training.data.dataset import Dataset
+from training.recipe.config import PretrainConfig, override
+from training.recipe.presets import PRESETS, preset
+from training.recipe.values import parse
+from training.run.pace import scaled
+from training.run.run import CHECKPOINT, DEFAULTS, RunOptions, stored_config, training_rows
+from training.run.start import start_of
 
 logger = logging.getLogger(__name__)
 

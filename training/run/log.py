@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from serving.durable import publish_text
+from core.files.durable import publish_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

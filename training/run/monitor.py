@@ -3,7 +3,7 @@
 Alignment, uniformity, spread and RankMe need no labels; online kNN is measured where there are some. Nothing here
 changes the run: the encoder is in eval mode meanwhile, and no random number of the run is drawn. The images looked at
 are validation's, which pretraining sees without labels; test images are left alone where there are enough others.
-Left out: what decides anything; an encoder is judged by `training.evaluate`.
+Left out: what decides anything; an encoder is judged by `training.evaluation.evaluate`.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from training.config import ViewsConfig
-from training.dataset import Dataset
-from training.embed import embed
-from training.encoder import Encoder
-from training.knn import weighted_accuracy
-from training.pixels import Normalisation
-from training.row_reader import RowReader
-from training.signals import alignment, label_free_signals
-from training.splits import TEST, TRAIN, VALIDATION
+from training.data.dataset import Dataset
+from training.data.row_reader import RowReader
+from training.data.splits import TEST, TRAIN, VALIDATION
+from training.measures.embed import embed
+from training.measures.knn import weighted_accuracy
+from training.measures.label_free import alignment, label_free_signals
+from training.model.encoder import Encoder
+from training.model.pixels import Normalisation
+from training.recipe.config import ViewsConfig
 
 QUERIES_MOST, MEMORY_MOST, ALIGNED_MOST = 1000, 4000, 250  # images: seconds on two cores, not minutes
 _ENOUGH = 20

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
-from training.config import PretrainConfig, Resolution
-from training.dataset import Dataset
-from training.device import should_compile
-from training.distributed import own_device, shared, world_size
-from training.run import RunOptions, open_run, training_rows
-from training.step import build_network, own_batches, prepare, train_step
+from training.data.dataset import Dataset
+from training.model.device import should_compile
+from training.model.distributed import own_device, shared, world_size
+from training.recipe.config import PretrainConfig, Resolution
+from training.run.run import RunOptions, open_run, training_rows
+from training.run.step import build_network, own_batches, prepare, train_step
 
 logger = logging.getLogger(__name__)
 

@@ -2,12 +2,12 @@
 
     python -m training.pretrain --data DIR --out DIR --preset NAME [--epochs 20] [--set views.flip_p=0] ...
     python -m training.pretrain --data DIR --out DIR --preset NAME --start-from model_store/photos/1
-    torchrun --nproc-per-node 4 -m training.pretrain ...
+    torchrun --nproc-per-node 4 -m training.run.pretrain ...
 
 Trains on the train and validation images (no label is used) and never on the test images. A run in the same
 --out with the same settings resumes where it was saved, to the same bits on a CPU; a finished one returns at
 once. Under torchrun the processes share every batch, and learn what one process would. A step is in
-`training.step`, the flags are in `training.flags`.
+`training.run.step`, the flags are in `training.run.command`.
 """
 
 import logging
@@ -20,12 +20,10 @@ from pathlib import Path
 
 import torch
 
-from training.batches import Batches
-from training.checkpoint import TrainingState
-from training.config import PretrainConfig
-from training.dataset import Dataset
-from training.device import should_compile
-from training.distributed import (
+from core.machine.interrupts import Interrupted, Interrupts
+from training.data.dataset import Dataset
+from training.model.device import should_compile
+from training.model.distributed import (
     PeerError,
     on_first_rank,
     own_device,
@@ -35,13 +33,15 @@ from training.distributed import (
     stop_together,
     world_size,
 )
-from training.flags import configuration, parse_flags, run_options
-from training.interrupts import Interrupted, Interrupts
-from training.log import read_log
-from training.optimise import build_schedule
-from training.recorder import recorder
-from training.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run
-from training.step import Inputs, build_network, own_batches, prepare, train_step
+from training.model.optimise import build_schedule
+from training.recipe.config import PretrainConfig
+from training.run.batches import Batches
+from training.run.checkpoint import TrainingState
+from training.run.command import configuration, parse_flags, run_options
+from training.run.log import read_log
+from training.run.recorder import recorder
+from training.run.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run
+from training.run.step import Inputs, build_network, own_batches, prepare, train_step
 
 __all__ = ["NonFiniteLoss", "RunOptions", "main", "pretrain"]
 
@@ -67,7 +67,9 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
     else:
         train(state, dataset, out, options)
     if rank() == 0:
-        from training.report import loss_curve  # matplotlib takes its time, also at the start of every worker
+        from training.measures.pictures import (
+            loss_curve,  # matplotlib takes its time, also at the start of every worker
+        )
 
         loss_curve(read_log(out / LOG), out / LOSS_PICTURE)
     return out / CHECKPOINT

@@ -14,14 +14,14 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from training.checkpoint import TrainingState, save
-from training.curves import Curves
-from training.dataset import Dataset
-from training.distributed import rank
-from training.log import Log
-from training.monitor import Monitor
-from training.nt_xent import loss_floor
-from training.run import CHECKPOINT, LOG, RunOptions
+from training.data.dataset import Dataset
+from training.model.distributed import rank
+from training.model.nt_xent import loss_floor
+from training.run.checkpoint import TrainingState, save
+from training.run.curves import Curves
+from training.run.log import Log
+from training.run.monitor import Monitor
+from training.run.run import CHECKPOINT, LOG, RunOptions
 
 logger = logging.getLogger(__name__)
 

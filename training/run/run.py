@@ -1,8 +1,8 @@
 """A run in its folder: from a data set and a wish to a training state, new or resumed.
 
-checkpoint.safetensors   the state (training.checkpoint)
-log.jsonl                loss, rate, speed and signals by step (training.log)
-tensorboard/             the same, as curves (training.curves)
+checkpoint.safetensors   the state (training.run.checkpoint)
+log.jsonl                loss, rate, speed and signals by step (training.run.log)
+tensorboard/             the same, as curves (training.run.curves)
 loss.png                 the loss curve of a finished run
 """
 
@@ -16,19 +16,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from training.checkpoint import CheckpointError, TrainingState, read_metadata, restore
-from training.config import PretrainConfig, differing_keys, from_dict
-from training.dataset import Dataset
-from training.device import Compile, choose_precision
-from training.distributed import world_size
-from training.encoder import build_encoder, build_head, place
-from training.global_norm import with_global_statistics
-from training.optimise import build_optimiser
-from training.pixels import IMAGENET, channel_statistics
-from training.small_maps import use_small_maps
-from training.splits import TRAIN, UNLABELLED, VALIDATION
-from training.start import Start, start_of
-from training.values import between, one_of
+from training.data.dataset import Dataset
+from training.data.splits import TRAIN, UNLABELLED, VALIDATION
+from training.model.device import Compile, choose_precision
+from training.model.distributed import world_size
+from training.model.encoder import build_encoder, build_head, place
+from training.model.global_norm import with_global_statistics
+from training.model.optimise import build_optimiser
+from training.model.pixels import IMAGENET, channel_statistics
+from training.model.small_maps import use_small_maps
+from training.recipe.config import PretrainConfig, differing_keys, from_dict
+from training.recipe.values import between, one_of
+from training.run.checkpoint import CheckpointError, TrainingState, read_metadata, restore
+from training.run.start import Start, start_of
 
 logger = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 A release gives its encoder; a checkpoint its encoder and its projection head. Normalisation comes along, as the
 weights were learnt with it. The file's SHA-256 becomes part of the run's configuration: it decides what is learnt.
-Left out: ImageNet weights, which `training.encoder` fetches.
+Left out: ImageNet weights, which `training.model.encoder` fetches.
 """
 
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import nn
 
-from serving.durable import sha256_of
-from serving.manifest import FILE_NAME, Release
-from training.checkpoint import CheckpointError, below, normalisation_of, read_metadata, read_tensors, triple
-from training.config import EncoderConfig, from_dict
-from training.encoder import Encoder
-from training.pixels import Normalisation
+from core.files.durable import sha256_of
+from core.releases.manifest import FILE_NAME, Release
+from training.model.encoder import Encoder
+from training.model.pixels import Normalisation
+from training.recipe.config import EncoderConfig, from_dict
+from training.run.checkpoint import CheckpointError, below, normalisation_of, read_metadata, read_tensors, triple
 
 WEIGHTS = "weights.safetensors"
 

@@ -7,7 +7,7 @@ views are made twice from the same draws. BatchNorm in training mode then has th
 batch: the gradient is exact for that network, as it would be for one with as many devices as chunks and no
 synchronisation, and only without BatchNorm, or with it frozen, is it the unchunked one.
 
-Left out: what happens to the gradients (`training.pretrain`).
+Left out: what happens to the gradients (`training.run.pretrain`).
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from training.batches import Batches, views_generator
-from training.checkpoint import TrainingState
-from training.config import PretrainConfig
-from training.dataset import Dataset
-from training.distributed import rank, world_size
-from training.encoder import Encoder
-from training.nt_xent import nt_xent
-from training.pixels import Normalisation, normalise
-from training.run import training_rows
-from training.views import Draws, apply_all, draw_all
+from training.data.dataset import Dataset
+from training.model.distributed import rank, world_size
+from training.model.encoder import Encoder
+from training.model.nt_xent import nt_xent
+from training.model.pixels import Normalisation, normalise
+from training.model.views import Draws, apply_all, draw_all
+from training.recipe.config import PretrainConfig
+from training.run.batches import Batches, views_generator
+from training.run.checkpoint import TrainingState
+from training.run.run import training_rows
 
 
 class Network(nn.Module):

@@ -1,4 +1,5 @@
-"""A filter as people write it in JSON, read into `serving.collection.filters`; errors name the key and the value.
+"""A filter as people write it in JSON, read into `serving.collection.catalogue.filters`; errors name the key and the
+value.
 
     {"label": "cat"}                             equals; the values are text, numbers, booleans or null
     {"colour": {"in": ["red", "blue"]}}          one of
@@ -12,10 +13,10 @@ updated (numbers; times in milliseconds since 1970).
 
 from typing import Any
 
+from serving.collection.catalogue.filters import EVERYTHING, All, Bound, Either, Exists, Filter, Negation, OneOf, Range
+from serving.collection.catalogue.metadata import BUILT_IN, CONNECTIVES, MAX_KEY_BYTES, Scalar, scalar_problem
+from serving.collection.catalogue.text import text_problem
 from serving.collection.errors import FilterError
-from serving.collection.filters import EVERYTHING, All, Bound, Either, Exists, Filter, Negation, OneOf, Range
-from serving.collection.metadata import BUILT_IN, CONNECTIVES, MAX_KEY_BYTES, Scalar, scalar_problem
-from serving.collection.text import text_problem
 
 MAX_DEPTH = 16
 MAX_CONDITIONS = 256

@@ -3,15 +3,15 @@
 A condition looks at one key, of the metadata or one of the built-in columns; where the metadata has a list, any of
 its elements may fulfil it. A negation holds wherever its part does not, also where the key is absent.
 `to_sql()` gives a condition on the table `items` and its parameters: no text of a request is ever part of the SQL.
-Left out: reading a filter from JSON (`serving.collection.filter_parser`).
+Left out: reading a filter from JSON (`serving.collection.catalogue.filter_parser`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from serving.collection.items import Stored
-from serving.collection.metadata import BUILT_IN, Scalar, scalars_of, stored_scalar
+from serving.collection.catalogue.items import Stored
+from serving.collection.catalogue.metadata import BUILT_IN, Scalar, scalars_of, stored_scalar
 
 Parameter = str | int | float | bytes | None
 

@@ -7,9 +7,9 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
+from serving.collection.catalogue.metadata import encode_metadata
+from serving.collection.catalogue.text import text_problem
 from serving.collection.errors import ItemError
-from serving.collection.metadata import encode_metadata
-from serving.collection.text import text_problem
 
 MAX_ID_BYTES = 512
 _SHA256_BYTES = 32

@@ -2,7 +2,7 @@
 
 The keys of nested objects are joined by dots, and each element of a list is a term of its own:
 `{"camera": {"make": "X"}, "tags": ["a", "b"]}` has `camera.make: "X"`, `tags: "a"` and `tags: "b"`.
-Left out: asking for terms (`serving.collection.filters`).
+Left out: asking for terms (`serving.collection.catalogue.filters`).
 """
 
 import json
@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from serving.collection.catalogue.text import text_problem
 from serving.collection.errors import ItemError
-from serving.collection.text import text_problem
 
 Scalar = str | int | float | bool | None
 Term = tuple[str, str | int | float | bytes]

@@ -18,14 +18,14 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from core.machine.machine import usable_cores
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.index_kinds import KINDS, Plan
-from serving.collection.trial import keep_asked
-from serving.collection.tuning import tune
-from serving.collection.vectors import Vectors
-from serving.machine import usable_cores
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import KINDS, Plan
+from serving.collection.index.faiss.trial import keep_asked
+from serving.collection.index.faiss.tuning import tune
 
 _POLITE = 10
 

@@ -5,9 +5,9 @@
 `python -m serving.snapshot list    --collection runs/digits/collection`
 
 A snapshot is of one moment, however much is written meanwhile. Restoring replaces everything in the collection in one
-transaction and builds the index. Pictures that stay in their files, as `serving.ingest` leaves them, are there by path.
-With `--name` instead of a file, the collection keeps it in its own folder, as a server does that is asked for one.
-Left out: asking a server (`python -m serving.client snapshot`).
+transaction and builds the index. Pictures that stay in their files, as `serving.jobs.ingest` leaves them, are there by
+path. With `--name` instead of a file, the collection keeps it in its own folder, as a server does that is asked for
+one. Left out: asking a server (`python -m serving.client snapshot`).
 """
 
 import argparse
@@ -19,12 +19,12 @@ from pathlib import Path
 
 import apsw
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CollectionError, CompactionError, SnapshotError
-from serving.collection.named_snapshots import Snapshots
-from serving.collection.snapshot_jobs import Jobs
-from serving.collection.snapshots import restore_snapshot, save_snapshot
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.snapshots.file import restore_snapshot, save_snapshot
+from serving.collection.snapshots.jobs import Jobs
+from serving.collection.snapshots.named import Snapshots
 
 _LOG = logging.getLogger(__name__)
 

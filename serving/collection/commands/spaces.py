@@ -6,7 +6,7 @@
 A space is kept complete for a release that serves or may serve again; each costs a vector an item, and every write must
 reach it. Close one only when no server has its release loaded. Without --yes, closing tells what it would remove.
 Where Milvus searches, name it as the server's --index does, for what it has of the space to be removed there too.
-Left out: filling a space (`serving.reembed`).
+Left out: filling a space (`serving.jobs.reembed`).
 """
 
 import argparse
@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import clear
+from core.releases.manifest import FILE_NAME, ManifestError, Release
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Space
 from serving.collection.errors import CatalogueError, CollectionError
-from serving.collection.index_choice import FAISS, IndexChoice, drop_in_milvus
-from serving.collection.spaces import Space
-from serving.manifest import FILE_NAME, ManifestError, Release
-from serving.settings import index_name
+from serving.collection.index.choice import FAISS, IndexChoice, drop_in_milvus
+from serving.collection.index.faiss.compaction import clear
+from serving.torchserve.settings import index_name
 
 
 class _Line(NamedTuple):

@@ -2,7 +2,7 @@
 
 `python -m serving.drift --release digits/champion --collection runs/digits/collection`
 
-Exit codes: 0 not needed, 10 needed, 1 error, 2 usage. The rule is in `serving.operations.drift`.
+Exit codes: 0 not needed, 10 needed, 1 error, 2 usage. The rule is in `serving.collection.drift.drift`.
 """
 
 import argparse
@@ -11,11 +11,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.collection.catalogue import Catalogue
+from core.releases.manifest import ManifestError
+from core.releases.model_store import find_release
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.drift.drift import Drift, Reference, drift, needed
 from serving.collection.errors import CollectionError
-from serving.manifest import ManifestError
-from serving.model_store import find_release
-from serving.operations.drift import Drift, Reference, drift, needed
 
 NEEDED = 10
 _NEW = {

@@ -2,7 +2,7 @@
 
 MMD (Gretton et al. 2012, JMLR 13) with the kernel exp(-2 |x - y|^2) of uniformity (Wang and Isola 2020): the squared
 distance between the mean of one sample and that of the other, in the kernel's space. 0 means that the embeddings come
-from one distribution. Left out: which embeddings are compared, and what follows from it (`serving.operations.drift`).
+from one distribution. Which embeddings are compared, and what follows, is in `serving.collection.drift.drift`.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.vectors import Vectors
+from serving.collection.catalogue.sqlite.vectors import Vectors
 
 PERMUTATIONS = 200
 _STEEPNESS = 2.0

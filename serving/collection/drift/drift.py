@@ -1,9 +1,9 @@
 """What came into a collection since its encoder was trained, and whether that is reason to train again.
 
-Old are the items whose pictures the training could see, which the release lists (`serving.seen`), however and whenever
-they came. An older release has no list: then those last written up to the sequence number that it records, or, where it
-was not trained on a collection, those created before it. The figures are of up to 1,000 items of
-each sort, chosen by chance with a fixed seed. For use in a moment of the catalogue (`Catalogue.reading`).
+Old are the items whose pictures the training could see, which the release lists (`core.images.seen`), however and
+whenever they came. An older release has no list: then those last written up to the sequence number that it records, or,
+where it was not trained on a collection, those created before it. The figures are of up to 1,000 items of each sort,
+chosen by chance with a fixed seed. For use in a moment of the catalogue (`Catalogue.reading`).
 
 The rule (`needed`): a fifth of the items is new; or there are at least 100 new ones, and their embeddings are
 distributed otherwise (p < 0.01 and MMD^2 > 0.002), or the probe is unsure (largest probability < 0.5) of a share of
@@ -27,12 +27,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.discrepancy import discrepancy
-from serving.collection.filters import EVERYTHING, Bound, Range
-from serving.collection.vectors import Rows, Vectors
-from serving.manifest import Release
-from serving.seen import Contents
+from core.images.seen import Contents
+from core.releases.manifest import Release
+from serving.collection.catalogue.filters import EVERYTHING, Bound, Range
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.drift.discrepancy import discrepancy
 
 SAMPLE = 1_000
 NEW_SHARE = 0.2
@@ -80,7 +80,7 @@ class Reference:
 class Drift:
     """The figures; those that there are too few items or no probe for are None.
 
-    `mmd2` and `p` see `serving.collection.discrepancy`; `unsure_old` and `unsure_new` are shares.
+    `mmd2` and `p` see `serving.collection.drift.discrepancy`; `unsure_old` and `unsure_new` are shares.
     """
 
     release: str

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from serving.collection.errors import IndexUnusable
 
 if TYPE_CHECKING:
-    from serving.collection.catalogue import Catalogue
-    from serving.collection.milvus import MilvusNeighbours
+    from serving.collection.catalogue.sqlite.catalogue import Catalogue
+    from serving.collection.index.milvus.neighbours import MilvusNeighbours
 
 FAISS = "faiss"
 _MILVUS = "milvus:"
@@ -61,15 +61,15 @@ class IndexChoice:
 def open_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> "MilvusNeighbours":
     """The vectors of `release` in Milvus, ready to search. Raises `IndexUnusable`, also where pymilvus is missing."""
     with _pymilvus_wanted():
-        from serving.collection.milvus import MilvusNeighbours
+        from serving.collection.index.milvus.neighbours import MilvusNeighbours
     return MilvusNeighbours(catalogue, release, choice)
 
 
 def drop_in_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> None:
     """Remove all that Milvus has of `release`, if anything. Raises `IndexUnusable`, also where pymilvus is missing."""
     with _pymilvus_wanted():
-        from serving.collection.milvus_entities import Entities
-        from serving.collection.milvus_tail import name_in_milvus
+        from serving.collection.index.milvus.entities import Entities
+        from serving.collection.index.milvus.tail import name_in_milvus
     with closing(Entities(choice, name_in_milvus(catalogue.folder, release))) as entities:
         entities.drop()
 

@@ -3,8 +3,9 @@
 SQLite is the truth. An index is a cache of one release's vectors that may be thrown away at any moment; it follows
 SQLite by sequence number, and every search sees every write acknowledged before it. Scores are exact whoever found the
 rows, and only rows that SQLite has are found. Where kinds differ, a flag of `Capabilities` says so, and one conformance
-suite (`tests/serving/collection/test_index_conformance.py`) holds all of them to it.
-Left out: the kinds (`serving.collection.neighbours` for FAISS, `serving.collection.milvus`).
+suite (`tests/serving/collection/index/test_conformance.py`) holds all of them to it.
+Left out: the kinds (`serving.collection.index.faiss.neighbours` for FAISS,
+`serving.collection.index.milvus.neighbours`).
 """
 
 from dataclasses import dataclass
@@ -12,10 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from serving.collection.bases import Base
-from serving.collection.scoring import Found
-from serving.collection.vectors import UNIT_TOLERANCE, Rows, Vectors
-from serving.collection.view import Sizes
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, Rows, Vectors
+from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.scoring import Found
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Capabilities:
     goes can be told; `few_rows`: up to so many, the rows of a filter are compared in full, and none is missed;
     `several_processes`: several workers may share it; `elsewhere`: it takes its memory and time outside of the worker,
     perhaps on another machine; `shared_memory`: workers on this machine use one copy; `compacts_here`: it has a base
-    that `serving.collection.compaction` builds again; `of_one_moment`: within `catalogue.reading()` a search is of that
-    block's moment, else it may miss what others have deleted or replaced since (never find what was not live then).
+    that `serving.collection.index.faiss.compaction` builds again; `of_one_moment`: within `catalogue.reading()` a
+    search is of that block's moment, else it may miss what others have deleted or replaced since (never find what was
+    not live then).
     """
 
     approximate: bool

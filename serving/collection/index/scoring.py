@@ -4,7 +4,7 @@ A score is the inner product of unit vectors in float32, computed pair by pair b
 2,048 numbers within 2e-7 of the float64 one. A matrix product would be as near, but the last bits of each of its
 numbers hang on what it is computed together with. Equal scores are ordered by row. So the result depends on what was
 offered, not on how it was split or found.
-Left out: finding what to offer (`serving.collection.searching`).
+Left out: finding what to offer (`serving.collection.index.faiss.searching`).
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 
 # How far apart a matrix product and a score of the same pair may be; what is closer than that is scored.
 TOLERANCE = 1e-5

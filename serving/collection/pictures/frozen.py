@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.items import Source
-from serving.collection.records import MAX_LIMIT
-from serving.folders import UnreadableFile
-from serving.stored_files import StoredFiles
+from core.images.folders import UnreadableFile
+from serving.collection.catalogue.items import Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.records import MAX_LIMIT
+from serving.collection.pictures.stored import StoredFiles
 
 _FILES = StoredFiles()
 

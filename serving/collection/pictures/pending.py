@@ -2,7 +2,7 @@
 
 A file that is gone is told from one that is out of reach for now, as on a disk that is not mounted: there all that was
 ingested together is missing, or nobody can tell.
-Left out: decoding and embedding them (`serving.operations.catching_up`, `serving.reembed`).
+Left out: decoding and embedding them (`serving.operations.catching_up`, `serving.jobs.reembed`).
 """
 
 import hashlib
@@ -10,10 +10,10 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.spaces import Pending
-from serving.folders import UnreachableFile, UnreadableFile
-from serving.stored_files import StoredFiles
+from core.images.folders import UnreachableFile, UnreadableFile
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.pictures.stored import StoredFiles
 
 
 class Picture(NamedTuple):

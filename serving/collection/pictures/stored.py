@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from serving.folders import FolderSource, SourceError, UnreachableFile, UnreadableFile, ZipSource, unreadable
+from core.images.folders import FolderSource, SourceError, UnreachableFile, UnreadableFile, ZipSource, unreadable
 
 _OPEN_ARCHIVES = 4
 _Stamp = tuple[int, int, int]

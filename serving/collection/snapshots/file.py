@@ -11,12 +11,12 @@ from pathlib import Path
 
 import apsw
 
-from serving.collection.catalogue import FILE_NAME, Catalogue
-from serving.collection.database import in_transaction
+from core.files.durable import publish_file
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.sqlite.database import in_transaction
+from serving.collection.catalogue.sqlite.schema import SCHEMA
+from serving.collection.catalogue.sqlite.spaces import COMPUTE_ANEW
 from serving.collection.errors import CatalogueError
-from serving.collection.schema import SCHEMA
-from serving.collection.spaces import COMPUTE_ANEW
-from serving.durable import publish_file
 
 _TABLES = ("items", "sources", "vectors", "terms")  # in the order in which they refer to each other
 _RESTORE = """

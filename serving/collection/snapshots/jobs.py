@@ -3,7 +3,8 @@
 Who does a job holds a lock for as long. A server takes it, writes the job down and hands the open lock to the process
 that does it, so that there is no moment in which another could begin; the system frees the lock of a process that dies,
 and a job that is written down as running without it has failed.
-Left out: the process (`serving.snapshot`), and what is asked for over HTTP (`serving.operations.snapshots`).
+Left out: the process (`serving.collection.commands.snapshot`), and what is asked for over HTTP
+(`serving.operations.snapshots`).
 """
 
 import fcntl
@@ -18,9 +19,9 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.files.durable import publish_file
 from serving.collection.errors import SnapshotError
-from serving.collection.named_snapshots import FOLDER
-from serving.durable import publish_file
+from serving.collection.snapshots.named import FOLDER
 
 What = Literal["save", "restore"]
 State = Literal["running", "done", "failed"]

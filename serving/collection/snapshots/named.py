@@ -3,7 +3,7 @@
 `NAME.json` says which file the snapshot is, how long, and its SHA-256; it is written when that file is whole and
 synced. So a snapshot is there whole or not at all, and saved under the same name again, the old one stays until the
 new one is there. What a killed process left is removed by the next one. Names are no paths.
-Left out: who may write (`serving.collection.snapshot_jobs`: one at a time), and what is in a snapshot (`.snapshots`).
+Left out: who may write (`serving.collection.snapshots.jobs`: one at a time), and what is in a snapshot (`.snapshots`).
 """
 
 import re
@@ -15,10 +15,10 @@ from pathlib import Path
 
 import msgspec
 
-from serving.collection.catalogue import Catalogue
+from core.files.durable import publish_file, sha256_of
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import SnapshotError
-from serving.collection.snapshots import save_snapshot
-from serving.durable import publish_file, sha256_of
+from serving.collection.snapshots.file import save_snapshot
 
 FOLDER = "snapshots"
 MOST = 100  # names, so that no one fills a disk by choosing new ones

@@ -3,10 +3,10 @@
     python -m serving.bulk photographs --release model_store/photos/1 --out embeddings
     python -m serving.bulk --list paths.txt --release model_store/photos/1 --out embeddings --dtype float16
 
-The images are embedded in shards (`serving.bulk.shards`), by several processes. Killed and run again it goes on
+The images are embedded in shards (`serving.jobs.bulk.shards`), by several processes. Killed and run again it goes on
 with the shards that are not finished; the bytes in the end are those of a run that was never killed. Images that
-can't be read are listed, and stop nothing. Several tasks (`serving.parallel.tasks`) share one --out, and so may several
-running copies of the same command.
+can't be read are listed, and stop nothing. Several tasks (`serving.jobs.parallel.tasks`) share one --out, and so may
+several running copies of the same command.
 """
 
 import argparse
@@ -20,19 +20,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from serving.bulk.errors import RESUME, BulkError
-from serving.bulk.job import Asked, Job, open_job
-from serving.bulk.shards import ShardFacts, ShardFiles, finished_shard
-from serving.bulk.sources import named
-from serving.bulk.worker import Post, work
-from serving.choice import FORMS
-from serving.folders import SourceError
-from serving.manifest import ManifestError, Release
-from serving.parallel.crew import Crew
-from serving.parallel.errors import WorkError
-from serving.parallel.resumable import positive, run_resumable
-from serving.parallel.seats import seats
-from serving.parallel.tasks import Task, task_of
+from core.images.folders import SourceError
+from core.releases.manifest import ManifestError, Release
+from serving.inference.choice import FORMS
+from serving.jobs.bulk.errors import RESUME, BulkError
+from serving.jobs.bulk.job import Asked, Job, open_job
+from serving.jobs.bulk.shards import ShardFacts, ShardFiles, finished_shard
+from serving.jobs.bulk.sources import named
+from serving.jobs.bulk.worker import Post, work
+from serving.jobs.parallel.crew import Crew
+from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.resumable import positive, run_resumable
+from serving.jobs.parallel.seats import seats
+from serving.jobs.parallel.tasks import Task, task_of
 
 SHARD_SIZE = 4096
 _REASONS_SHOWN = 10

@@ -2,7 +2,7 @@
 
 A later run, or another task, must ask for the same; anything else is refused, because the folder would then hold
 embeddings of different kinds. Any number of tasks may begin at once: one lists, the others wait for it.
-Left out: which task does what (`serving.parallel.tasks`) and doing it (`serving.bulk.worker`).
+Left out: which task does what (`serving.jobs.parallel.tasks`) and doing it (`serving.jobs.bulk.worker`).
 """
 
 import logging
@@ -13,14 +13,14 @@ from typing import Any, Literal
 
 import msgspec
 
-from serving.bulk.errors import BulkError
-from serving.bulk.listing import LINES, OFFSETS, Listing, write_listing
-from serving.bulk.locks import job_locked
-from serving.bulk.sources import Source
-from serving.choice import choose
-from serving.durable import publish_file, sha256_of
-from serving.manifest import FileEntry, Release, entry_of
-from serving.runtime import images_of_pass
+from core.files.durable import publish_file, sha256_of
+from core.releases.manifest import FileEntry, Release, entry_of
+from serving.inference.choice import choose
+from serving.inference.runtime import images_of_pass
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.listing import LINES, OFFSETS, Listing, write_listing
+from serving.jobs.bulk.locks import job_locked
+from serving.jobs.bulk.sources import Source
 
 SCHEMA = 1
 FILE_NAME = "job.json"

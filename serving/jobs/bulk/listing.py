@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from serving.bulk.sources import Source, SourceFiles
-from serving.durable import publish_file
-from serving.folders import SourceError
-from serving.images import SUFFIXES
-from serving.rows_file import RowsWriter
+from core.files.durable import publish_file
+from core.files.rows_file import RowsWriter
+from core.images.decode import SUFFIXES
+from core.images.folders import SourceError
+from serving.jobs.bulk.sources import Source, SourceFiles
 
 LINES = "listing.jsonl"
 OFFSETS = "listing.offsets.npy"

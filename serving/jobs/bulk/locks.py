@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from serving.bulk.errors import BulkError
+from serving.jobs.bulk.errors import BulkError
 
 FILE_NAME = "lock"
 _JOB = 0

@@ -9,9 +9,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from serving.bulk.errors import BulkError
-from serving.bulk.job import read_job
-from serving.bulk.shards import ShardFiles, finished_shard
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.job import read_job
+from serving.jobs.bulk.shards import ShardFiles, finished_shard
 
 
 class Shard(NamedTuple):

@@ -3,7 +3,7 @@
 | column | is |
 | --- | --- |
 | `row` | its row in the .npy beside; null if it could not be read |
-| `id`, `source` | see `serving.bulk.sources` |
+| `id`, `source` | see `serving.jobs.bulk.sources` |
 | `sha256`, `bytes` | of the file; null if it could not even be opened |
 | `error` | why it could not be read; null if it could |
 

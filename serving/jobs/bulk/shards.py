@@ -1,7 +1,7 @@
 """One shard's files: the embeddings, what is known of each image, and at last the facts that make it finished.
 
 shard-000012.npy       (n, D) of the images that could be read, in their order
-shard-000012.parquet   all images, a row each (`serving.bulk.records`)
+shard-000012.parquet   all images, a row each (`serving.jobs.bulk.records`)
 shard-000012.json      counts, sizes and digests; a shard without it, or another than it says, is not finished
 """
 
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import msgspec
 from numpy.typing import NDArray
 
-from serving.bulk.errors import RESUME, BulkError
-from serving.bulk.job import publish_struct
-from serving.bulk.records import Record, RecordsWriter
-from serving.durable import publish_file, sha256_of
-from serving.manifest import FileEntry, entry_of
-from serving.rows_file import RowsWriter
+from core.files.durable import publish_file, sha256_of
+from core.files.rows_file import RowsWriter
+from core.releases.manifest import FileEntry, entry_of
+from serving.jobs.bulk.errors import RESUME, BulkError
+from serving.jobs.bulk.job import publish_struct
+from serving.jobs.bulk.records import Record, RecordsWriter
 
 _LOG = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@
 
 Relative lines of a list begin at the folder where the job was begun. Every line is tried; of folders and zips the
 files are taken that are images by their suffix.
-Left out: reading folders and zips (`serving.folders`), decoding (`serving.images`).
+Left out: reading folders and zips (`core.images.folders`), decoding (`core.images.decode`).
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from typing import Literal
 
 import msgspec
 
-from serving.bulk.records import Record
-from serving.durable import sha256_of
-from serving.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource
-from serving.images import SUFFIXES
+from core.files.durable import sha256_of
+from core.images.decode import SUFFIXES
+from core.images.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource
+from serving.jobs.bulk.records import Record
 
 STANDARD_INPUT = "-"
 

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from serving.bulk.errors import BulkError
-from serving.bulk.listing import Entry, Listing, write_listing
-from serving.bulk.records import Record, RecordsWriter
-from serving.bulk.sources import Source, SourceFiles, named
-from serving.client import Client, ServerError
-from serving.durable import publish_file
-from serving.folders import SourceError
-from serving.rows_file import RowsWriter
+from core.files.durable import publish_file
+from core.files.rows_file import RowsWriter
+from core.images.folders import SourceError
+from serving.client.client import Client, ServerError
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.listing import Entry, Listing, write_listing
+from serving.jobs.bulk.records import Record, RecordsWriter
+from serving.jobs.bulk.sources import Source, SourceFiles, named
 
 CONNECTIONS = 4
 _IMAGES_PER_REQUEST = 16
@@ -63,7 +63,7 @@ def ids_file(out: Path) -> Path:
 
 
 def embed_paths(client: Client, paths: Sequence[str], out: Path, *, connections: int = CONNECTIONS) -> Summary:
-    """Write `out`, float32 (n, D) .npy, and the ids beside it (`serving.bulk.records`), both whole or not at all.
+    """Write `out`, float32 (n, D) .npy, and the ids beside it (`serving.jobs.bulk.records`), both whole or not at all.
 
     Raises `ServerError` if the server can't be reached or refuses for a reason that is no image's, `BulkError` if it
     changes its release meanwhile, `SourceError` for a path that is none, OSError if there is no room.

@@ -3,7 +3,7 @@
 Threads read and decode the images of the next passes while the runtime works on the present one, and a further
 thread writes a shard while the next is begun. What makes up a pass follows from a shard's rows alone, so that the
 same shard has the same bytes in every run on the same kind of machine, with as many threads.
-Left out: who takes which shard (`serving.parallel.crew`).
+Left out: who takes which shard (`serving.jobs.parallel.crew`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,20 +16,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.bulk.errors import RESUME, BulkError
-from serving.bulk.job import read_job
-from serving.bulk.listing import Entry, Listing
-from serving.bulk.locks import Locks
-from serving.bulk.records import Record
-from serving.bulk.shards import Embedded, finished_shard, publish_shard
-from serving.bulk.sources import SourceFiles
-from serving.choice import choose
-from serving.images import ImageError, decode
-from serving.manifest import FORMATS, Release
-from serving.parallel.ahead import loaded_ahead
-from serving.parallel.member import Command, run_member
-from serving.parallel.seats import Seat
-from serving.runtime import Runtime, open_runtime
+from core.images.decode import ImageError, decode
+from core.releases.manifest import FORMATS, Release
+from serving.inference.choice import choose
+from serving.inference.runtime import Runtime, open_runtime
+from serving.jobs.bulk.errors import RESUME, BulkError
+from serving.jobs.bulk.job import read_job
+from serving.jobs.bulk.listing import Entry, Listing
+from serving.jobs.bulk.locks import Locks
+from serving.jobs.bulk.records import Record
+from serving.jobs.bulk.shards import Embedded, finished_shard, publish_shard
+from serving.jobs.bulk.sources import SourceFiles
+from serving.jobs.parallel.ahead import loaded_ahead
+from serving.jobs.parallel.member import Command, run_member
+from serving.jobs.parallel.seats import Seat
 
 
 @dataclass(frozen=True)

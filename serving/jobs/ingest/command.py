@@ -3,11 +3,11 @@
 `python -m serving.ingest --release model_store/digits/1 --collection runs/digits/collection ~/photographs`
 `python -m serving.ingest --release model_store/digits/1 --collection runs/digits/collection --data runs/digits/data`
 
-Takes a folder, a zip, or a data folder that `training.sources` wrote. The exported file does the embedding, so what is
-stored is what the server computes. Pictures stay where they are; the catalogue has their paths.
-Killed and run again it goes on where it stopped: files that did not change are not embedded twice. Files that can't be
-read are listed; what was stored of them stays. Metadata given elsewhere stays, too.
-Left out: sending images to a server elsewhere (`python -m serving.client ingest`).
+Takes a folder, a zip, or a data folder that `training.data.prepare` wrote. The exported file does the embedding, so
+what is stored is what the server computes. Pictures stay where they are; the catalogue has their paths. Killed and run
+again it goes on where it stopped: files that did not change are not embedded twice. Files that can't be read are
+listed; what was stored of them stays. Metadata given elsewhere stays, too. Left out: sending images to a server
+elsewhere (`python -m serving.client ingest`).
 """
 
 import argparse
@@ -22,18 +22,18 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import Policy, compact, wait_for_another
+from core.images.decode import ImageError
+from core.images.folders import SourceError, UnreadableFile
+from core.machine.machine import usable_cores
+from core.releases.manifest import ManifestError
+from serving.collection.catalogue.items import Item, Source, encode_item
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError, IndexUnusable
-from serving.collection.items import Item, Source, encode_item
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
+from serving.collection.index.faiss.compaction import Policy, compact, wait_for_another
+from serving.collection.index.faiss.neighbours import Neighbours
 from serving.engine import Engine
-from serving.folders import SourceError, UnreadableFile
-from serving.images import ImageError
-from serving.ingest.sources import Images, Listed, data_folder, image_files, in_batches
-from serving.machine import usable_cores
-from serving.manifest import ManifestError
+from serving.jobs.ingest.sources import Images, Listed, data_folder, image_files, in_batches
 from serving.operations.pictures import media_type_of
 
 _BATCH = 64
@@ -179,7 +179,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Embed images, store them in a collection, bring its index up to date.",
     )
     parser.add_argument("path", type=Path, nargs="?", metavar="PATH", help="folder or zip of images")
-    parser.add_argument("--data", type=Path, help="instead of PATH, a data folder written by training.sources")
+    parser.add_argument("--data", type=Path, help="instead of PATH, a data folder written by training.data.prepare")
     parser.add_argument("--release", type=Path, required=True, help="folder of the release that embeds")
     parser.add_argument("--collection", type=Path, required=True, help="folder of the collection, which may be new")
     parser.add_argument(

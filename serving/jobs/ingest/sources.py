@@ -1,7 +1,7 @@
-"""The images that an ingestion takes, from a folder, a zip, or a data folder of `training.sources`.
+"""The images that an ingestion takes, from a folder, a zip, or a data folder of `training.data.prepare`.
 
 Of a data folder only `dataset.json` (where the images are) and `items.jsonl` (id, label, split) are read.
-Left out: what becomes of them (`serving.ingest`, `serving.ingest.remote`).
+Left out: what becomes of them (`serving.jobs.ingest`, `serving.jobs.ingest.through_server`).
 """
 
 import json
@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from posixpath import dirname
 
-from serving.folders import ImageSource, SourceError, ZipSource, open_source
+from core.images.folders import ImageSource, SourceError, ZipSource, open_source
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 Each group of images is first asked for by id: those that are stored already, with this very file and label and an
 embedding by the release served, are not sent. So a second run sends what is missing, and a killed one goes on. Several
 connections at a time; files that can't be read, and images that the server refuses, are told at the end.
-Left out: removing what is no longer there (`delete`), and filling a collection without a server (`serving.ingest`).
+Left out: removing what is no longer there (`delete`), and filling a collection without a server
+(`serving.jobs.ingest`).
 """
 
 import hashlib
@@ -18,9 +19,9 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from serving.client import Client, NewItem, ServerError
-from serving.folders import UnreadableFile
-from serving.ingest.sources import Images, Listed, image_files, in_batches
+from core.images.folders import UnreadableFile
+from serving.client.client import Client, NewItem, ServerError
+from serving.jobs.ingest.sources import Images, Listed, image_files, in_batches
 
 _GROUP = 16  # images
 _GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that

@@ -1,7 +1,7 @@
 """The worker processes of a command: started, given pieces of work one at a time, listened to, stopped.
 
 Each has a pipe of its own, and no lock is shared: a process that is killed leaves nothing behind that another waits
-for. Left out: a member's end of the talk (`serving.parallel.member`).
+for. Left out: a member's end of the talk (`serving.jobs.parallel.member`).
 """
 
 import multiprocessing
@@ -12,9 +12,9 @@ from multiprocessing.context import SpawnProcess
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from serving.parallel.errors import WorkError
-from serving.parallel.member import Message
-from serving.signals import signals_held
+from core.machine.held_signals import signals_held
+from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.member import Message
 
 Post = TypeVar("Post")
 

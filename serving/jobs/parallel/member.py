@@ -1,6 +1,6 @@
 """A process of a crew: asks the command for a piece of work, says how far it is, and how it ended.
 
-Left out: the command's end of the talk (`serving.parallel.crew`), and what the work is.
+Left out: the command's end of the talk (`serving.jobs.parallel.crew`), and what the work is.
 """
 
 import logging

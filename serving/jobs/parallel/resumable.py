@@ -1,6 +1,6 @@
 """How a command that can be run again ends: errors in a line, signals with the way to go on, the shell's exit codes.
 
-Left out: what such a command does (`serving.bulk`, `serving.reembed`).
+Left out: what such a command does (`serving.jobs.bulk`, `serving.jobs.reembed`).
 """
 
 import argparse

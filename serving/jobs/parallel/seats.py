@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from serving.machine import cuda_devices, usable_cores
-from serving.parallel.tasks import Task
+from core.machine.machine import cuda_devices, usable_cores
+from serving.jobs.parallel.tasks import Task
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ every rank of every job is a task. Left out: machines; any scheduler will do tha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serving.parallel.errors import WorkError
+from serving.jobs.parallel.errors import WorkError
 
 
 @dataclass(frozen=True)

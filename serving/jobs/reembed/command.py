@@ -3,12 +3,14 @@
     python -m serving.reembed --release model_store/digits/4 --collection runs/digits/collection --index
 
 The exported file does the embedding, so what is stored is what a server computes. Progress is in the catalogue: killed
-and run again it goes on; several tasks (`serving.parallel.tasks`) or copies share the work. What is written meanwhile,
-by whichever release, is embedded as well. Pictures that are gone or can't be decoded are told and block nothing;
+and run again it goes on; several tasks (`serving.jobs.parallel.tasks`) or copies share the work. What is written
+meanwhile, by whichever release, is embedded as well. Pictures that are gone or can't be decoded are told and block
+nothing;
 --retry tries them again. One that is out of reach, as on a disk that is not mounted, ends the command with an error.
 Exits with 0 when this task's share is done: of a single task, when the space is complete, which it is too if what waits
 are some last writes that the first worker to search embeds.
-Left out: making the release serve (`export.store promote`), and giving up an old space (`serving.spaces`).
+Left out: making the release serve (`export.store promote`), and giving up an old space
+(`serving.collection.commands.spaces`).
 """
 
 import argparse
@@ -22,20 +24,20 @@ from pathlib import Path
 import faiss
 from tqdm import tqdm
 
-from serving.choice import FORMS
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact, wait_for_another
+from core.machine.machine import usable_cores
+from core.releases.manifest import ManifestError, Release
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Part, Space
 from serving.collection.errors import CollectionError
-from serving.collection.spaces import Part, Space
-from serving.machine import usable_cores
-from serving.manifest import ManifestError, Release
+from serving.collection.index.faiss.compaction import compact, wait_for_another
+from serving.inference.choice import FORMS
+from serving.jobs.parallel.crew import Crew
+from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.resumable import positive, run_resumable
+from serving.jobs.parallel.seats import seats
+from serving.jobs.parallel.tasks import Task, task_of
+from serving.jobs.reembed.worker import AGAIN, Post, work
 from serving.operations.catching_up import filling_lock
-from serving.parallel.crew import Crew
-from serving.parallel.errors import WorkError
-from serving.parallel.resumable import positive, run_resumable
-from serving.parallel.seats import seats
-from serving.parallel.tasks import Task, task_of
-from serving.reembed.worker import AGAIN, Post, work
 
 _PARTS = 4  # for each process, so that a slow one does not keep the others waiting
 _POLITE = 10

@@ -2,7 +2,7 @@
 
 Threads read and decode the pictures of the next passes while the runtime works on the present one, and a further
 thread stores what is embedded, some hundred items in a transaction.
-Left out: which parts there are, and who gets which (`serving.reembed.__main__`, `serving.parallel.crew`).
+Left out: which parts there are, and who gets which (`serving.jobs.reembed.command`, `serving.jobs.parallel.crew`).
 """
 
 from collections.abc import Iterator
@@ -15,20 +15,20 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.choice import choose
-from serving.collection.catalogue import Catalogue
+from core.images.decode import ImageError, decode
+from core.images.folders import UnreachableFile, UnreadableFile
+from core.releases.manifest import FORMATS, ManifestError, Release
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Part, Pending
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.spaces import Part, Pending
-from serving.collection.vectors import Vectors
-from serving.folders import UnreachableFile, UnreadableFile
-from serving.images import ImageError, decode
-from serving.manifest import FORMATS, ManifestError, Release
-from serving.parallel.ahead import loaded_ahead
-from serving.parallel.errors import WorkError
-from serving.parallel.member import Command, run_member
-from serving.parallel.seats import Seat
-from serving.pending_sources import PendingSources
-from serving.runtime import images_of_pass, open_runtime
+from serving.collection.pictures.pending import PendingSources
+from serving.inference.choice import choose
+from serving.inference.runtime import images_of_pass, open_runtime
+from serving.jobs.parallel.ahead import loaded_ahead
+from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.member import Command, run_member
+from serving.jobs.parallel.seats import Seat
 
 TRANSACTION = 256  # items
 AGAIN = "what is stored is kept, and the same command goes on from there"

@@ -2,7 +2,7 @@
 
 The release must verify, and the archive must have been built from it: the manifest in the archive is that of the
 store, to the byte. The graphs inside are checked against that manifest when they are unpacked and when they load.
-Left out: building archives (`export.archive`).
+Left out: building archives (`export.publishing.archive`).
 """
 
 import hashlib
@@ -12,8 +12,8 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from serving.manifest import FILE_NAME, ManifestError, Release
-from serving.model_store import ModelStore
+from core.releases.manifest import FILE_NAME, ManifestError, Release
+from core.releases.model_store import ModelStore
 
 _OF_TORCHSERVE = "MAR-INF/MANIFEST.json"
 

@@ -1,7 +1,7 @@
 """Real requests to a release that is registered but serves nobody yet, by the path that names its version.
 
 Each must be answered as this release, with an embedding of the right length and unit norm, and the same every time.
-Left out: what follows from a failure (`serving.rollover`).
+Left out: what follows from a failure (`serving.torchserve.rollover.rollover`).
 """
 
 import io
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving.client import MODEL
-from serving.manifest import Manifest, Release
+from core.releases.manifest import Manifest, Release
+from serving.client.client import MODEL
 
 _SECONDS = 60.0
 _PER_WORKER = 2

@@ -3,7 +3,8 @@
 A thread looks at the alias twice a second; another keeps the server's state file fresh. A release that is refused is
 not tried again until the alias is written again; one that is not all there yet, or whose embeddings are not, is tried
 until it is.
-Left out: the rollover itself (`serving.rollover`), and the state file's form (`serving.servers`).
+Left out: the rollover itself (`serving.torchserve.rollover.rollover`), and the state file's form
+(`core.releases.servers`).
 """
 
 import logging
@@ -15,11 +16,11 @@ from typing import Any
 
 import msgspec
 
-from serving.management import ManagementError
-from serving.manifest import ManifestError, Release
-from serving.model_store import CHAMPION, ModelStore
-from serving.rollover import Cancelled, NotYet, RolloverError, Site, check, retire, switch
-from serving.servers import Refused, ServerState, StateFile
+from core.releases.manifest import ManifestError, Release
+from core.releases.model_store import CHAMPION, ModelStore
+from core.releases.servers import Refused, ServerState, StateFile
+from serving.torchserve.management import ManagementError
+from serving.torchserve.rollover.rollover import Cancelled, NotYet, RolloverError, Site, check, retire, switch
 
 _LOOK_SECONDS = 0.5
 _BEAT_SECONDS = 2.0

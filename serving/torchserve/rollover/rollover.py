@@ -6,7 +6,8 @@
 
 Each looks first at what is there, so a rollover that was broken off anywhere is finished by running all three again.
 If anything fails before the default is set, the old release goes on serving and the new one is unregistered.
-Left out: deciding when (`serving.following`), and the requests that try a release (`serving.canaries`).
+Left out: deciding when (`serving.torchserve.rollover.following`), and the requests that try a release
+(`serving.torchserve.rollover.canaries`).
 """
 
 import logging
@@ -16,14 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from serving.archives import check_archive, unpack
-from serving.busy import is_busy
-from serving.canaries import CanaryError, try_release
-from serving.collection.catalogue import Catalogue
+from core.releases.manifest import FILE_NAME, ManifestError, Release
+from core.releases.model_store import ModelStore
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CollectionError
-from serving.management import Management, ManagementError, NoAnswer
-from serving.manifest import FILE_NAME, ManifestError, Release
-from serving.model_store import ModelStore
+from serving.torchserve.busy import is_busy
+from serving.torchserve.management import Management, ManagementError, NoAnswer
+from serving.torchserve.rollover.archives import check_archive, unpack
+from serving.torchserve.rollover.canaries import CanaryError, try_release
 
 _WARM_SECONDS = 120.0
 _LOOK_SECONDS = 0.05

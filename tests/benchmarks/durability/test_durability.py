@@ -5,11 +5,11 @@ from pathlib import Path
 import apsw
 import numpy as np
 
-from benchmarks.durability_checks import Judge, lost
-from benchmarks.durability_child import BATCH, RELEASE, items_of, names_of, vectors_of
-from benchmarks.durability_http import wrong
-from benchmarks.durability_worker import Heard
-from serving.collection.catalogue import FILE_NAME, Catalogue
+from benchmarks.durability.checks import Judge, lost
+from benchmarks.durability.child import BATCH, RELEASE, items_of, names_of, vectors_of
+from benchmarks.durability.http import wrong
+from benchmarks.durability.worker import Heard
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
 from tests.benchmarks.conftest import last_line, run
 
 

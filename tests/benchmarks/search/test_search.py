@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.embeddings import grown, load_embeddings, nearest
-from benchmarks.filled import RELEASE, fill
-from benchmarks.search_measure import Point, cheapest, recall_of
-from benchmarks.search_parties import truth_of
-from serving.collection.catalogue import Catalogue
+from benchmarks.search.measure import Point, cheapest, recall_of
+from benchmarks.search.parties import truth_of
+from benchmarks.tools.embeddings import grown, load_embeddings, nearest
+from benchmarks.tools.filled import RELEASE, fill
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.benchmarks.conftest import last_line, run
 from tests.benchmarks.embedded import write_embeddings
 from tests.serving.collection.examples import brute_force, clustered_vectors, unit_vectors

@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks.child import ChildError
-from benchmarks.load import Closed, Open, Target, outcome, percentile, run
+from benchmarks.serving.load import Closed, Open, Target, outcome, percentile, run
+from benchmarks.tools.child import ChildError
 from tests.benchmarks.local_server import LocalServer, reply, stalls
 
 REQUESTS = [b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nbody%d" % number for number in range(3)]
@@ -123,7 +123,7 @@ def test_an_open_loop_opens_no_more_connections_than_it_may() -> None:
 
 
 def test_replies_that_never_come_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.load._DRAIN_SECONDS", 0.2)
+    monkeypatch.setattr("benchmarks.serving.load._DRAIN_SECONDS", 0.2)
     with LocalServer(lambda number: reply() if number < 10 else b"HTTP/1.1 200 OK\r\n") as server:
         found = run(Target(server.port, REQUESTS), Open(50, seconds=0.4, warm_up=0))
     assert found.requests == 10

@@ -1,6 +1,6 @@
 """The generator against the echo server."""
 
-from benchmarks.load_limit import measure
+from benchmarks.serving.load_limit import measure
 
 REQUEST = b"POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"
 

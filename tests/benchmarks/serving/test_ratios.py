@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.ratios import extra_ms_of_one_client, ratios
-from benchmarks.rows import Key, Row, median_rows, table
-from benchmarks.scenarios import FULL, PARTIES, QUICK_PLAN, Party, Plan, Scenario
+from benchmarks.serving.ratios import extra_ms_of_one_client, ratios
+from benchmarks.serving.rows import Key, Row, median_rows, table
+from benchmarks.serving.scenarios import FULL, PARTIES, QUICK_PLAN, Party, Plan, Scenario
 
 RATES: dict[Party, float] = {"ceiling": 200, "ours": 180, "litserve": 120, "torch": 40, "bulk": 190}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.replies import BadReply, ReplyReader
+from benchmarks.serving.replies import BadReply, ReplyReader
 from tests.benchmarks.local_server import reply
 
 CHUNKED = (

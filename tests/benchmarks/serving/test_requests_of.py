@@ -6,8 +6,8 @@ import numpy as np
 import orjson
 import pytest
 
-from benchmarks.load import Closed, Target, run
-from benchmarks.requests_of import LITSERVE, OURS, TORCH, Dialect, Reply, http_request, requests_of
+from benchmarks.serving.load import Closed, Target, run
+from benchmarks.serving.requests_of import LITSERVE, OURS, TORCH, Dialect, Reply, http_request, requests_of
 from tests.benchmarks.local_server import LocalServer
 
 IMAGES = [bytes([number]) * (100 + number) for number in range(20)]

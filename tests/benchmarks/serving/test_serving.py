@@ -8,16 +8,16 @@ import orjson
 import pytest
 from PIL import Image
 
-from benchmarks import ceiling
-from benchmarks.eager import eager_graph
-from benchmarks.jpegs import enlarge, read_jpegs
-from benchmarks.memory import mixed_requests, slope
-from benchmarks.requests_of import OURS
-from benchmarks.same_answers import WrongAnswers, check, reference
-from benchmarks.servers import Running
-from benchmarks.subjects import Subject
-from export.parity import eager
-from serving.manifest import FORMATS
+from benchmarks.serving import ceiling
+from benchmarks.serving.memory import mixed_requests, slope
+from benchmarks.serving.requests_of import OURS
+from benchmarks.serving.same_answers import WrongAnswers, check, reference
+from benchmarks.serving.servers import Running
+from benchmarks.serving.subjects import Subject
+from benchmarks.tools.eager import eager_graph
+from benchmarks.tools.jpegs import enlarge, read_jpegs
+from core.releases.manifest import FORMATS
+from export.formats.parity import eager
 from tests.benchmarks.conftest import last_line, run
 from tests.benchmarks.local_server import LocalServer, reply
 from tests.conftest import Chain

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.usage import cpu_seconds, memory
+from benchmarks.tools.usage import cpu_seconds, memory
 
 MIB = 64
 FORK = f"""

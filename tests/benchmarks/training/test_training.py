@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.scores import choose_rows
+from benchmarks.training.scores import choose_rows
 from tests.benchmarks.conftest import TINY, last_line, run
-from training.dataset import Dataset
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
 
 
 @pytest.fixture(scope="session")

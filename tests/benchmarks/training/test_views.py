@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as reference
 
-from benchmarks.turns import in_turn, medians
-from benchmarks.views import KORNIA_DIFFERS, kornia_views, torchvision_view
+from benchmarks.tools.turns import in_turn, medians
+from benchmarks.training.views import KORNIA_DIFFERS, kornia_views, torchvision_view
 from tests.benchmarks.conftest import last_line, run
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.images import ImageError, ImageFormatUnknown, ImageTooLarge, Limits, decode, open_upright
+from core.images.decode import ImageError, ImageFormatUnknown, ImageTooLarge, Limits, decode, open_upright
 
 
 def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:

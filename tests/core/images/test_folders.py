@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.folders import FolderSource, UnreadableFile, ZipSource, is_image, open_source
+from core.images.folders import FolderSource, UnreadableFile, ZipSource, is_image, open_source
 
 NAMES = ["b/c.png", "a/b.jpg", "a.b/c.JPG", "a.jpg", "a/b/c.webp", "Z.png", "ü.png"]
 OTHERS = ["notes.txt", ".hidden.png", ".git/a.png", "__MACOSX/a.png", "a/.b.png", "jpg"]

@@ -10,10 +10,10 @@ import pytest
 import sklearn.datasets
 from PIL import Image, ImageOps
 
-from serving import images
+from core.images import decode as images
+from core.images.decode import decode, open_upright, square
+from core.images.jpeg import decode_jpeg, jpeg_size
 from serving.engine import Engine
-from serving.images import decode, open_upright, square
-from serving.jpeg import decode_jpeg, jpeg_size
 from tests.conftest import Chain
 
 

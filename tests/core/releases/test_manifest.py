@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from core.releases.manifest import FILE_NAME, SCHEMA, ManifestError, Release, parse, to_json
 from serving.engine import Engine
-from serving.manifest import FILE_NAME, SCHEMA, ManifestError, Release, parse, to_json
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
 from tests.conftest import Chain
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from serving.manifest import Release
+from core.releases.manifest import Release
 from tests.export.comparison.projections import principal, shuffled, write_release
-from training.dataset import Dataset
-from training.downloads import materialise
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.downloads import materialise
+from training.data.prepare import Request, prepare
 
 DIMENSIONS = 16
 

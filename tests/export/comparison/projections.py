@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from export.probe_edit import edit_onnx
-from serving.manifest import FILE_NAME, FORMATS, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
-from training.dataset import Dataset
-from training.probe import Probe, fit_probe
+from core.releases.manifest import FILE_NAME, FORMATS, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
+from export.publishing.probe_edit import edit_onnx
+from training.data.dataset import Dataset
+from training.measures.probe import Probe, fit_probe
 
 _SQUARES = 20
 

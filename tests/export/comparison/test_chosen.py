@@ -4,14 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.images.decode import decode
 from export.comparison.chosen import Sizes, choose_rows
 from export.comparison.pixels import reader_for
-from serving.collection.catalogue import Catalogue
-from serving.collection.items import Item, Source
-from serving.images import decode
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.conftest import cifar10_files
-from training.dataset import Dataset
-from training.sources import Request, prepare_frozen
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare_frozen
 
 
 def test_images_are_bounded_and_spread_over_labels(digits: Dataset) -> None:

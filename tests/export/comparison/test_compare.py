@@ -9,15 +9,15 @@ import msgspec
 import numpy as np
 import pytest
 
+from core.releases.manifest import Release
 from export.comparison.accuracy import right_by
 from export.comparison.chosen import Sizes
 from export.comparison.compare import Comparison, compare
+from export.comparison.label_free import agreement
 from export.comparison.page import page
-from export.comparison.signals import agreement
 from export.comparison.thresholds import THRESHOLDS
-from serving.manifest import Release
 from tests.export.comparison.projections import principal, write_release
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 
 FEW = Sizes(gallery=200, validation=50, queries=100, signals=50)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from export.equalise import equalise, find_pairs, scales
+from export.formats.equalise import equalise, find_pairs, scales
 
 
 def write_network(path: Path, *, fork: bool = False) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from export.gates import Embedded, Thresholds, compare, judge, neighbours_same
-from export.real_images import RealImages
-from serving.backends import Outputs
+from export.formats.fidelity import Embedded, Thresholds, compare, judge, neighbours_same
+from export.formats.real_images import RealImages
+from serving.inference.backends import Outputs
 
 SIZE = 4
 

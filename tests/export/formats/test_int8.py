@@ -6,15 +6,15 @@ import numpy as np
 import onnx
 import pytest
 
-from export.formats import write_formats
-from export.gates import Embedded, Thresholds
-from export.graph import ServingGraph
-from export.int8 import Quantiser, Variant
-from export.int8_search import WORST_LAYERS, search
-from export.parity import eager
-from export.real_images import RealImages, choose_images
-from serving.manifest import FORMATS
-from serving.runtime import open_runtime, run_in_passes
+from core.releases.manifest import FORMATS
+from export.formats.fidelity import Embedded, Thresholds
+from export.formats.graph import ServingGraph
+from export.formats.int8 import Quantiser, Variant
+from export.formats.int8_search import WORST_LAYERS, search
+from export.formats.parity import eager
+from export.formats.real_images import RealImages, choose_images
+from export.formats.write import write_formats
+from serving.inference.runtime import open_runtime, run_in_passes
 from tests.conftest import Chain
 
 

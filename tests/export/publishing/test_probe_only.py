@@ -9,19 +9,19 @@ import numpy as np
 import onnx
 import pytest
 
-from export.int8 import Quantiser, Variant
-from export.probe_edit import edit_onnx, edit_torchscript
-from export.probe_only import main, publish_probe
-from export.release import Ingredients, publish
+from core.releases.manifest import FORMATS, Release
+from core.releases.model_store import ModelStore, versions_in
+from export.formats.int8 import Quantiser, Variant
+from export.publishing.probe_edit import edit_onnx, edit_torchscript
+from export.publishing.probe_only import main, publish_probe
+from export.publishing.release import Ingredients, publish
 from serving.engine import Engine
-from serving.manifest import FORMATS, Release
-from serving.model_store import ModelStore, versions_in
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
+from serving.inference.runtime import open_runtime, run_in_passes
 from serving.protocol.messages import Answer, Request
-from serving.runtime import open_runtime, run_in_passes
 from tests.conftest import Chain
-from training.dataset import Dataset
-from training.probe import Probe
+from training.data.dataset import Dataset
+from training.measures.probe import Probe
 
 
 @pytest.fixture(scope="module")

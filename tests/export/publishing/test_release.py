@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from export.graph import ServingGraph
-from export.onnx import write_onnx
-from export.parity import EXACT, ParityError, check, eager, measure
-from export.release import Ingredients, _without_confusion, main, publish
-from export.torchscript import write_torchscript
-from serving.manifest import FORMATS, Release
-from serving.model_store import versions_in
-from serving.runtime import Outputs, open_runtime, run_in_passes
+from core.releases.manifest import FORMATS, Release
+from core.releases.model_store import versions_in
+from export.formats.graph import ServingGraph
+from export.formats.onnx import write_onnx
+from export.formats.parity import EXACT, ParityError, check, eager, measure
+from export.formats.torchscript import write_torchscript
+from export.publishing.release import Ingredients, _without_confusion, main, publish
+from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_a_name_that_is_no_name_is_refused(chain: Chain, tmp_path: Path, name: s
 def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(chain: Chain, tmp_path: Path) -> None:
     store = tmp_path / "store"
     given = chain.ingredients
-    command = [sys.executable, "-m", "export.release", "--name", "chain", "--store", str(store), "--no-int8"]
+    command = [sys.executable, "-m", "export.publishing.release", "--name", "chain", "--store", str(store), "--no-int8"]
     command += ["--checkpoint", str(given.checkpoint), "--evaluation", str(given.evaluation), "--data", str(given.data)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (store / "chain/.partial-1/encoder.pt").exists():

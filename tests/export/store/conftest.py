@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from core.releases.model_store import ModelStore
 from export.store.promoting import promote
-from serving.model_store import ModelStore
 from tests.export.store.small import NAME, approved, make_release
 
 

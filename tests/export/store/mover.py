@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from core.releases.model_store import ModelStore
 from export.store.errors import StoreError
 from export.store.promoting import promote, roll_back
 from export.store.removing import delete
-from serving.model_store import ModelStore
 
 NAME = "small"
 CHANGES = ("replace", "rename", "unlink", "rmdir", "fsync")

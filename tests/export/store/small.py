@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from serving.manifest import FILE_NAME, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
-from serving.model_store import ModelStore
+from core.releases.manifest import FILE_NAME, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
+from core.releases.model_store import ModelStore
 
 NAME = "small"
 
@@ -50,7 +50,7 @@ def make_archive(release: Release, path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name in (FILE_NAME, "encoder.onnx"):
             archive.write(release.folder / name, name)
-        archive.writestr("serving/handler.py", "handled = True\n")
+        archive.writestr("serving/torchserve/handler.py", "handled = True\n")
 
 
 def approved(champion: Release, *, failed: Sequence[str] = ()) -> dict[str, Any]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.releases.model_store import ModelStore
 from export.store import history
-from export.store.__main__ import main
 from export.store.checking import faults_of
+from export.store.command import main
 from export.store.errors import StoreError
 from export.store.promoting import promote, roll_back
-from serving.model_store import ModelStore
 from tests.export.store.small import approved, make_release
 
 ROOT = Path(__file__).parents[3]

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from export.store.__main__ import main
+from core.releases.model_store import ModelStore
 from export.store.checking import faults_of
-from serving.model_store import ModelStore
+from export.store.command import main
 from tests.conftest import Chain
 from tests.export.store.small import approved, flip, make_archive, make_release
 

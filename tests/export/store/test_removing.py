@@ -12,16 +12,16 @@ from typing import Any
 import msgspec
 import pytest
 
-from export.publication import next_version
+from core.releases.model_store import ModelStore
+from core.releases.servers import ServerState
+from export.publishing.versions import next_version
 from export.store import history
-from export.store.__main__ import main
 from export.store.checking import faults_of
+from export.store.command import main
 from export.store.errors import StoreError
 from export.store.locks import ARCHIVING, PUBLISHING, locked
 from export.store.promoting import promote
 from export.store.removing import collect, delete
-from serving.model_store import ModelStore
-from serving.servers import ServerState
 from tests.export.store.small import approved, make_release
 
 ROOT = Path(__file__).parents[3]
@@ -32,7 +32,7 @@ def tree(root: Path) -> set[str]:
 
 
 def server_says(store: ModelStore, **changes: Any) -> Path:
-    """A server's file, as `serving.launch` publishes it."""
+    """A server's file, as `serving.torchserve.launch` publishes it."""
     about: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "inference": "http://127.0.0.1:8080"}
     about |= {"management": "", "release": f"{store.name}/1", "digest": "", "time": time.time()}
     state = ServerState(**(about | changes))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 
 
 @pytest.fixture

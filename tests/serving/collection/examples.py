@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.index_kinds import Plan
-from serving.collection.items import Item, Source
-from serving.collection.neighbours import Neighbours
-from serving.collection.scoring import Found
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.scoring import Found
 
 RELEASE = "a" * 64
 OTHER_RELEASE = "b" * 64

@@ -18,15 +18,15 @@ from typing import Any
 import faiss
 import numpy as np
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Operation, Upsert, Upserted
 from serving.collection.errors import CollectionError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.index_kinds import KINDS, Plan
-from serving.collection.items import Item, Source
-from serving.collection.neighbours import Neighbours
-from serving.collection.vectors import Vectors
-from serving.collection.writes import Delete, Deleted, Operation, Upsert, Upserted
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import KINDS, Plan
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import RELEASE, brute_force, clustered_vectors
 
 DIM = 16

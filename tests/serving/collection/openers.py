@@ -8,14 +8,14 @@ from pathlib import Path
 
 from milvus_lite.server_manager import server_manager_instance
 
-from serving.collection.base_files import BaseFiles
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.index import Index
-from serving.collection.index_choice import FAISS, IndexChoice
-from serving.collection.index_kinds import Plan
-from serving.collection.milvus import MilvusNeighbours
-from serving.collection.neighbours import Neighbours
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.index.choice import FAISS, IndexChoice
+from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.interface import Index
+from serving.collection.index.milvus.neighbours import MilvusNeighbours
 from tests.serving.collection.examples import RELEASE
 
 FEW = 10

@@ -2,10 +2,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import IndexUnusable
-from serving.collection.neighbours import Neighbours
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import (
     DAMAGE,
     OTHER_RELEASE,

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.base_files import BaseFiles
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import RELEASE, assert_same, brute_force, fill, start, stored, unit_vectors
 
 ROUNDS = int(os.environ.get("COLLECTION_ROUNDS", "3"))

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.neighbours import Neighbours
-from serving.collection.spaces import Pending
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, brute_force, item, unit_vectors
 
 STEPS = int(os.environ.get("COLLECTION_STEPS", "300"))

@@ -6,10 +6,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from serving import choice
-from serving.choice import choose
-from serving.machine import int8_instructions_in
-from serving.manifest import FILE_NAME, FORMATS, ManifestError, Release, to_json
+from core.machine.machine import int8_instructions_in
+from core.releases.manifest import FILE_NAME, FORMATS, ManifestError, Release, to_json
+from serving.inference import choice
+from serving.inference.choice import choose
 from tests.conftest import Chain
 
 # first lines of real /proc/cpuinfo files, shortened

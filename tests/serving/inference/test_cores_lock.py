@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.cores_lock import CoresLock
-from serving.manifest import FORMATS
-from serving.runtime import open_runtime
+from core.releases.manifest import FORMATS
+from serving.inference.cores_lock import CoresLock
+from serving.inference.runtime import open_runtime
 from tests.conftest import Chain
 
-HOLD = "import sys; from pathlib import Path; from serving.cores_lock import CoresLock\n"
+HOLD = "import sys; from pathlib import Path; from serving.inference.cores_lock import CoresLock\n"
 HOLD += "with CoresLock(Path(sys.argv[1])).held() as alone: print(alone, flush=True); sys.stdin.read()"
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from serving.backends import Outputs
-from serving.embedder import Embedder
-from serving.embedding_cache import EmbeddingCache
-from serving.images import ImageError
+from core.images.decode import ImageError
+from serving.inference.backends import Outputs
+from serving.inference.embedder import Embedder
+from serving.inference.embedding_cache import EmbeddingCache
 from tests.conftest import Chain
 
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.options import EngineOptions
-from serving.settings import Settings
+from serving.inference.options import EngineOptions
+from serving.torchserve.settings import Settings
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.collection.filters import OneOf
-from serving.images import ImageError, ImageFormatUnknown
+from core.images.decode import ImageError, ImageFormatUnknown
+from serving.collection.catalogue.filters import OneOf
 from serving.protocol.messages import Answer, Picture, RequestError
 from serving.protocol.wire import JSON, NPY, RAW, encode, parse
 

@@ -12,16 +12,16 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.durability_http import kill_rounds, stale_reads
-from benchmarks.durability_service import Service, draw_pictures
-from serving.client import Client, NewItem, ServerError
-from serving.collection.catalogue import Catalogue
-from serving.collection.filter_parser import parse_filter
-from serving.command import main
-from serving.handler import WORKER_HEADER
-from serving.launch import Server
-from serving.settings import Settings
-from serving.snapshot import main as snapshot_main
+from benchmarks.durability.http import kill_rounds, stale_reads
+from benchmarks.durability.service import Service, draw_pictures
+from cli.ask import main
+from serving.client.client import Client, NewItem, ServerError
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.commands.snapshot import main as snapshot_main
+from serving.torchserve.handler import WORKER_HEADER
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import Settings
 from tests.conftest import Chain, write_files
 
 ROUNDS = 100

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from serving.engine import Engine
-from serving.handler import Handler
 from serving.protocol.messages import Answer, Request, RequestError
+from serving.torchserve.handler import Handler
 from tests.conftest import Chain
 
 JPEG = {"body": {"content-type": "image/jpeg"}}

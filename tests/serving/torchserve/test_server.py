@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.client import Client, ServerError
-from serving.command import main as client_main
+from cli.ask import main as client_main
+from core.images.decode import decode
+from serving.client.client import Client, ServerError
 from serving.engine import Engine
-from serving.images import decode
-from serving.launch import Server
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
 from serving.protocol.messages import OPS
-from serving.settings import LaunchError, Settings
+from serving.torchserve.launch import Server
+from serving.torchserve.settings import LaunchError, Settings
 from tests.conftest import Chain
 
 
@@ -109,7 +109,7 @@ def test_search_by_id_and_vector(client: Client, chain: Chain) -> None:
 
 
 def test_classify_gives_the_probes_own_prediction(client: Client, chain: Chain, files: list[bytes]) -> None:
-    from training.probe import load_probe
+    from training.measures.probe import load_probe
 
     assert chain.ingredients.probe is not None
     probe = load_probe(chain.ingredients.probe)
@@ -234,8 +234,8 @@ def test_an_archive_with_another_graph_is_not_served(chain: Chain, tmp_path: Pat
 
 
 def test_the_launch_command_serves_until_terminated(chain: Chain) -> None:
-    command = [sys.executable, "-m", "serving.launch", "--archive", str(chain.archive), "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as process:
+    command = [sys.executable, "-m", "serving.torchserve.launch", "--archive", str(chain.archive), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready: ")

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.folders import SourceError
+from core.images.folders import SourceError
 from tests.training.conftest import write_images
-from training.dataset import Dataset
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def photographs(tmp_path: Path) -> Path:
 def preparing(images: Path, out: Path, *, before: str = "") -> subprocess.Popen[str]:
     """The real command in a process of its own, after the Python statements `before`."""
     arguments = ["--images", str(images), "--out", str(out), "--image-size", "64"]
-    code = f"{before}\nfrom training.sources import main\nmain({arguments!r})"
+    code = f"{before}\nfrom training.data.prepare import main\nmain({arguments!r})"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 
@@ -139,7 +139,7 @@ def test_too_little_room_is_told_before_anything_is_decoded(tmp_path: Path, monk
 
 _LOAD = """
 import resource
-from training.dataset import Dataset
+from training.data.dataset import Dataset
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 data = Dataset.load({folder!r})
 assert len(data) == 200_000 and data.labels[199_999] == 999 and len(data.rows("test")) == 20_000

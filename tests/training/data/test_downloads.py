@@ -16,7 +16,7 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from training.downloads import materialise
+from training.data.downloads import materialise
 
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

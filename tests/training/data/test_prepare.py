@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving.folders import SourceError
-from serving.images import decode
+from core.images.decode import decode
+from core.images.folders import SourceError
 from tests.training.conftest import CIFAR10, write_images
-from training import sources
-from training.dataset import Dataset
-from training.sources import Request, prepare
-from training.splits import assign, held_out
+from training.data import prepare as sources
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
+from training.data.splits import assign, held_out
 
 
 def names(*patterns: tuple[str, int]) -> list[str]:

@@ -11,17 +11,17 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn import functional as F
 
 from tests.training.labelled import blobs, in_memory, split
-from training.batches import views_generator
-from training.config import ViewsConfig
-from training.embed import Embedder
 from training.evaluation import augmented_probe as module
 from training.evaluation.augmented_probe import EPOCHS, GRID, augmented_probe, crop_and_flip, fit
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import Representation
 from training.evaluation.subject import Home, Subject
-from training.pixels import to_float
-from training.probe import accuracy
-from training.views import apply, draw
+from training.measures.embed import Embedder
+from training.measures.probe import accuracy
+from training.model.pixels import to_float
+from training.model.views import apply, draw
+from training.recipe.config import ViewsConfig
+from training.run.batches import views_generator
 
 CPU = torch.device("cpu")
 

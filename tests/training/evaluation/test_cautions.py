@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tests.training.labelled import in_memory
-from training.checkpoint import LoadedEncoder
-from training.config import EncoderConfig, PretrainConfig
-from training.dataset import Dataset
-from training.encoder import build_encoder, freeze
+from training.data.dataset import Dataset
 from training.evaluation.cautions import cautions, margin
+from training.model.encoder import build_encoder, freeze
+from training.recipe.config import EncoderConfig, PretrainConfig
+from training.run.checkpoint import LoadedEncoder
 
 HALF = (0.5, 0.5, 0.5)
 HEALTHY = {"alignment": 0.4, "uniformity": -2.0, "spread": 0.8, "rankme": 30.0}

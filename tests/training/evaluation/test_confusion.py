@@ -7,7 +7,7 @@ from sklearn.metrics import confusion_matrix
 from tests.training.labelled import blobs, split
 from training.evaluation.confusion import confusion, per_class, worst_pairs
 from training.evaluation.neighbour_samples import confused, sample, spaced
-from training.probe import fit_probe
+from training.measures.probe import fit_probe
 
 
 def test_confusion_is_scikit_learns() -> None:

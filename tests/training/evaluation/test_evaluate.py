@@ -22,31 +22,31 @@ import torchvision
 from PIL import Image
 
 from tests.training.conftest import write_images
-from training import evaluate as command
-from training.checkpoint import load_encoder
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.embed import embed
-from training.encoder import build_encoder
-from training.evaluate import evaluate, table
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
+from training.evaluation import evaluate as command
 from training.evaluation import fine_tune as fine_tuning
 from training.evaluation import measurements, subject
+from training.evaluation.evaluate import evaluate, table
 from training.evaluation.finished import VERSION, Finished
 from training.evaluation.measurements import Extras
 from training.evaluation.representations import raw_pixels
 from training.evaluation.subject import Home, Subject
-from training.pixels import Normalisation
-from training.pretrain import pretrain
-from training.probe import load_probe
-from training.report import contact_sheet
-from training.sources import Request, prepare
+from training.measures.embed import embed
+from training.measures.pictures import contact_sheet
+from training.measures.probe import load_probe
+from training.model.encoder import build_encoder
+from training.model.pixels import Normalisation
+from training.recipe.config import PretrainConfig, override
+from training.run.checkpoint import load_encoder
+from training.run.pretrain import pretrain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 EVERYTHING = Extras(augmented_passes=1, fine_tune_epochs=1)
 CUT_SHORT = """
 import os, sys
-from training import evaluate
-from training.dataset import Dataset
+from training.evaluation import evaluate
+from training.data.dataset import Dataset
 
 load = Dataset.load
 
@@ -298,7 +298,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished_and_goes_on(
 
 def test_a_killed_evaluation_goes_on(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
     given = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
-    words = [sys.executable, "-m", "training.evaluate", *given, "--fine-tune", "200", "--device", "cpu"]
+    words = [sys.executable, "-m", "training.evaluation.evaluate", *given, "--fine-tune", "200", "--device", "cpu"]
     first = tmp_path / "tasks" / "linear-probe-raw-pixels.json"
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 60

@@ -12,19 +12,19 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from tests.training.labelled import in_memory
-from training.batches import Batches, views_generator
-from training.config import EncoderConfig, ViewsConfig
-from training.dataset import Dataset
-from training.encoder import Encoder, build_encoder, freeze
+from training.data.dataset import Dataset
 from training.evaluation import fine_tune as module
 from training.evaluation.augmented_probe import crop_and_flip
 from training.evaluation.fine_tune import RATES, Setting, fine_tune, fine_tune_all
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import raw_pixels
 from training.evaluation.subject import Home, Subject
-from training.optimise import rate_factor
-from training.pixels import Normalisation, normalise, to_float
-from training.views import apply, draw
+from training.model.encoder import Encoder, build_encoder, freeze
+from training.model.optimise import rate_factor
+from training.model.pixels import Normalisation, normalise, to_float
+from training.model.views import apply, draw
+from training.recipe.config import EncoderConfig, ViewsConfig
+from training.run.batches import Batches, views_generator
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CPU = torch.device("cpu")

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.training.labelled import in_memory
-from training.checkpoint import LoadedEncoder
-from training.config import EncoderConfig, PretrainConfig
-from training.encoder import build_encoder, freeze
 from training.evaluation.html_report import Evidence, page
 from training.evaluation.tables import tables
+from training.model.encoder import build_encoder, freeze
+from training.recipe.config import EncoderConfig, PretrainConfig
+from training.run.checkpoint import LoadedEncoder
 
 EVIL = "<script>alert(1)</script>"
 QUOTED = "\"><img src='http://evil' onerror=alert(1)>{{ 7*7 }}"

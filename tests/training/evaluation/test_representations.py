@@ -11,11 +11,7 @@ import torch
 import torchvision
 
 from tests.training.labelled import in_memory
-from training.checkpoint import LoadedEncoder
-from training.config import EncoderConfig, PretrainConfig
-from training.dataset import Dataset
-from training.embed import embed_all, embed_batch
-from training.encoder import build_encoder, freeze
+from training.data.dataset import Dataset
 from training.evaluation import representations as module
 from training.evaluation.representations import (
     BASELINES,
@@ -26,7 +22,11 @@ from training.evaluation.representations import (
     raw_pixels,
     this_encoder,
 )
-from training.pixels import Normalisation, to_float
+from training.measures.embed import embed_all, embed_batch
+from training.model.encoder import build_encoder, freeze
+from training.model.pixels import Normalisation, to_float
+from training.recipe.config import EncoderConfig, PretrainConfig
+from training.run.checkpoint import LoadedEncoder
 
 HALF = (0.5, 0.5, 0.5)
 

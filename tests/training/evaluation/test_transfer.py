@@ -7,16 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.folders import SourceError
+from core.images.folders import SourceError
 from tests.training.conftest import write_images
 from tests.training.labelled import in_memory
-from training.dataset import Dataset
-from training.embed import embed_all
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import PIXELS, raw_pixels
 from training.evaluation.transfer import load_targets, transfer
-from training.probe import fit_pipeline
-from training.sources import Request, prepare
+from training.measures.embed import embed_all
+from training.measures.probe import fit_pipeline
 
 
 def folder(path: Path, names: Sequence[str], *, size: int = 8, seed: int = 0) -> Path:

@@ -10,22 +10,22 @@ import pytest
 import torch
 from torch.backends import cudnn
 
-from training.dataset import Dataset
-from training.embed import full_precision
+from training.data.dataset import Dataset
+from training.measures.embed import full_precision
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 READERS = """
 import os, sys
 import numpy as np, torch
-from training.config import EncoderConfig, ViewsConfig
-from training.dataset import Dataset
-from training.embed import embed_all
-from training.encoder import build_encoder
+from training.recipe.config import EncoderConfig, ViewsConfig
+from training.data.dataset import Dataset
+from training.measures.embed import embed_all
+from training.model.encoder import build_encoder
 from training.evaluation import fine_tune, html_report
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import raw_pixels
-from training.pixels import Normalisation
-from training.signals import alignment_by
+from training.model.pixels import Normalisation
+from training.measures.label_free import alignment_by
 
 data = Dataset.load(sys.argv[1])
 os.truncate(data.folder / "images.npy", 4096)

@@ -7,8 +7,8 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
 from tests.training.labelled import blobs
-from training import knn
-from training.knn import knn_accuracies, neighbours, weighted_accuracy
+from training.measures import knn
+from training.measures.knn import knn_accuracies, neighbours, weighted_accuracy
 
 
 def test_knn_equals_the_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tests.training.labelled import blobs
-from training.probe import (
+from training.measures.probe import (
     INVERSE_REGULARISATION,
     Probe,
     accuracy,

@@ -10,10 +10,10 @@ from torch import nn
 
 from tests.training.processes import finish, rank_environments, run_python
 from tests.training.two_ranks import CASES, CHUNKED, Case
-from training import distributed, global_norm
-from training.config import EncoderConfig, HeadConfig
-from training.dataset import Dataset
-from training.encoder import build_encoder, build_head
+from training.data.dataset import Dataset
+from training.model import distributed, global_norm
+from training.model.encoder import build_encoder, build_head
+from training.recipe.config import EncoderConfig, HeadConfig
 
 Ranks = list[dict[str, Any]]
 

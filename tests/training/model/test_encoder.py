@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
-from training.config import EncoderConfig, HeadConfig, HeadKind, Stem
-from training.device import choose_precision
-from training.encoder import build_encoder, build_head, freeze
+from training.model.device import choose_precision
+from training.model.encoder import build_encoder, build_head, freeze
+from training.recipe.config import EncoderConfig, HeadConfig, HeadKind, Stem
 
 
 @pytest.mark.parametrize(

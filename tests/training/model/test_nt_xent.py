@@ -8,7 +8,7 @@ from lightly.loss import DCLLoss, NTXentLoss
 from torch import Tensor
 from torch.nn import functional as F
 
-from training.nt_xent import loss_floor, nt_xent
+from training.model.nt_xent import loss_floor, nt_xent
 
 
 def algorithm_1(first: Tensor, second: Tensor, temperature: float) -> Tensor:

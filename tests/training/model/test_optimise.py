@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.config import OptimiserConfig
-from training.optimise import (
+from training.model.optimise import (
     LARS_TRUST_COEFFICIENT,
     build_optimiser,
     build_schedule,
     parameter_groups,
     rate_factor,
 )
+from training.recipe.config import OptimiserConfig
 
 
 def network() -> nn.Sequential:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from training.config import EncoderConfig
-from training.encoder import build_encoder
-from training.small_maps import LARGEST_MAP, SmallMapConv2d, use_small_maps
+from training.model.encoder import build_encoder
+from training.model.small_maps import LARGEST_MAP, SmallMapConv2d, use_small_maps
+from training.recipe.config import EncoderConfig
 
 
 @pytest.mark.parametrize("kernel", [1, 3])

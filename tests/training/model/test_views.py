@@ -11,10 +11,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as tv
 
-from training import colour
-from training.config import ViewsConfig
-from training.pixels import to_float
-from training.views import Draws, apply, apply_all, blur_matrix, draw, draw_all, random_views, resize_matrix
+from training.model import colour
+from training.model.pixels import to_float
+from training.model.views import Draws, apply, apply_all, blur_matrix, draw, draw_all, random_views, resize_matrix
+from training.recipe.config import ViewsConfig
 
 OFF = ViewsConfig(crop_min=1.0, crop_max=1.0, flip_p=0, colour_p=0, grey_p=0, blur_p=0)
 DRAWS = 4000

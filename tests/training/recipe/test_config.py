@@ -4,7 +4,15 @@ import json
 
 import pytest
 
-from training.config import EncoderConfig, PretrainConfig, Resolution, differing_keys, from_dict, override, to_dict
+from training.recipe.config import (
+    EncoderConfig,
+    PretrainConfig,
+    Resolution,
+    differing_keys,
+    from_dict,
+    override,
+    to_dict,
+)
 
 
 def test_overrides_are_typed_and_apply_together() -> None:

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from training.config import ViewsConfig, from_dict, override, to_dict
-from training.encoder import build_encoder, build_head
-from training.optimise import build_optimiser
-from training.presets import PRESETS, preset
+from training.model.encoder import build_encoder, build_head
+from training.model.optimise import build_optimiser
+from training.recipe.config import ViewsConfig, from_dict, override, to_dict
+from training.recipe.presets import PRESETS, preset
 
 KINDS = [(18, 8), (1437, 8), (50_000, 32), (105_000, 96), (10_000, 224)]  # photographs, digits, CIFAR, STL, folders
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from training import batches
-from training.batches import Batches, views_generator
-from training.row_reader import RowReader
+from training.data.row_reader import RowReader
+from training.run import batches
+from training.run.batches import Batches, views_generator
 
 Images = NDArray[np.uint8]
 CPU = torch.device("cpu")

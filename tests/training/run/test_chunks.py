@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tests.training.two_ranks import BATCH, CPU, TINY, DoubleInputs, tensors_of, worst
-from training.checkpoint import TrainingState
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.nt_xent import nt_xent
-from training.run import open_run
-from training.step import Inputs, Network, build_network, prepare, train_step
-from training.views import draw_all
+from training.data.dataset import Dataset
+from training.model.nt_xent import nt_xent
+from training.model.views import draw_all
+from training.recipe.config import PretrainConfig, override
+from training.run.checkpoint import TrainingState
+from training.run.run import open_run
+from training.run.step import Inputs, Network, build_network, prepare, train_step
 
 Make = Callable[..., tuple[TrainingState, Inputs]]
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
-from training.curves import FOLDER, Curves
-from training.log import Log, read_log
+from training.run.curves import FOLDER, Curves
+from training.run.log import Log, read_log
 
 
 def curves(out: Path) -> dict[str, dict[int, float]]:

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from tests.training.conftest import write_images
 from tests.training.labelled import in_memory
 from tests.training.processes import learnt
-from tests.training.test_curves import curves
-from training.checkpoint import TrainingState
-from training.config import PretrainConfig, ViewsConfig
-from training.dataset import Dataset
-from training.log import read_log
-from training.monitor import Monitor, warnings
-from training.nt_xent import loss_floor
-from training.pixels import Normalisation
-from training.pretrain import RunOptions, pretrain
-from training.run import open_run
-from training.signals import rankme, spread, uniformity
-from training.sources import Request, prepare
+from tests.training.run.test_curves import curves
+from training.data.dataset import Dataset
+from training.data.prepare import Request, prepare
+from training.measures.label_free import rankme, spread, uniformity
+from training.model.nt_xent import loss_floor
+from training.model.pixels import Normalisation
+from training.recipe.config import PretrainConfig, ViewsConfig
+from training.run.checkpoint import TrainingState
+from training.run.log import read_log
+from training.run.monitor import Monitor, warnings
+from training.run.pretrain import RunOptions, pretrain
+from training.run.run import open_run
 
 Tiny = Callable[..., PretrainConfig]
 

@@ -12,18 +12,18 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models.resnet import BasicBlock, ResNet
 
 from tests.training.two_ranks import BATCH, CPU, TINY, tensors_of, worst
-from training import step as steps
-from training.checkpoint import TrainingState
-from training.config import EncoderConfig, PretrainConfig, override
-from training.dataset import Dataset
-from training.device import choose_device, choose_precision, should_compile
-from training.distributed import own_device
-from training.encoder import Encoder, build_encoder, build_head, place
-from training.nt_xent import nt_xent
-from training.optimise import build_optimiser
-from training.pixels import IMAGENET, normalise
-from training.run import open_run
-from training.step import Inputs, Network, build_network, prepare, train_step
+from training.data.dataset import Dataset
+from training.model.device import choose_device, choose_precision, should_compile
+from training.model.distributed import own_device
+from training.model.encoder import Encoder, build_encoder, build_head, place
+from training.model.nt_xent import nt_xent
+from training.model.optimise import build_optimiser
+from training.model.pixels import IMAGENET, normalise
+from training.recipe.config import EncoderConfig, PretrainConfig, override
+from training.run import step as steps
+from training.run.checkpoint import TrainingState
+from training.run.run import open_run
+from training.run.step import Inputs, Network, build_network, prepare, train_step
 
 CUDA = torch.device("cuda:0")
 

@@ -8,18 +8,18 @@ import pytest
 import torch
 
 from tests.training.conftest import write_images
-from training import pretrain as command
-from training import step as steps
-from training.batches import Batches, views_generator
-from training.checkpoint import CheckpointError, load_encoder, read_metadata
-from training.config import PretrainConfig
-from training.dataset import Dataset
-from training.downloads import materialise
-from training.log import read_log
-from training.nt_xent import loss_floor, nt_xent
-from training.pretrain import NonFiniteLoss, RunOptions, pretrain
-from training.run import training_rows
-from training.sources import Request, prepare
+from training.data.dataset import Dataset
+from training.data.downloads import materialise
+from training.data.prepare import Request, prepare
+from training.model.nt_xent import loss_floor, nt_xent
+from training.recipe.config import PretrainConfig
+from training.run import pretrain as command
+from training.run import step as steps
+from training.run.batches import Batches, views_generator
+from training.run.checkpoint import CheckpointError, load_encoder, read_metadata
+from training.run.log import read_log
+from training.run.pretrain import NonFiniteLoss, RunOptions, pretrain
+from training.run.run import training_rows
 
 Tiny = Callable[..., PretrainConfig]
 

@@ -11,14 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 
+from core.machine.interrupts import Interrupted
 from tests.training.processes import finish, learnt, start, wait_for_steps
-from tests.training.test_curves import curves
-from training.checkpoint import read_metadata
-from training.config import PretrainConfig
-from training.dataset import Dataset
-from training.interrupts import Interrupted
-from training.log import read_log
-from training.pretrain import RunOptions, pretrain
+from tests.training.run.test_curves import curves
+from training.data.dataset import Dataset
+from training.recipe.config import PretrainConfig
+from training.run.checkpoint import read_metadata
+from training.run.log import read_log
+from training.run.pretrain import RunOptions, pretrain
 
 Tiny = Callable[..., PretrainConfig]
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"

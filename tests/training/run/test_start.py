@@ -9,14 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from tests.conftest import Chain
-from training.checkpoint import CheckpointError, load_encoder
-from training.config import PretrainConfig, override
-from training.dataset import Dataset
-from training.encoder import build_head
-from training.flags import configuration, parse_flags
-from training.pretrain import RunOptions, pretrain
-from training.run import open_run
-from training.start import start_of
+from training.data.dataset import Dataset
+from training.model.encoder import build_head
+from training.recipe.config import PretrainConfig, override
+from training.run.checkpoint import CheckpointError, load_encoder
+from training.run.command import configuration, parse_flags
+from training.run.pretrain import RunOptions, pretrain
+from training.run.run import open_run
+from training.run.start import start_of
 
 Tiny = Callable[..., PretrainConfig]
 CPU = torch.device("cpu")

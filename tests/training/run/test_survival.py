@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from core.machine.interrupts import Interrupts
 from tests import disks
 from tests.training.processes import ROOT, finish, start, wait_for_steps
-from training import checkpoint, run
-from training.checkpoint import CheckpointError, load_encoder, read_metadata
-from training.config import PretrainConfig
-from training.curves import Curves
-from training.dataset import Dataset
-from training.interrupts import Interrupts
-from training.log import read_log
-from training.monitor import Monitor
-from training.pretrain import RunOptions, pretrain
+from training.data.dataset import Dataset
+from training.recipe.config import PretrainConfig
+from training.run import checkpoint, run
+from training.run.checkpoint import CheckpointError, load_encoder, read_metadata
+from training.run.curves import Curves
+from training.run.log import read_log
+from training.run.monitor import Monitor
+from training.run.pretrain import RunOptions, pretrain
 
 Tiny = Callable[..., PretrainConfig]
 MIB = 1 << 20
@@ -31,9 +31,10 @@ MIB = 1 << 20
 SAVE_WITHOUT_SPACE = """
 import resource, sys, torch
 from pathlib import Path
-from training import checkpoint, run
-from training.config import from_dict
-from training.dataset import Dataset
+from training.run import checkpoint
+from training.run import run
+from training.recipe.config import from_dict
+from training.data.dataset import Dataset
 path = Path(sys.argv[2]) / "checkpoint.safetensors"
 config = from_dict(checkpoint.read_metadata(path)["config"])
 state = run.open_run(Dataset.load(sys.argv[1]), path.parent, config, device=torch.device("cpu"))
@@ -179,7 +180,7 @@ def test_a_second_signal_a_second_later_acts_as_ever_and_an_echo_does_not() -> N
 
 INSISTING = """
 import os, signal, sys, time
-from training.interrupts import Interrupts
+from core.machine.interrupts import Interrupts
 with Interrupts() as interrupts:
     print("ready", flush=True)
     while interrupts.received is None:

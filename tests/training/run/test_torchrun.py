@@ -19,11 +19,11 @@ from tests.training.processes import (
     start,
     wait_for_steps,
 )
-from training.checkpoint import load_encoder, read_metadata
-from training.config import from_dict
-from training.dataset import Dataset
-from training.encoder import build_encoder
-from training.log import read_log
+from training.data.dataset import Dataset
+from training.model.encoder import build_encoder
+from training.recipe.config import from_dict
+from training.run.checkpoint import load_encoder, read_metadata
+from training.run.log import read_log
 
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
 GENTLE = ("--lr", "0.005", "--no-tensorboard")  # rounding grows with every step, and with its length
@@ -42,7 +42,7 @@ class Runs:
 
 def torchrun(data: Path, out: Path) -> subprocess.Popen[str]:
     launcher = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "training.pretrain", "--data", str(data), "--out", str(out), *ARGUMENTS, *GENTLE]
+    command = ["-m", "training.run.pretrain", "--data", str(data), "--out", str(out), *ARGUMENTS, *GENTLE]
     return run_python(launcher + command, {})
 
 

@@ -1,6 +1,6 @@
 """The table `bases`: which FAISS file belongs to a release, and what was measured of it.
 
-Left out: the file itself (`serving.collection.base`).
+Left out: the file itself (`serving.collection.index.faiss.base`).
 """
 
 import json

@@ -2,8 +2,8 @@
 
 Every write has a sequence number of its own, taken inside its transaction. `write_many` carries the operations of
 several requests in one transaction, each succeeding or failing alone; what it returned is on disk.
-What is about embedding spaces is in `serving.collection.catalogue_spaces`.
-Left out: searching (`serving.collection.neighbours`), and making the vectors.
+What is about embedding spaces is in `serving.collection.catalogue.sqlite.catalogue_spaces`.
+Left out: searching (`serving.collection.index.faiss.neighbours`), and making the vectors.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,18 +14,27 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection import bases, records, vectors
-from serving.collection.bases import Base, Position
-from serving.collection.catalogue_spaces import SpacesOfCatalogue
-from serving.collection.database import WHOLE_WRITE_FAILED, Database, savepoint
+from core.images.seen import Contents
+from serving.collection.catalogue.filters import EVERYTHING, Filter
+from serving.collection.catalogue.items import Item, Stored
+from serving.collection.catalogue.sqlite import bases, records, vectors
+from serving.collection.catalogue.sqlite.bases import Base, Position
+from serving.collection.catalogue.sqlite.catalogue_spaces import SpacesOfCatalogue
+from serving.collection.catalogue.sqlite.database import WHOLE_WRITE_FAILED, Database, savepoint
+from serving.collection.catalogue.sqlite.records import Page, Stats
+from serving.collection.catalogue.sqlite.schema import prepare
+from serving.collection.catalogue.sqlite.vectors import Census, Changes, Rows, Vectors
+from serving.collection.catalogue.sqlite.writes import (
+    Delete,
+    Deleted,
+    Operation,
+    Upsert,
+    Upserted,
+    Write,
+    Written,
+    prepare_write,
+)
 from serving.collection.errors import CatalogueError, CollectionError
-from serving.collection.filters import EVERYTHING, Filter
-from serving.collection.items import Item, Stored
-from serving.collection.records import Page, Stats
-from serving.collection.schema import prepare
-from serving.collection.vectors import Census, Changes, Rows, Vectors
-from serving.collection.writes import Delete, Deleted, Operation, Upsert, Upserted, Write, Written, prepare_write
-from serving.seen import Contents
 
 FILE_NAME = "catalogue.sqlite"
 
@@ -119,7 +128,7 @@ class Catalogue(SpacesOfCatalogue):
             return records.rows_since(db, seq)
 
     def contents(self) -> tuple[Rows, Contents]:
-        """Every row, ascending, and which picture each shows, uint64 (N,) (`serving.seen`)."""
+        """Every row, ascending, and which picture each shows, uint64 (N,) (`core.images.seen`)."""
         with self._database.reading() as db:
             return records.contents(db)
 

@@ -1,15 +1,15 @@
 """The part of the catalogue that is about embedding spaces: keeping one complete, filling it, and giving it up.
 
-Left out: everything else about items and vectors (`serving.collection.catalogue`).
+Left out: everything else about items and vectors (`serving.collection.catalogue.sqlite.catalogue`).
 """
 
 from collections.abc import Sequence
 
-from serving.collection import filling, spaces
-from serving.collection.database import Database
+from serving.collection.catalogue.sqlite import filling, spaces
+from serving.collection.catalogue.sqlite.database import Database
+from serving.collection.catalogue.sqlite.spaces import WHOLE, Part, Pending, Space
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import CatalogueError
-from serving.collection.spaces import WHOLE, Part, Pending, Space
-from serving.collection.vectors import Rows, Vectors
 
 _REMOVED_AT_ONCE = 2_000  # vectors of a closed space in one transaction: others write between two
 

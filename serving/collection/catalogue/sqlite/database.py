@@ -2,7 +2,7 @@
 
 Opened through apsw, which brings its own current SQLite (the one of many systems has the WAL-reset corruption
 bug), in WAL mode with synchronous=FULL. Every thread has its own connection.
-Left out: what the tables are (`serving.collection.schema`) and what is written to them.
+Left out: what the tables are (`serving.collection.catalogue.sqlite.schema`) and what is written to them.
 """
 
 import threading

@@ -2,7 +2,7 @@
 
 A vector is stored only if its item still waits and still has the bytes that the vector was computed from; whoever
 replaces an item meanwhile makes it wait anew. Functions within a transaction.
-Left out: which items wait (`serving.collection.spaces`).
+Left out: which items wait (`serving.collection.catalogue.sqlite.spaces`).
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import apsw
 import numpy as np
 
+from serving.collection.catalogue.sqlite.spaces import Pending, mark_complete
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors, note_change
+from serving.collection.catalogue.sqlite.writes import check_dim, first_not_unit
 from serving.collection.errors import ItemError
-from serving.collection.spaces import Pending, mark_complete
-from serving.collection.vectors import Rows, Vectors, note_change
-from serving.collection.writes import check_dim, first_not_unit
 
 _STORE = (
     "INSERT INTO vectors(item, release, seq, sha256, vector) SELECT row, ?1, ?2, sha256, ?5 FROM items "

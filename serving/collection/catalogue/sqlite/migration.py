@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import apsw
 
-from serving.collection import spaces
+from serving.collection.catalogue.sqlite import spaces
 
 _RENAMED = ("items", "vectors", "bases", "changes", "sequence")
 _COPIES = (

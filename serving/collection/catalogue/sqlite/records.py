@@ -1,6 +1,6 @@
 """Items read from the catalogue: one, some, a page, how many, and what the collection holds in all.
 
-Functions on a connection, of one moment each. Left out: vectors (`serving.collection.vectors`).
+Functions on a connection, of one moment each. Left out: vectors (`serving.collection.catalogue.sqlite.vectors`).
 """
 
 import json
@@ -12,13 +12,13 @@ from typing import Any
 import apsw
 import numpy as np
 
-from serving import seen
-from serving.collection.bases import Base, base_of
+from core.images import seen
+from core.images.seen import Contents
+from serving.collection.catalogue.filters import EVERYTHING, Filter
+from serving.collection.catalogue.items import Source, Stored
+from serving.collection.catalogue.sqlite.bases import Base, base_of
+from serving.collection.catalogue.sqlite.vectors import Rows
 from serving.collection.errors import FilterError
-from serving.collection.filters import EVERYTHING, Filter
-from serving.collection.items import Source, Stored
-from serving.collection.vectors import Rows
-from serving.seen import Contents
 
 MAX_LIMIT = 10_000
 _COLUMNS = "row, id, label, metadata, created, updated, seq, sha256, bytes, path, media_type"

@@ -1,14 +1,14 @@
 """The catalogue's tables (schema 3), and opening a file that may be new, older or newer.
 
-Left out: how an older file becomes a newer one (`serving.collection.migration`).
+Left out: how an older file becomes a newer one (`serving.collection.catalogue.sqlite.migration`).
 """
 
 import apsw
 
-from serving.collection.database import Database
+from serving.collection.catalogue.sqlite.database import Database
+from serving.collection.catalogue.sqlite.migration import MIGRATIONS
+from serving.collection.catalogue.sqlite.spaces import TABLES as TABLES_OF_SPACES
 from serving.collection.errors import CatalogueError
-from serving.collection.migration import MIGRATIONS
-from serving.collection.spaces import TABLES as TABLES_OF_SPACES
 
 SCHEMA = 3
 TABLES = f"""

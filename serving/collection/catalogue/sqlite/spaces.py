@@ -3,8 +3,8 @@
 Whoever writes an item makes it pending, in the same transaction, in every other space: so no write is lost for a
 release that is about to serve, or is kept for a rollback. A space begins as *filling*; once nothing waits in it, it is
 *complete* for good, and from then on no search by it goes by an item that waits.
-Functions on a connection. Left out: storing the missing vectors (`serving.collection.filling`), and making them
-(`serving.operations.catching_up`, `serving.reembed`).
+Functions on a connection. Left out: storing the missing vectors (`serving.collection.catalogue.sqlite.filling`), and
+making them (`serving.operations.catching_up`, `serving.jobs.reembed`).
 """
 
 from collections.abc import Sequence

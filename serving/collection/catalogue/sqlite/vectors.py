@@ -1,7 +1,7 @@
 """The vectors of one release as the catalogue has them: by row, by id, and what changed since a sequence number.
 
 Functions on a connection; whoever calls several in one `reading()` block gets answers of one moment.
-Left out: searching among them (`serving.collection.neighbours`).
+Left out: searching among them (`serving.collection.index.faiss.neighbours`).
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,7 @@
 """What can be written: items with their embeddings, and deletions. Checked first, then carried out in a transaction.
 
 Checking and encoding happen before the write lock is taken, so that it is held for as short as can be.
-Left out: the transaction itself, and which operations share one (`serving.collection.catalogue`).
+Left out: the transaction itself, and which operations share one (`serving.collection.catalogue.sqlite.catalogue`).
 """
 
 import time
@@ -13,12 +13,12 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.collection.catalogue.filters import EVERYTHING, Filter
+from serving.collection.catalogue.items import Item, check_id, encode_item
+from serving.collection.catalogue.metadata import Term, terms_of
+from serving.collection.catalogue.sqlite.spaces import note_stored
+from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, note_change
 from serving.collection.errors import FilterError, ItemError
-from serving.collection.filters import EVERYTHING, Filter
-from serving.collection.items import Item, check_id, encode_item
-from serving.collection.metadata import Term, terms_of
-from serving.collection.spaces import note_stored
-from serving.collection.vectors import UNIT_TOLERANCE, note_change
 
 Outcome = Literal["created", "replaced", "unchanged"]
 

@@ -3,8 +3,8 @@
 A build has a name of its own; its files are read back with their digests before the catalogue may name it.
 Whoever has a base mapped holds a shared lock on its file, so that it is removed only when nobody does.
 The index knows positions only; FAISS's own id map would be copied to the heap of every process.
-Left out: how its files are written (`serving.collection.base_files`), what goes into a base
-(`serving.collection.build`), and when (`serving.collection.compaction`).
+Left out: how its files are written (`serving.collection.index.faiss.base_files`), what goes into a base
+(`serving.collection.index.faiss.build`), and when (`serving.collection.index.faiss.compaction`).
 """
 
 import fcntl
@@ -17,13 +17,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.base_files import BaseFiles, VectorsWriter, map_vectors, publish_index, publish_rows
-from serving.collection.bases import Base
-from serving.collection.depth import Chosen, Trial
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import CompactionError, IndexUnusable
-from serving.collection.index_kinds import KINDS, Index, Selector
-from serving.collection.seal import is_whole
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors, publish_index, publish_rows
+from serving.collection.index.faiss.depth import Chosen, Trial
+from serving.collection.index.faiss.kinds import KINDS, Index, Selector
+from serving.collection.index.faiss.seal import is_whole
 
 
 class MappedBase:

@@ -3,7 +3,7 @@
 `<name>.faiss`, `<name>.rows.npy` (int64) and `<name>.f32` (float32 little-endian, position after position, nothing
 before them). All are written to a temporary file, synced and renamed, the index last: while there is no index, the
 others mean nothing. FAISS's own writing neither syncs nor reports a full disk, so it writes through us.
-Left out: reading them (`serving.collection.base`).
+Left out: reading them (`serving.collection.index.faiss.base`).
 """
 
 import hashlib
@@ -15,9 +15,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from serving.collection.index_kinds import Index
-from serving.collection.vectors import Rows, Vectors
-from serving.durable import publish_file, sha256_of, sync
+from core.files.durable import publish_file, sha256_of, sync
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.faiss.kinds import Index
 
 _BLOCK = 1 << 20
 INDEX, ROWS, VECTORS, SEAL = ".faiss", ".rows.npy", ".f32", ".seal.json"
@@ -41,7 +41,7 @@ class BaseFiles:
 
     @property
     def seal(self) -> Path:
-        """Which state of the files was found to be whole (`serving.collection.seal`)."""
+        """Which state of the files was found to be whole (`serving.collection.index.faiss.seal`)."""
         return self.index.with_suffix(SEAL)
 
     def content(self, *, approximate: bool) -> list[Path]:

@@ -3,8 +3,8 @@
 The base holds the vectors as of one write. They are read in parts, none of which waits for a lock: what is written
 meanwhile is left out, and whoever opens the base reads it from the catalogue as changed since.
 For an approximate kind some vectors are held out; they, and trial queries made of them, are searched for before they
-are added, and compared with exact search (`serving.collection.depth`).
-Left out: when to build, and clearing away (`serving.collection.compaction`).
+are added, and compared with exact search (`serving.collection.index.faiss.depth`).
+Left out: when to build, and clearing away (`serving.collection.index.faiss.compaction`).
 """
 
 import logging
@@ -17,16 +17,16 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.base import publish_base
-from serving.collection.base_files import BaseFiles, VectorsWriter
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
-from serving.collection.depth import RECALL_AT, Trial
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Census, Rows, Vectors
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import Index, IndexKind, Plan
-from serving.collection.scoring import Best
-from serving.collection.trial import FEWEST_HELD, MOST_OF_A_SORT, kept_asked, trial_queries
-from serving.collection.vectors import Census, Rows, Vectors
+from serving.collection.index.faiss.base import publish_base
+from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter
+from serving.collection.index.faiss.depth import RECALL_AT, Trial
+from serving.collection.index.faiss.kinds import Index, IndexKind, Plan
+from serving.collection.index.faiss.trial import FEWEST_HELD, MOST_OF_A_SORT, kept_asked, trial_queries
+from serving.collection.index.scoring import Best
 
 _log = logging.getLogger(__name__)
 _PART_BYTES = 32 << 20

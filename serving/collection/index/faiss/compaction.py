@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from serving.collection.base import remove_base
-from serving.collection.base_files import INDEX, ROWS, SEAL, VECTORS
-from serving.collection.build import build_base
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import Plan
-from serving.collection.view import Sizes
+from serving.collection.index.faiss.base import remove_base
+from serving.collection.index.faiss.base_files import INDEX, ROWS, SEAL, VECTORS
+from serving.collection.index.faiss.build import build_base
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.view import Sizes
 
 LOCK_NAME = "compaction.lock"
 DEFAULT_PLAN = Plan()

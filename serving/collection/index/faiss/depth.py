@@ -2,7 +2,7 @@
 
 Depth after depth is tried until the recall target is met by every sort, or going deeper gains nothing: then what was
 reached is on record.
-Left out: making the trial queries (`serving.collection.trial`).
+Left out: making the trial queries (`serving.collection.index.faiss.trial`).
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.index_kinds import Index, IndexKind
-from serving.collection.scoring import Best
-from serving.collection.trial import Sorts
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.index.faiss.kinds import Index, IndexKind
+from serving.collection.index.faiss.trial import Sorts
+from serving.collection.index.scoring import Best
 
 RECALL_AT = 10
 _GAIN = 0.002  # of recall: what four times the depth must bring to be worth it

@@ -8,7 +8,8 @@
 
 All are inner product on unit vectors, and all can be mapped from their file. How deep a search goes is given with
 each search: an index is shared, and never changed.
-Left out: choosing the depth (`serving.collection.build`), and exact scores (`serving.collection.scoring`).
+Left out: choosing the depth (`serving.collection.index.faiss.build`), and exact scores
+(`serving.collection.index.scoring`).
 """
 
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.vectors import Vectors
+from serving.collection.catalogue.sqlite.vectors import Vectors
 
 # FAISS declares types for some of its classes only, and not for all that they have.
 Index: TypeAlias = Any

@@ -4,7 +4,8 @@ Before a batch of searches the worker asks the catalogue for what was written si
 process wrote it. A new base that the catalogue names is opened and checked in the background, and taken over
 between two batches; until then the old one goes on, kept up to date all the same.
 Score is cosine similarity: the inner product of unit-norm embeddings.
-Left out: building bases (`serving.collection.compaction`), and what rows mean (`serving.collection.catalogue`).
+Left out: building bases (`serving.collection.index.faiss.compaction`), and what rows mean
+(`serving.collection.catalogue.sqlite.catalogue`).
 """
 
 import logging
@@ -13,15 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from serving.collection.base import MappedBase, open_base
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import ChangesForgotten, IndexUnusable
-from serving.collection.index import Capabilities, check_numbers, check_queries
-from serving.collection.scoring import Found
-from serving.collection.searching import few_rows_of, search_view
-from serving.collection.vectors import Rows, Vectors
-from serving.collection.view import Sizes, View
+from serving.collection.index.faiss.base import MappedBase, open_base
+from serving.collection.index.faiss.searching import few_rows_of, search_view
+from serving.collection.index.faiss.view import Sizes, View
+from serving.collection.index.interface import Capabilities, check_numbers, check_queries
+from serving.collection.index.scoring import Found
 
 _log = logging.getLogger(__name__)
 _ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # without a base, everything is compared

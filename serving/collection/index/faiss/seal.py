@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from serving.durable import publish_text, sha256_of
+from core.files.durable import publish_text, sha256_of
 
 _log = logging.getLogger(__name__)
 # Times of change are as coarse as the kernel's tick, at most 10 ms: a younger file may change again and not show it.

@@ -4,7 +4,7 @@ Of the base, few rows (a selective filter, a small base, `exact`) are compared i
 more than k, that are then scored exactly. Where deletions or a filter leave a query with too few, it goes wider and
 deeper until it has k, and in the end through all rows. The delta is compared in full, after the base: by then there
 is something to beat. An approximate base may miss some of the best; what it finds is scored and ordered exactly.
-Left out: keeping the view up to date (`serving.collection.neighbours`).
+Left out: keeping the view up to date (`serving.collection.index.faiss.neighbours`).
 """
 
 from collections.abc import Iterable
@@ -14,11 +14,11 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.base import MappedBase
-from serving.collection.index_kinds import Selector
-from serving.collection.scoring import TOLERANCE, Best, Found
-from serving.collection.vectors import Vectors
-from serving.collection.view import Reach, View
+from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.index.faiss.base import MappedBase
+from serving.collection.index.faiss.kinds import Selector
+from serving.collection.index.faiss.view import Reach, View
+from serving.collection.index.scoring import TOLERANCE, Best, Found
 
 FEW_ROWS = 2_500  # up to here, comparing all costs less than a filtered search of even a small base
 _DEEPER = 8  # rows compared in full for the time of going one deeper; measured with 2,048 numbers, a graph of 50,000

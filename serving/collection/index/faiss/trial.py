@@ -9,7 +9,7 @@ there are sorts of query, and the recall that counts is that of the worst:
 - `aside`: a third of the way from one to any other, whatever it shows: less like anything than what is stored.
 - `asked`: real queries, for who has some: they are kept beside the collection, for every build to come.
 
-Left out: searching for them (`serving.collection.depth`).
+Left out: searching for them (`serving.collection.index.faiss.depth`).
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
+from core.files.durable import publish_file
+from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, Vectors
 from serving.collection.errors import CompactionError
-from serving.collection.vectors import UNIT_TOLERANCE, Vectors
-from serving.durable import publish_file
 
 FEWEST_HELD = 2  # of which trial queries can be made
 MOST_OF_A_SORT = 400  # the standard error of recall is then about half a point

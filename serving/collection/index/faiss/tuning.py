@@ -2,22 +2,22 @@
 
 The index and its vectors stay as they are; the catalogue gets another depth, which every worker takes over before its
 next search. Trial queries of the sort "held out" are not among those asked here: all vectors are in the index by now.
-Left out: building (`serving.collection.build`).
+Left out: building (`serving.collection.index.faiss.build`).
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from serving.collection.base import MappedBase, open_base
-from serving.collection.base_files import BaseFiles, read_vectors
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import alone
-from serving.collection.depth import Chosen, Trial
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import Plan
-from serving.collection.trial import FEWEST_HELD, kept_asked, trial_queries
+from serving.collection.index.faiss.base import MappedBase, open_base
+from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
+from serving.collection.index.faiss.compaction import alone
+from serving.collection.index.faiss.depth import Chosen, Trial
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.trial import FEWEST_HELD, kept_asked, trial_queries
 
 
 def tune(catalogue: Catalogue, release: str, plan: Plan) -> bool:

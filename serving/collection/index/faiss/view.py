@@ -1,7 +1,7 @@
 """What a worker searches: a mapped base, the delta of everything written since, and which base rows are dead by it.
 
 Dead are base rows whose item was deleted or has a newer vector. Applying the same changes twice changes nothing.
-Left out: getting the changes, and replacing the base (`serving.collection.neighbours`).
+Left out: getting the changes, and replacing the base (`serving.collection.index.faiss.neighbours`).
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.base import MappedBase
-from serving.collection.delta import Delta
-from serving.collection.index_kinds import Selector, selector_of
-from serving.collection.vectors import Changes, Rows, Vectors
+from serving.collection.catalogue.sqlite.vectors import Changes, Rows, Vectors
+from serving.collection.index.faiss.base import MappedBase
+from serving.collection.index.faiss.delta import Delta
+from serving.collection.index.faiss.kinds import Selector, selector_of
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ An entity is a row's vector as of a write: its key says which row and which writ
 is sent twice, late, or by two workers at once makes nothing wrong; older entities of a row are superfluous at worst.
 One entity is no vector of ours: it says up to which write all of them are there, and so shares their fate.
 Every read is with Strong consistency: it sees whatever Milvus acknowledged before, to any client.
-Left out: what to send (`serving.collection.milvus_tail`), and what is live (SQLite knows).
+Left out: what to send (`serving.collection.index.milvus.tail`), and what is live (SQLite knows).
 """
 
 import logging
@@ -17,9 +17,9 @@ import grpc
 import numpy as np
 from pymilvus import DataType, MilvusClient, MilvusException
 
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import IndexUnusable
-from serving.collection.index_choice import IndexChoice
-from serving.collection.vectors import Rows, Vectors
+from serving.collection.index.choice import IndexChoice
 
 MOST_FOUND = 16_384  # Milvus finds no more in one search
 _STRONG = "Strong"

@@ -4,7 +4,8 @@ Before a search, whatever SQLite has and Milvus has not is sent to it, so a sear
 it, whichever worker took it. Milvus only proposes rows. Which of them are live, and what they score, is read from
 SQLite, of the moment that the search is of; where Milvus proposes too few, SQLite's vectors are compared in full.
 So are the rows of a selective filter, and all of them for `exact`, which is the slower the more there are.
-Left out: sending (`serving.collection.milvus_tail`) and Milvus's calls (`serving.collection.milvus_entities`).
+Left out: sending (`serving.collection.index.milvus.tail`) and Milvus's calls
+(`serving.collection.index.milvus.entities`).
 """
 
 import logging
@@ -14,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import IndexUnusable
-from serving.collection.index import Capabilities, check_numbers, check_queries
-from serving.collection.index_choice import IndexChoice
-from serving.collection.index_kinds import GRAPH
-from serving.collection.milvus_entities import MOST_FOUND, Entities
-from serving.collection.milvus_tail import Pushed, Tail, name_in_milvus
-from serving.collection.scoring import Best, Found
-from serving.collection.vectors import Rows, Vectors
-from serving.collection.view import Sizes
+from serving.collection.index.choice import IndexChoice
+from serving.collection.index.faiss.kinds import GRAPH
+from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.interface import Capabilities, check_numbers, check_queries
+from serving.collection.index.milvus.entities import MOST_FOUND, Entities
+from serving.collection.index.milvus.tail import Pushed, Tail, name_in_milvus
+from serving.collection.index.scoring import Best, Found
 
 FEW_ROWS = 1_000  # reading up to so many from SQLite costs no more than asking Milvus
 DEPTH = 64

@@ -2,10 +2,10 @@
 
 Up to date is told only after all of it is sent, so who dies half-way leaves work that the next one repeats. Workers of
 a collection are on one machine, as SQLite's log is shared memory, and take turns by a lock file, which a dead one
-loses. What it had sent may still arrive, and does no harm (`serving.collection.milvus_entities`).
+loses. What it had sent may still arrive, and does no harm (`serving.collection.index.milvus.entities`).
 A rebuild fills a new Milvus collection beside the one in use and then switches. It is done where Milvus has nothing,
 less than SQLite, or a position that SQLite does not know: after a restore, a loss, or with a folder put back.
-Left out: searching (`serving.collection.milvus`).
+Left out: searching (`serving.collection.index.milvus.neighbours`).
 """
 
 import fcntl
@@ -18,11 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from serving.collection.catalogue import Catalogue
+from core.files.durable import publish_text
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Census
 from serving.collection.errors import ChangesForgotten
-from serving.collection.milvus_entities import Entities
-from serving.collection.vectors import Census
-from serving.durable import publish_text
+from serving.collection.index.milvus.entities import Entities
 
 LOCK_NAME = "milvus.lock"
 IDENTITY_NAME = "milvus.id"

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.filters import keys_of
+from serving.collection.catalogue.items import Item, Source, Stored
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import FilterError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.filters import keys_of
-from serving.collection.items import Item, Source, Stored
 from tests.serving.collection.examples import RELEASE, item, unit_vectors
 
 VALUES: list[Any] = [

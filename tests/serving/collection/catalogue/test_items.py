@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from serving.collection.catalogue.items import Item, Source, encode_item
 from serving.collection.errors import ItemError
-from serving.collection.items import Item, Source, encode_item
 from tests.serving.collection.examples import item
 
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from serving.collection.catalogue.metadata import encode_metadata, terms_of
 from serving.collection.errors import ItemError
-from serving.collection.metadata import encode_metadata, terms_of
 
 
 def nested(depth: int) -> dict[str, Any]:

@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from serving.client import Client
-from serving.collection.catalogue import Catalogue
-from serving.collection.discrepancy import discrepancy
-from serving.collection.items import Item, Source
-from serving.drift import NEEDED, main
+from core.images.seen import contents
+from core.releases.manifest import FILE_NAME, Release, to_json
+from core.releases.model_store import find_release
+from serving.client.client import Client
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.drift.command import NEEDED, main
+from serving.collection.drift.discrepancy import discrepancy
+from serving.collection.drift.drift import Drift, Reference, drift, needed
 from serving.engine import Engine
-from serving.manifest import FILE_NAME, Release, to_json
-from serving.model_store import find_release
-from serving.operations.drift import Drift, Reference, drift, needed
-from serving.options import EngineOptions
+from serving.inference.options import EngineOptions
 from serving.protocol.messages import Answer, Request, RequestError
-from serving.seen import contents
 from tests.conftest import Chain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SPACE = "a" * 64
 CALM = Drift("small/1", "picture", 1000, 150, 850, 150, mmd2=0.0001, p=0.4, unsure_old=0.2, unsure_new=0.22)
 
@@ -155,7 +155,15 @@ def test_the_command_tells_by_its_exit_code(chain: Chain, tmp_path: Path, capsys
     as_trained_on(chain.release, tmp_path / "chain/2", 1)
     (tmp_path / "chain/aliases").mkdir()
     (tmp_path / "chain/aliases/champion").write_text("2\n")
-    command = [sys.executable, "-m", "serving.drift", *given, "--release", "chain/champion", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "serving.collection.drift.command",
+        *given,
+        "--release",
+        "chain/champion",
+        "--json",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == NEEDED, done.stderr
     found = json.loads(done.stdout)

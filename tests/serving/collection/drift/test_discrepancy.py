@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from serving.collection.discrepancy import discrepancy
+from serving.collection.drift.discrepancy import discrepancy
 
 Vectors = NDArray[np.float32]
 

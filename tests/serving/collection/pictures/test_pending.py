@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.spaces import Pending
-from serving.folders import UnreachableFile, UnreadableFile
-from serving.pending_sources import PendingSources, Picture
+from core.images.folders import UnreachableFile, UnreadableFile
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.pictures.pending import PendingSources, Picture
 
 
 @pytest.fixture

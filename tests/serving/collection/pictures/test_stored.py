@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.folders import FolderSource, UnreachableFile, UnreadableFile
-from serving.stored_files import StoredFiles
+from core.images.folders import FolderSource, UnreachableFile, UnreadableFile
+from serving.collection.pictures.stored import StoredFiles
 
 FAILING = Path("/proc/self/mem")  # a file whose first byte can't be read: EIO, as of a bad disk
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CatalogueError
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.snapshots import restore_snapshot, save_snapshot
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.snapshots.file import restore_snapshot, save_snapshot
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,

@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
+from core.files.durable import sha256_of
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.commands.snapshot import main
 from serving.collection.errors import CollectionError, SnapshotError
-from serving.collection.named_snapshots import Snapshots, bytes_to_save, check_name, room_lacking
-from serving.collection.snapshot_jobs import Jobs, JobUnderWay
-from serving.durable import sha256_of
-from serving.snapshot import main
+from serving.collection.snapshots.jobs import Jobs, JobUnderWay
+from serving.collection.snapshots.named import Snapshots, bytes_to_save, check_name, room_lacking
 from tests.disks import small_disk
 from tests.serving.collection.examples import ROOT, clustered_vectors, fill
 
 HOLD = """
 import sys
 from pathlib import Path
-from serving.collection.snapshot_jobs import Jobs
+from serving.collection.snapshots.jobs import Jobs
 jobs = Jobs(Path(sys.argv[1]))
 with jobs.alone():
     jobs.begin("save", "cut-off")

@@ -19,14 +19,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from serving.durable import publish_text
+from core.files.durable import publish_text
+from core.releases.manifest import FILE_NAME, FORMATS, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
 from serving.engine import Engine
-from serving.manifest import FILE_NAME, FORMATS, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 SIZE, DIM = 8, 16
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
-BULK = "import sys, serving.bulk.__main__ as bulk; sys.exit(bulk.main(sys.argv[1:]))"
+BULK = "import sys, serving.jobs.bulk.command as bulk; sys.exit(bulk.main(sys.argv[1:]))"
 
 
 def write_release(folder: Path, *, version: int = 1) -> Release:

@@ -12,13 +12,13 @@ from subprocess import Popen
 import numpy as np
 import pytest
 
-from serving.bulk import BulkError, read
-from serving.bulk.__main__ import main
-from serving.bulk.sources import SourceFiles, named
+from core.images.decode import ImageError, decode
+from core.releases.manifest import Release
 from serving.engine import Engine
-from serving.images import ImageError, decode
-from serving.manifest import Release
-from tests.serving.bulk.conftest import SIZE, Whole, content, finish
+from serving.jobs.bulk import BulkError, read
+from serving.jobs.bulk.command import main
+from serving.jobs.bulk.sources import SourceFiles, named
+from tests.serving.jobs.bulk.conftest import SIZE, Whole, content, finish
 
 Bulk = Callable[..., "Popen[str]"]
 

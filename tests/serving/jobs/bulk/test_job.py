@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from serving.bulk.errors import BulkError
-from serving.bulk.job import Asked, Job, open_job, read_job
-from serving.bulk.listing import LINES
-from serving.bulk.sources import named
-from serving.manifest import Release
-from tests.serving.bulk.conftest import content, write_release
+from core.releases.manifest import Release
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.job import Asked, Job, open_job, read_job
+from serving.jobs.bulk.listing import LINES
+from serving.jobs.bulk.sources import named
+from tests.serving.jobs.bulk.conftest import content, write_release
 
 
 @pytest.fixture

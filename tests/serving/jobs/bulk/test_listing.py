@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.bulk.listing import LINES, OFFSETS, Entry, Listing, write_listing
-from serving.bulk.sources import named
-from serving.folders import SourceError
+from core.images.folders import SourceError
+from serving.jobs.bulk.listing import LINES, OFFSETS, Entry, Listing, write_listing
+from serving.jobs.bulk.sources import named
 
 
 def listing_of(folder: Path, *paths: Path, listed: Path | None = None) -> Listing:

@@ -4,13 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from serving.bulk.locks import Locks
-from tests.serving.bulk.conftest import ROOT
+from serving.jobs.bulk.locks import Locks
+from tests.serving.jobs.bulk.conftest import ROOT
 
 HOLD = """
 import sys
 from pathlib import Path
-from serving.bulk.locks import Locks
+from serving.jobs.bulk.locks import Locks
 locks = Locks(Path(sys.argv[1]))
 locks.take(3)
 print("taken", flush=True)

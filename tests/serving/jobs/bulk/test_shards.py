@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serving.bulk.records import Record
-from serving.bulk.shards import Embedded, ShardFiles, finished_shard, publish_shard
-from tests.serving.bulk.conftest import content
+from serving.jobs.bulk.records import Record
+from serving.jobs.bulk.shards import Embedded, ShardFiles, finished_shard, publish_shard
+from tests.serving.jobs.bulk.conftest import content
 
 RECORDS = [
     Record("a.png", "/x/a.png", "aa", 5),

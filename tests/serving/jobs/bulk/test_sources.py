@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.bulk.sources import SourceFiles, named
-from serving.folders import FolderSource, SourceError
-from tests.serving.bulk.conftest import write_images
+from core.images.folders import FolderSource, SourceError
+from serving.jobs.bulk.sources import SourceFiles, named
+from tests.serving.jobs.bulk.conftest import write_images
 
 
 def ids(*paths: object) -> list[str]:

@@ -10,16 +10,16 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serving.bulk import read
-from serving.bulk.errors import BulkError
-from serving.bulk.remote import embed_paths
-from serving.client import Client, ServerError
-from serving.command import main
+from cli.ask import main
+from serving.client.client import Client, ServerError
 from serving.engine import Engine
-from serving.launch import Server
+from serving.jobs.bulk import read
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.through_server import embed_paths
 from serving.protocol.wire import Reply, encode, parse
+from serving.torchserve.launch import Server
 from tests.conftest import Chain
-from tests.serving.bulk.conftest import Whole, write_images
+from tests.serving.jobs.bulk.conftest import Whole, write_images
 
 Change = Callable[[int, Reply], Reply]
 

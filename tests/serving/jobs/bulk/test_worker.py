@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from serving.bulk import read
-from serving.bulk.__main__ import main
+from core.images.decode import decode
 from serving.engine import Engine
-from serving.images import decode
+from serving.jobs.bulk import read
+from serving.jobs.bulk.command import main
 from tests.conftest import Chain
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.base import open_base
-from serving.collection.catalogue import Catalogue
+from core.images.decode import decode
+from core.images.folders import SourceError
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CollectionError
-from serving.collection.items import Item, Source
-from serving.collection.neighbours import Neighbours
+from serving.collection.index.faiss.base import open_base
+from serving.collection.index.faiss.neighbours import Neighbours
 from serving.engine import Engine
-from serving.folders import SourceError
-from serving.images import decode
-from serving.ingest.__main__ import Summary, ingest, main
-from serving.ingest.sources import data_folder, image_files
+from serving.jobs.ingest.command import Summary, ingest, main
+from serving.jobs.ingest.sources import data_folder, image_files
 from serving.operations.pictures import picture_of
 from serving.protocol.messages import Request
 from tests.conftest import Chain, write_files
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -122,7 +122,9 @@ def stored(collection: Path, release: str) -> int:
 def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
     collection = tmp_path / "collection"
     given = ["--release", str(chain.release.folder), "--data", str(chain.data.folder), "--collection", str(collection)]
-    with subprocess.Popen([sys.executable, "-m", "serving.ingest", *given], cwd=ROOT, stderr=subprocess.DEVNULL) as one:
+    with subprocess.Popen(
+        [sys.executable, "-m", "serving.jobs.ingest.command", *given], cwd=ROOT, stderr=subprocess.DEVNULL
+    ) as one:
         while stored(collection, chain.release.digest) == 0:
             assert one.poll() is None
         one.send_signal(signal.SIGKILL)

@@ -10,9 +10,9 @@ from subprocess import Popen
 import psutil
 import pytest
 
-from serving.bulk.locks import Locks
+from serving.jobs.bulk.locks import Locks
 from tests.disks import small_disk
-from tests.serving.bulk.conftest import Whole, content, finish, wait_for_shards
+from tests.serving.jobs.bulk.conftest import Whole, content, finish, wait_for_shards
 
 Bulk = Callable[..., "Popen[str]"]
 LAST = 11  # shard

@@ -2,8 +2,8 @@
 
 import pytest
 
-from serving.parallel.seats import Seat, seats
-from serving.parallel.tasks import Task
+from serving.jobs.parallel.seats import Seat, seats
+from serving.jobs.parallel.tasks import Task
 
 ALONE = Task()
 

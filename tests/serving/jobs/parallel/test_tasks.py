@@ -2,8 +2,8 @@
 
 import pytest
 
-from serving.parallel.errors import WorkError
-from serving.parallel.tasks import Task, task_of
+from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.tasks import Task, task_of
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "7",

@@ -18,17 +18,17 @@ import numpy as np
 import psutil
 import pytest
 
-from serving.collection.catalogue import FILE_NAME, Catalogue
-from serving.collection.items import Item, Source
+from core.images.decode import decode
+from core.releases.manifest import Release
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.commands.spaces import main as spaces
 from serving.engine import Engine
-from serving.images import decode
-from serving.manifest import Release
-from serving.reembed.__main__ import main
-from serving.spaces import main as spaces
-from tests.serving.bulk.conftest import ROOT, SIZE, write_images, write_release
+from serving.jobs.reembed.command import main
+from tests.serving.jobs.bulk.conftest import ROOT, SIZE, write_images, write_release
 
 COUNT = 600
-REEMBED = "import sys, serving.reembed.__main__ as command; sys.exit(command.main(sys.argv[1:]))"
+REEMBED = "import sys, serving.jobs.reembed.command as command; sys.exit(command.main(sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,7 @@ def test_a_backlog_that_grows_at_the_last_moment_is_embedded_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """More begin to wait than may be left over, when all was embedded and the space is about to be settled."""
-    monkeypatch.setattr("serving.reembed.__main__._FEW", 2)
+    monkeypatch.setattr("serving.jobs.reembed.command._FEW", 2)
     away = (images / "007.png").rename(images / "away")
     settle_but = Catalogue.settle_but
 

@@ -21,19 +21,19 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.random_release import write_random_release
-from export.archive import build_archive
-from serving.archives import check_archive
-from serving.client import MODEL, Client
-from serving.images import decode
-from serving.launch import Server, champion_of
-from serving.manifest import FILE_NAME, ManifestError, Release, to_json
-from serving.model_store import ModelStore
-from serving.servers import ServerState, StateFile, live_servers
-from serving.settings import LaunchError, Settings
+from benchmarks.tools.random_release import write_random_release
+from core.images.decode import decode
+from core.releases.manifest import FILE_NAME, ManifestError, Release, to_json
+from core.releases.model_store import ModelStore
+from core.releases.servers import ServerState, StateFile, live_servers
+from export.publishing.archive import build_archive
+from serving.client.client import MODEL, Client
+from serving.torchserve.launch import Server, champion_of
+from serving.torchserve.rollover.archives import check_archive
+from serving.torchserve.settings import LaunchError, Settings
 from tests.conftest import IMAGE_SIZE, Chain
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 PATIENCE = 90.0
 
 
@@ -177,7 +177,7 @@ def test_killed_while_it_rolls_over_it_comes_back_with_the_champion(chain: Chain
     with socket.socket() as handle:
         handle.bind(("127.0.0.1", 0))
         port = handle.getsockname()[1]
-    command = [sys.executable, "-m", "serving.launch", "--store", str(store.root), "--name", "chain"]
+    command = [sys.executable, "-m", "serving.torchserve.launch", "--store", str(store.root), "--name", "chain"]
     command += ["--port", str(port), "--workers", "1", "--form", "onnx"]
     store.set_alias("champion", 1)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
@@ -205,7 +205,7 @@ def test_what_can_not_be_served_is_told_before_anything_starts(store: ModelStore
     with pytest.raises(LaunchError, match=r"no champion \(releases: 1, 2, 3, 4\)[\s\S]*promote"):
         champion_of(store)
     store.set_alias("champion", 4)
-    with pytest.raises(LaunchError, match=r"chain-4.mar holds a release with digest[\s\S]*export.release"):
+    with pytest.raises(LaunchError, match=r"chain-4.mar holds a release with digest[\s\S]*export.publishing.release"):
         champion_of(store)
     away = store.archive(2).rename(store.archive(2).with_suffix(".away"))
     with pytest.raises(ManifestError, match=r"chain-2.mar is missing"):

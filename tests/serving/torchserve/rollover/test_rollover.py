@@ -10,12 +10,12 @@ from threading import Event
 import numpy as np
 import pytest
 
-from serving.canaries import CanaryError, try_release
-from serving.collection.catalogue import Catalogue
-from serving.collection.items import Item, Source
-from serving.management import Management
-from serving.model_store import ModelStore
-from serving.rollover import NotYet, Site, _wait_until_caught_up
+from core.releases.model_store import ModelStore
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.torchserve.management import Management
+from serving.torchserve.rollover.canaries import CanaryError, try_release
+from serving.torchserve.rollover.rollover import NotYet, Site, _wait_until_caught_up
 from tests.conftest import Chain
 
 WAITING = 300
@@ -55,7 +55,7 @@ def test_a_backlog_is_waited_for(catalogue: Catalogue, chain: Chain, site: Site)
 def test_a_backlog_that_does_not_shrink_is_no_refusal_for_good(
     chain: Chain, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.rollover._STALLED_SECONDS", 0.1)
+    monkeypatch.setattr("serving.torchserve.rollover.rollover._STALLED_SECONDS", 0.1)
     with pytest.raises(NotYet, match="300 items wait for an embedding"):
         _wait_until_caught_up(site, chain.release, Event())
 

@@ -2,11 +2,11 @@ import apsw
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Upsert, Upserted
 from serving.collection.errors import CatalogueError, FilterError, ItemError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.items import Item, Source
-from serving.collection.writes import Delete, Deleted, Upsert, Upserted
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
 
 

@@ -3,11 +3,11 @@ import threading
 import numpy as np
 import pytest
 
-from serving.collection.bases import Base
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import ChangesForgotten, FilterError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.items import Item, Source
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
 
 

@@ -7,11 +7,11 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import FILE_NAME, Catalogue
+from core.files.durable import sha256_of
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
 from serving.collection.errors import CatalogueError
-from serving.collection.filter_parser import parse_filter
-from serving.collection.neighbours import Neighbours
-from serving.durable import sha256_of
+from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,

@@ -6,12 +6,12 @@ import apsw
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import FILE_NAME, Catalogue
-from serving.collection.compaction import clear, compact
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.sqlite.spaces import Part, Space, forget_space, remove_some
 from serving.collection.errors import ItemError
-from serving.collection.neighbours import Neighbours
-from serving.collection.snapshots import restore_snapshot, save_snapshot
-from serving.collection.spaces import Part, Space, forget_space, remove_some
+from serving.collection.index.faiss.compaction import clear, compact
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.snapshots.file import restore_snapshot, save_snapshot
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     QUERIES,
@@ -157,7 +157,7 @@ def test_what_can_not_be_stored_is_refused(both: Catalogue) -> None:
 
 
 def test_a_closed_space_is_gone_and_costs_no_write_anything(both: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("serving.collection.catalogue_spaces._REMOVED_AT_ONCE", 7)
+    monkeypatch.setattr("serving.collection.catalogue.sqlite.catalogue_spaces._REMOVED_AT_ONCE", 7)
     fill(both, clustered_vectors(40))
     fill_all(both)
     compact(both, OTHER_RELEASE)

@@ -9,11 +9,11 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.collection.base import open_base, publish_base, remove_base
-from serving.collection.base_files import BaseFiles
-from serving.collection.bases import Base
+from serving.collection.catalogue.sqlite.bases import Base
+from serving.collection.catalogue.sqlite.vectors import Rows
 from serving.collection.errors import CompactionError, IndexUnusable
-from serving.collection.vectors import Rows
+from serving.collection.index.faiss.base import open_base, publish_base, remove_base
+from serving.collection.index.faiss.base_files import BaseFiles
 from tests.serving.collection.examples import DAMAGE, RELEASE, start, unit_vectors
 
 COUNT = 300
@@ -89,8 +89,8 @@ def test_it_is_removed_only_when_nobody_has_it_mapped(tmp_path: Path) -> None:
 
 
 HOLDER = """
-from serving.collection.base import open_base
-from serving.collection.bases import Base
+from serving.collection.index.faiss.base import open_base
+from serving.collection.catalogue.sqlite.bases import Base
 mapped = open_base(Path(sys.argv[1]), Base(RELEASE, "one.faiss", sys.argv[2], 300, 16, 3))
 print("mapped", flush=True)
 sys.stdin.read()

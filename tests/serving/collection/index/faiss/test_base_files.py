@@ -3,13 +3,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.base import open_base
-from serving.collection.base_files import BaseFiles, VectorsWriter, map_vectors
-from serving.collection.build import build_base
-from serving.collection.catalogue import Catalogue
+from core.files.durable import sha256_of
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError, IndexUnusable
-from serving.collection.index_kinds import KINDS, Plan
-from serving.durable import sha256_of
+from serving.collection.index.faiss.base import open_base
+from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors
+from serving.collection.index.faiss.build import build_base
+from serving.collection.index.faiss.kinds import KINDS, Plan
 from tests.disks import small_disk
 from tests.serving.collection.examples import DAMAGE, RELEASE, clustered_vectors, fill, stored, unit_vectors
 

@@ -3,11 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.base import MappedBase, open_base
-from serving.collection.build import build_base
-from serving.collection.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import KINDS, Plan, selector_of
+from serving.collection.index.faiss.base import MappedBase, open_base
+from serving.collection.index.faiss.build import build_base
+from serving.collection.index.faiss.kinds import KINDS, Plan, selector_of
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,
@@ -18,7 +18,7 @@ from tests.serving.collection.examples import (
     stored,
     unit_vectors,
 )
-from tests.serving.collection.test_base import is_mapped
+from tests.serving.collection.index.faiss.test_base import is_mapped
 
 COUNT = 600
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.view import Sizes
+from serving.collection.index.faiss.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.view import Sizes
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,
@@ -94,7 +94,7 @@ def test_what_a_killed_compaction_left_is_cleared_away(catalogue: Catalogue) -> 
 
 
 HOLDER = """
-from serving.collection.compaction import alone
+from serving.collection.index.faiss.compaction import alone
 with alone(Catalogue(sys.argv[1]).folder) as only:
     print(only, flush=True)
     sys.stdin.read()

@@ -1,6 +1,6 @@
 import numpy as np
 
-from serving.collection.delta import Delta
+from serving.collection.index.faiss.delta import Delta
 from tests.serving.collection.examples import unit_vectors
 
 

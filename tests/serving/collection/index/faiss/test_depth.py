@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.vectors import Vectors
 from serving.collection.errors import CompactionError
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.trial import asked_file, keep_asked, kept_asked, trial_queries
-from serving.collection.tuning import tune
-from serving.collection.vectors import Vectors
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.trial import asked_file, keep_asked, kept_asked, trial_queries
+from serving.collection.index.faiss.tuning import tune
 from tests.serving.collection.examples import (
     RELEASE,
     ROOT,
@@ -46,7 +46,7 @@ def recall(neighbours: Neighbours, queries: Vectors, depth: int | None = None) -
 
 
 def run(*options: object) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "serving.compact", *map(str, options)]
+    command = [sys.executable, "-m", "serving.collection.commands.compact", *map(str, options)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 
-from serving.collection.catalogue import Catalogue
-from serving.collection.compaction import compact
-from serving.collection.filter_parser import parse_filter
-from serving.collection.index_kinds import Plan
-from serving.collection.neighbours import Neighbours
-from serving.collection.scoring import exact_scores
+from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.scoring import exact_scores
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
