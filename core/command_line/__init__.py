@@ -1,0 +1,1 @@
+"""How every command is described, parsed and ended; the commands themselves lie in their rooms."""
