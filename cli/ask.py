@@ -18,7 +18,8 @@ from typing import Any
 
 from cli.printing import groups_of, lines_of_item, show
 from core.images.folders import SourceError
-from serving.client.client import DEFAULT_URL, MODEL, Client, NewItem, ServerError
+from serving.client.client import DEFAULT_URL, Client, NewItem, ServerError
+from serving.protocol.agreed import MODEL
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,13 +36,9 @@ from serving.operations.refusals import Abilities, refusal_of
 from serving.operations.showing import get, list_items
 from serving.operations.snapshots import list_snapshots, restore, save
 from serving.operations.writing import write_all
+from serving.protocol.agreed import MAX_IDS, MAX_IMAGES, MAX_K, MAX_LIMIT, MAX_OFFSET
 from serving.protocol.encodings import ENCODINGS
 from serving.protocol.messages import (
-    MAX_IDS,
-    MAX_IMAGES,
-    MAX_K,
-    MAX_LIMIT,
-    MAX_OFFSET,
     OF_A_COLLECTION,
     WRITES,
     Answer,

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from benchmarks.tools.child import hear_parent, tell_parent
-from serving.client.client import MODEL
+from serving.protocol.agreed import MODEL
 
 THREADS = 64
 KINDS = ("embed", "search", "upsert", "find")  # in turn

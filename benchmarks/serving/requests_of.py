@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.client.client import MODEL
+from serving.protocol.agreed import MODEL
 
 Reply = Literal["json", "binary"]
 ACCEPT: dict[Reply, str] = {"json": "application/json", "binary": "application/octet-stream"}

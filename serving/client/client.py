@@ -20,10 +20,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.protocol.agreed import MAX_IMAGES, MODEL
+
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
-MODEL = "simclr"  # the name under which `serving.torchserve.launch` registers whatever release it serves
-MOST_IMAGES = 64  # what a server takes in one request
 DEFAULT_URL = "http://127.0.0.1:8080"
 _POLL_SECONDS = 0.2
 _BUSY = 503
@@ -260,7 +260,7 @@ def _message(reply: httpx.Response) -> str:
 
 def _parts(images: Sequence[Image]) -> list[Sequence[Image]]:
     """As many images as one request may hold, at a time; none is still one request, for the server to refuse."""
-    return [images[at : at + MOST_IMAGES] for at in range(0, len(images), MOST_IMAGES)] or [images]
+    return [images[at : at + MAX_IMAGES] for at in range(0, len(images), MAX_IMAGES)] or [images]
 
 
 def _texts(images: Sequence[Image]) -> list[str]:

@@ -5,14 +5,9 @@ Left out: what only the work can show, as a broken image or an id that is not th
 
 from dataclasses import dataclass
 
+from serving.protocol.agreed import MAX_HEAVY, MAX_IDS, MAX_IMAGES, MAX_K, MAX_LIMIT, MAX_OFFSET
 from serving.protocol.messages import (
     INCLUDES,
-    MAX_HEAVY,
-    MAX_IDS,
-    MAX_IMAGES,
-    MAX_K,
-    MAX_LIMIT,
-    MAX_OFFSET,
     OF_A_COLLECTION,
     OF_NAMED_SNAPSHOT,
     OPS,

@@ -36,12 +36,6 @@ OF_A_COLLECTION: tuple[Op, ...] = (
 )
 Include = Literal["metadata", "vector", "thumbnail", "image", "vote", "drift"]
 INCLUDES: tuple[Include, ...] = get_args(Include)
-MAX_IMAGES = 64
-MAX_IDS = 1000  # of a get or a delete, which cost little an id
-MAX_K = 1000
-MAX_OFFSET = 10_000
-MAX_LIMIT = 1000
-MAX_HEAVY = 256  # results with a vector or a picture in one reply: a vector in JSON takes some twenty kilobytes
 
 
 class RequestError(ValueError):

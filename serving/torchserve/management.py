@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from serving.client.client import MODEL
+from serving.protocol.agreed import MODEL
 
 _SECONDS = 30.0
 RESPONSE_SECONDS = 120

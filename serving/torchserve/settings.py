@@ -16,10 +16,10 @@ from pathlib import Path
 from core.machine.machine import default_workers
 from core.releases.manifest import check_name
 from core.releases.model_store import ModelStore
-from serving.client.client import MODEL
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.inference.choice import Form
 from serving.inference.options import EngineOptions
+from serving.protocol.agreed import MODEL
 from serving.torchserve.management import RESPONSE_SECONDS
 
 HOST = "127.0.0.1"

@@ -4,7 +4,8 @@ import pytest
 from core.images.decode import ImageError
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
-from serving.protocol.messages import MAX_IMAGES, Answer, Request, RequestError
+from serving.protocol.agreed import MAX_IMAGES
+from serving.protocol.messages import Answer, Request, RequestError
 from tests.conftest import Chain
 from training.measures.embed import embed
 from training.model.pixels import Normalisation

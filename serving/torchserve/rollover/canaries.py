@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.releases.manifest import Manifest, Release
-from serving.client.client import MODEL
+from serving.protocol.agreed import MODEL
 
 _SECONDS = 60.0
 _PER_WORKER = 2

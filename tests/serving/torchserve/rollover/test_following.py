@@ -27,7 +27,8 @@ from core.releases.manifest import FILE_NAME, ManifestError, Release, to_json
 from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState, StateFile, live_servers
 from export.publishing.archive import build_archive
-from serving.client.client import MODEL, Client
+from serving.client.client import Client
+from serving.protocol.agreed import MODEL
 from serving.torchserve.launch import Server, champion_of
 from serving.torchserve.rollover.archives import check_archive
 from serving.torchserve.settings import LaunchError, Settings

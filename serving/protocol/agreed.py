@@ -1,0 +1,9 @@
+"""What a server and its clients agree on before either is running: the model's name and the limits of a request."""
+
+MODEL = "simclr"  # the name under which TorchServe registers whatever release it serves
+MAX_IMAGES = 64
+MAX_IDS = 1000  # of a get or a delete, where an id costs little
+MAX_K = 1000
+MAX_OFFSET = 10_000
+MAX_LIMIT = 1000
+MAX_HEAVY = 256  # results with a vector or a picture in one reply: a vector in JSON takes some twenty kilobytes
