@@ -1,0 +1,176 @@
+"""`simclr`: the table of all commands, and what happens when one is typed.
+
+A row names the module that holds a command. The module is imported only when its command is typed, so `simclr --help`
+and a mistyped name answer at once. A new command is a module with a `Command` in it, and a row here.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import ParamSpec, TypeVar
+
+from cli import __version__
+from core.command_line.command import Command, parser_of
+from core.command_line.command import main as run
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+GROUPS = {
+    "train": "Train an encoder",
+    "publish": "Publish it as a release",
+    "serve": "Serve it, or embed without a server",
+    "ask": "Ask a running server",
+    "look after": "Look after a collection",
+    "retrain": "Retrain",
+    "shell": "Your shell",
+}
+_EXAMPLE = """\
+A first example, from a folder of photographs to an encoder:
+  simclr prepare --images ~/photographs --out runs/photos/data
+  simclr pretrain --data runs/photos/data --out runs/photos/pretrain
+
+`simclr COMMAND --help` says what a command takes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command by name, and where it is: `attribute` of `module`.
+
+    `extra` is the extra of the package that brings what the command needs; without one, the package alone has it all.
+    """
+
+    name: str
+    group: str
+    module: str
+    summary: str
+    attribute: str = "COMMAND"
+    extra: str = ""
+
+    def command(self) -> Command:
+        """The command itself; imports its module."""
+        found = getattr(importlib.import_module(self.module), self.attribute)
+        assert isinstance(found, Command)
+        return found
+
+
+def _asking(name: str, summary: str, *, extra: str = "") -> Row:
+    return Row(name, "ask", "cli.ask", summary, name.upper(), extra)
+
+
+ROWS = (
+    Row("prepare", "train", "training.data.command", "Turn images into a data folder.", extra="train"),
+    Row("pretrain", "train", "training.run.command", "Train an encoder without labels.", extra="train"),
+    Row("evaluate", "train", "training.evaluation.command", "Measure what an encoder is worth.", extra="train"),
+    Row("export", "publish", "export.publishing.command", "Publish an encoder as a release.", extra="train"),
+    Row("releases", "publish", "export.store.command", "List, compare and promote releases.", extra="train"),
+    Row("serve", "serve", "serving.torchserve.command", "Serve a release over HTTP.", extra="serve"),
+    Row("bulk", "serve", "serving.jobs.bulk.command", "Embed many images without a server.", extra="serve"),
+    Row("ingest", "serve", "serving.jobs.ingest.command", "Store every image of a folder or zip.", extra="serve"),
+    _asking("embed", "Write the embeddings of images, folders and zips to a .npy file.", extra="serve"),
+    _asking("classify", "Print the linear probe's label for each image."),
+    _asking("search", "Find the nearest neighbours of images, of stored items or of examples."),
+    _asking("upsert", "Store images; an id that exists is replaced."),
+    _asking("get", "Print items by id, or save the picture of one."),
+    _asking("list", "Print every item."),
+    _asking("count", "Count the items."),
+    _asking("stats", "Print what the collection holds, and the state of its index."),
+    _asking("duplicates", "Find groups of items that are nearly the same."),
+    _asking("delete", "Delete items by id or by a filter."),
+    _asking("describe", "Print what the server serves: release, labels, collection and limits."),
+    Row("snapshot", "look after", "cli.snapshot", "Save a collection as it is now.", "SNAPSHOT"),
+    Row("restore", "look after", "cli.snapshot", "Give a collection the items of a snapshot.", "RESTORE"),
+    Row("compact", "look after", "serving.collection.commands.compact", "Build the index anew.", extra="serve"),
+    Row("reembed", "look after", "serving.jobs.reembed.command", "Embed with another release.", extra="serve"),
+    Row("spaces", "look after", "serving.collection.commands.spaces", "List embedding spaces.", extra="serve"),
+    Row("drift", "look after", "serving.collection.drift.command", "Has the collection changed?", extra="serve"),
+    Row("retrain", "retrain", "retraining.command", "Train on a collection and promote.", extra="train"),
+    Row("completion", "shell", "cli.completion", "Print the script that completes `simclr` in your shell."),
+)
+_BY_NAME = {row.name: row for row in ROWS}
+
+
+class UnknownCommand(ValueError):
+    """There is no command by that name; the message suggests the nearest."""
+
+
+def row_of(name: str) -> Row:
+    """The table's row of a command. Raises `UnknownCommand`."""
+    if (row := _BY_NAME.get(name)) is None:
+        from difflib import get_close_matches
+
+        nearest = get_close_matches(name, _BY_NAME, n=1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else "`simclr --help` lists them all"
+        raise UnknownCommand(f"there is no command {name!r}; {hint}")
+    return row
+
+
+def parser_for(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser that takes the words after `simclr`: a command's for `words[1:]`, else that of `simclr` itself.
+
+    `parser_for(["search", "cat.jpg"]).parse_args(["cat.jpg"])`. Raises `UnknownCommand`.
+    """
+    if words and not words[0].startswith("-"):
+        return parser_of(row_of(words[0]).command())
+    return _Simclr(prog="simclr", usage="simclr COMMAND ...")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`simclr` with these words (default: the process's); returns the exit code."""
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line may go on
+        from cli.completion import complete
+
+        complete()
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0].startswith("-"):
+        parser_for(words).parse_args(words or ["--help"])
+        return 0
+    try:
+        row = row_of(words[0])
+    except UnknownCommand as error:
+        print(f"simclr: {error}", file=sys.stderr)
+        return 2
+    command = _naming_extra(row, row.command)()
+    wrapped = replace(
+        command, add_arguments=_naming_extra(row, command.add_arguments), run=_naming_extra(row, command.run)
+    )
+    return run(wrapped, words[1:])
+
+
+def _naming_extra(row: Row, step: Callable[P, T]) -> Callable[P, T]:
+    """The step; where it needs a package that isn't installed, it ends with the name of the extra that brings it."""
+
+    def guarded(*arguments: P.args, **options: P.kwargs) -> T:
+        try:
+            return step(*arguments, **options)
+        except ModuleNotFoundError as error:
+            if not row.extra or error.name is None or error.name.split(".")[0] in _OURS:
+                raise
+            raise SystemExit(
+                f"error: `simclr {row.name}` needs {error.name}, which is not installed; it comes with the extra "
+                f"{row.extra!r}: pip install '.[{row.extra}]' in the checkout"
+            ) from error
+
+    return guarded
+
+
+_OURS = {"core", "training", "export", "serving", "retraining", "cli"}
+
+
+class _Simclr(argparse.ArgumentParser):
+    """`simclr` without a command: --help lists the commands in groups."""
+
+    def __init__(self, **options: str) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.add_argument("--version", action="version", version=f"simclr {__version__}")
+
+    def format_help(self) -> str:
+        width = max(map(len, _BY_NAME)) + 2
+        parts = ["simclr: from a folder of images to an embedding and search service.\n\nusage: simclr COMMAND ..."]
+        for group, title in GROUPS.items():
+            rows = [f"  {row.name:<{width}}{row.summary}" for row in ROWS if row.group == group]
+            parts.append("\n".join([f"{title}:", *rows]))
+        return "\n\n".join([*parts, _EXAMPLE]) + "\n"
