@@ -130,7 +130,7 @@ class Commands:
         made = ("--checkpoint", self._checkpoint, "--evaluation", self._evaluation)
         parent = ("--parent", plan.champion_folder) if plan.mode == "warm" else ()
         forms = () if plan.int8 else ("--no-int8",)
-        return _python("export.publishing.release", *target, *made, *champion, *parent, *forms)
+        return _python("export.publishing.command", *target, *made, *champion, *parent, *forms)
 
     def _embed(self) -> list[str]:
         if self._plan.from_collection:

@@ -110,7 +110,7 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     named = ("--name", journey.name, "--store", STORE)
     target = (*named, "--summary", home / "release.json", *(["--no-int8"] if given.no_int8 else []))
     # no champion: whatever was made before, this is to be seen
-    journey.command("export", "export.publishing.release", *target, "--no-champion", *ingredients)
+    journey.command("export", "export.publishing.command", *target, "--no-champion", *ingredients)
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
     journey.command("collection", "serving.jobs.ingest.command", *collection)

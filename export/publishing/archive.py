@@ -14,8 +14,9 @@ from pathlib import Path
 import core
 import serving
 from core.files.durable import publish_file
+from core.files.locks import locked
 from core.releases.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
-from export.store.locks import ARCHIVING, locked
+from export.store.locks import ARCHIVING
 
 _CODE = (Path(core.__file__).parent, Path(serving.__file__).parent)
 

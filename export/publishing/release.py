@@ -10,12 +10,8 @@ Left out: which release serves (promotion), the formats themselves (`export.form
 encoder of a release (`export.publishing.probe_only`).
 """
 
-import argparse
 import json
-import logging
 import shutil
-import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,22 +21,18 @@ import numpy as np
 import safetensors.torch
 
 from core.files.durable import sha256_of
-from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, ManifestError, Release, check_name, entry_of
+from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, Release, check_name, entry_of
 from export.formats.graph import ServingGraph
-from export.formats.parity import ParityError
 from export.formats.real_images import choose_images
 from export.formats.write import write_formats
-from export.publishing.archive import ArchiveError
-from export.publishing.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
+from export.publishing.finishing import with_verdict, write_seen
 from export.publishing.lineage import lineage_of, now
 from export.publishing.versions import find, judged_beside, only_one, publish_version
 from training.data.dataset import Dataset
 from training.measures.probe import load_probe
 from training.recipe.config import to_dict
-from training.run.checkpoint import CheckpointError, load_encoder
+from training.run.checkpoint import load_encoder
 from training.run.run import LOG
-
-__all__ = ["Ingredients", "find", "main", "publish"]
 
 
 @dataclass(frozen=True)
@@ -155,70 +147,3 @@ def _copy_report(ingredients: Ingredients, folder: Path) -> None:
     for home in (ingredients.checkpoint.parent, ingredients.evaluation):
         for file in sorted([*home.glob("*.png"), *home.glob("*.html"), *home.glob(LOG)]):
             shutil.copyfile(file, folder / file.name)
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.release",
-        description="Export a checkpoint and publish it as a release with its .mar.",
-    )
-    parser.add_argument("--name", required=True, help="the release's name: model_store/<name>/<version>/")
-    parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.run.pretrain"
-    )
-    parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluation.evaluate wrote")
-    parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
-    add_options(parser)
-    parser.add_argument("--no-int8", action="store_true", help="leave out int8, which takes longest")
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code. 0 also for a release that the gates refuse: it is published."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    given = _arguments(arguments)
-    try:
-        release = publish(
-            Ingredients(given.checkpoint, given.evaluation, given.data),
-            given.name,
-            given.store,
-            int8=not given.no_int8,
-            champion=champion_asked(given),
-            parent=parent_asked(given),
-        )
-    except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
-        print(f"error: nothing was published: {error}", file=sys.stderr)
-        return 1
-    for form, figures in release.manifest.parity.items():
-        print(
-            f"{form}: least cosine {figures['cosine_least']:.7f}, largest difference "
-            f"{figures['embedding_difference']:.1e} against the eager graph on {figures['images']} images"
-        )
-    for form, gate in release.manifest.gates.items():
-        print(f"{form}: {_in_words(gate)}")
-    try:
-        finish(release, given)
-    except (ArchiveError, ManifestError, OSError) as error:
-        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-def _in_words(gate: Mapping[str, Any]) -> str:
-    """One line on an approximate format: what it reached, or why it was left out."""
-    if not gate["passed"]:
-        return f"left out: {'; '.join(gate['failed'])}"
-    figures = gate["figures"]
-    parts = [f"mean cosine {figures['cosine_mean']:.5f}", f"least {figures['cosine_least']:.5f}"]
-    if "neighbours_same" in figures:
-        parts.append(f"{figures['neighbours_same']:.1%} of the ten nearest the same")
-    parts += [
-        f"{name} {100 * figures[f'{name}_before']:.1f}% before, {100 * figures[f'{name}_after']:.1f}% after"
-        for name in ("knn", "probe")
-        if f"{name}_after" in figures
-    ]
-    return ", ".join(parts)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

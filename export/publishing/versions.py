@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import publish_folder
+from core.files.locks import locked
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore, versions_in
 from export.store.history import deleted
-from export.store.locks import PUBLISHING, locked
+from export.store.locks import PUBLISHING
 
 _LOG = logging.getLogger(__name__)
 

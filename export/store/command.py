@@ -22,13 +22,12 @@ from core.releases.manifest import ManifestError, to_json
 from core.releases.model_store import ModelStore
 from export.store import history
 from export.store.checking import aliases_of, faults_of
-from export.store.columns import columns
 from export.store.comparing import differences
 from export.store.errors import StoreError
 from export.store.promoting import promote, roll_back
 from export.store.records import names_in, records
 from export.store.removing import KEEP, Sweep, collect, delete
-from export.store.showing import differences_text, release_text, shown, size, table
+from export.store.showing import columns, differences_text, release_text, shown, size, table
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

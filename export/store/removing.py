@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.files.durable import sync
+from core.files.locks import locked
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore
+from core.releases.servers import StateUnreadable, present_servers
 from export.store import history
 from export.store.checking import aliases_of
 from export.store.errors import StoreError
-from export.store.in_use import served
-from export.store.locks import ARCHIVING, PUBLISHING, alone, locked
+from export.store.locks import ARCHIVING, PUBLISHING, alone
 
 KEEP = 3
 
@@ -90,6 +91,20 @@ def needed(store: ModelStore) -> dict[int, str]:
     return reasons
 
 
+def served(store: ModelStore) -> dict[int, str]:
+    """The versions that a server serves or turns to, with where it is.
+
+    Raises `StoreError` for a server's file that can't be read: it could be about any release.
+    """
+    try:
+        found = present_servers(store)
+    except StateUnreadable as error:
+        raise StoreError(str(error)) from error
+    return {
+        version: f"{state.host}, process {state.pid}" for state in found for version in state.versions_of(store.name)
+    }
+
+
 def _of_release(store: ModelStore, version: int) -> Removal:
     paths = [store.home / str(version)]
     if (archive := store.archive(version)).exists():
@@ -138,15 +153,15 @@ def _left_over(store: ModelStore) -> Iterator[tuple[list[Removal], list[str]]]:
     publishing, archiving = store.home / PUBLISHING, store.root / ARCHIVING
     with locked(publishing, wait=False) as nobody_publishes, locked(archiving, wait=False) as nobody_archives:
         found = [*store.home.glob(".deleted-*"), *_partial_texts(store)]
-        if nobody_publishes:
+        if nobody_publishes is not None:
             found += store.home.glob(".partial-*")
         else:
             busy.append("a release is being published just now: unfinished ones stay")
-        if nobody_archives:
+        if nobody_archives is not None:
             found += [*store.root.glob(".archive-*"), *_partial_archives(store)]
         else:
             busy.append("an archive is being made just now: unfinished ones stay")
-        found += _orphans(store) if nobody_publishes and nobody_archives else []
+        found += _orphans(store) if None not in (nobody_publishes, nobody_archives) else []
         yield [Removal(f"left over: {path.name}", (path,), _bytes_of(path)) for path in sorted(found)], busy
 
 

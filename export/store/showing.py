@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from core.releases.manifest import Manifest, Release
-from export.store.columns import columns
 from export.store.records import Record, flat, verdict_of
 
 _HEADINGS = ("release", "aliases", "created", "probe", "kNN", "verdict", "size", "images", "parent")
@@ -51,6 +50,16 @@ def differences_text(found: Mapping[str, Any]) -> str:
         lines = [(key, *(shown(side)[:16] for side in sides)) for key, sides in found[part].items()]
         parts.append(_compared(part, (one, other), lines))
     return "\n\n".join(parts)
+
+
+def columns(lines: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
+    """Lines of as many cells each, two spaces apart; the columns at `right` are set to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+
+    def cell(text: str, at: int) -> str:
+        return text.rjust(widths[at]) if at in right else text.ljust(widths[at])
+
+    return "\n".join("  ".join(cell(text, at) for at, text in enumerate(line)).rstrip() for line in lines)
 
 
 def shown(value: Any) -> str:

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from core.files.durable import sha256_of
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore, versions_in
-from export.publishing.release import Ingredients, main, publish
+from export.publishing.command import main
+from export.publishing.release import Ingredients, publish
 from export.publishing.versions import champion_of, find, resolve
 from tests.conftest import Chain
 

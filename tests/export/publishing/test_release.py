@@ -17,7 +17,8 @@ from export.formats.graph import ServingGraph
 from export.formats.onnx import write_onnx
 from export.formats.parity import EXACT, ParityError, check, eager, measure
 from export.formats.torchscript import write_torchscript
-from export.publishing.release import Ingredients, _without_confusion, main, publish
+from export.publishing.command import main
+from export.publishing.release import Ingredients, _without_confusion, publish
 from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
 
@@ -159,7 +160,7 @@ def test_a_name_that_is_no_name_is_refused(chain: Chain, tmp_path: Path, name: s
 def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(chain: Chain, tmp_path: Path) -> None:
     store = tmp_path / "store"
     given = chain.ingredients
-    command = [sys.executable, "-m", "export.publishing.release", "--name", "chain", "--store", str(store), "--no-int8"]
+    command = [sys.executable, "-m", "export.publishing.command", "--name", "chain", "--store", str(store), "--no-int8"]
     command += ["--checkpoint", str(given.checkpoint), "--evaluation", str(given.evaluation), "--data", str(given.data)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while not (store / "chain/.partial-1/encoder.pt").exists():

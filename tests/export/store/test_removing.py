@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.files.locks import locked
 from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState
 from export.publishing.versions import next_version
@@ -19,7 +20,7 @@ from export.store import history
 from export.store.checking import faults_of
 from export.store.command import main
 from export.store.errors import StoreError
-from export.store.locks import ARCHIVING, PUBLISHING, locked
+from export.store.locks import ARCHIVING, PUBLISHING
 from export.store.promoting import promote
 from export.store.removing import collect, delete
 from tests.export.store.small import approved, make_release
