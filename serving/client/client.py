@@ -280,11 +280,3 @@ def _example(given: str | Mapping[str, Any]) -> str | dict[str, Any]:
 
 def _read(image: Image) -> bytes:
     return image if isinstance(image, bytes) else Path(image).read_bytes()
-
-
-if __name__ == "__main__":
-    import sys
-
-    from cli.ask import main  # as __main__ this file would have a ServerError of its own
-
-    sys.exit(main())

@@ -8,6 +8,8 @@ Left out: choosing one (`serving.inference.choice`), and the interface that they
 import logging
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.files.locks import give, open_lock_file, take
 from core.machine.machine import tensorrt_here
-from serving.inference.cores_lock import CoresLock
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,6 +41,27 @@ class Place:
     threads: int = 1
     wide_threads: int = 0
     lock: Path | None = None
+
+
+class CoresLock:
+    """Which of a server's workers may use every core, so that a lone request need not wait for one while others idle.
+
+    Each worker has its share of the cores. One that begins a pass while no other runs takes the lock, and may spread
+    the pass over all cores; whoever comes meanwhile keeps to its share.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_lock_file(path)
+
+    @contextmanager
+    def held(self) -> Iterator[bool]:
+        """Hold the lock if nobody else does; yields whether that is so."""
+        alone = take(self._file, wait=False)
+        try:
+            yield alone
+        finally:
+            if alone:
+                give(self._file)
 
 
 class OnnxBackend:

@@ -18,7 +18,7 @@ class EngineOptions:
 
     `form` see `serving.inference.choice`; `threads` of one forward pass, 0 for every core that the process may use;
     `cache_mb` is how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is
-    the file of a `serving.inference.cores_lock.CoresLock` that several workers share, "" if there is none; `index` is
+    the file of a `serving.inference.backends.CoresLock` that several workers share, "" if there is none; `index` is
     what a collection is searched with, see `serving.collection.index.choice`.
     """
 

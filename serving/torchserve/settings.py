@@ -154,14 +154,6 @@ def free_port(wanted: int) -> int:
         return int(handle.getsockname()[1])
 
 
-def port_number(text: str) -> int:
-    """A port as command lines take it, 0 for any free one."""
-    port = int(text)
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{port} is no port; 0 to 65535")
-    return port
-
-
 def index_name(text: str) -> str:
     """An index as command lines take it, a path in it made absolute."""
     try:
@@ -174,7 +166,7 @@ def version_of(archive: Path) -> str:
     """`digits-3.mar` holds version 3 of release `digits`: as export names its archives."""
     _, dash, version = archive.stem.rpartition("-")
     if not archive.is_file():
-        raise LaunchError(f"{archive} does not exist; build it with `python -m export.release`")
+        raise LaunchError(f"{archive} does not exist; build it with `simclr export`")
     if not dash or not version.isdigit() or archive.suffix != ".mar":
         raise LaunchError(f"{archive.name} is not named <name>-<version>.mar")
     return version

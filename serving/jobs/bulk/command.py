@@ -29,10 +29,9 @@ from serving.jobs.bulk.shards import ShardFacts, ShardFiles, finished_shard
 from serving.jobs.bulk.sources import named
 from serving.jobs.bulk.worker import Post, work
 from serving.jobs.parallel.crew import Crew
-from serving.jobs.parallel.errors import WorkError
 from serving.jobs.parallel.resumable import positive, run_resumable
 from serving.jobs.parallel.seats import seats
-from serving.jobs.parallel.tasks import Task, task_of
+from serving.jobs.parallel.tasks import Task, WorkError, task_of
 
 SHARD_SIZE = 4096
 _REASONS_SHOWN = 10

@@ -1,6 +1,6 @@
 """The one error of bulk embedding that is no single image's."""
 
-from serving.jobs.parallel.errors import WorkError
+from serving.jobs.parallel.tasks import WorkError
 
 RESUME = "finished shards are kept, and the same command goes on from there"
 

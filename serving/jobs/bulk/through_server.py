@@ -8,9 +8,8 @@ for alone. Left out: going on after a kill, which `python -m serving.bulk` does,
 import signal
 import sys
 import tempfile
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +23,7 @@ from core.files.durable import publish_file
 from core.files.rows_file import RowsWriter
 from core.images.folders import SourceError
 from serving.client.client import Client, ServerError
+from serving.client.patience import patiently
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.listing import Entry, Listing, write_listing
 from serving.jobs.bulk.records import Record, RecordsWriter
@@ -34,8 +34,6 @@ _IMAGES_PER_REQUEST = 16
 _REQUESTS_AHEAD = 2  # for each connection
 _REASONS_KEPT = 10
 _OF_AN_IMAGE = frozenset({413, 415, 422})
-_ATTEMPTS = 6
-_FIRST_PAUSE = 0.25  # seconds, doubled each time
 
 Answer = tuple[Record, NDArray[np.float32] | None]
 
@@ -136,7 +134,7 @@ class _Asking:
         if not images:
             return [], set()
         try:
-            embeddings, release = _patiently(lambda: self._client.embed_once(images))
+            embeddings, release = patiently(lambda: self._client.embed_once(images))
         except ServerError as error:
             if error.status not in _OF_AN_IMAGE:
                 raise
@@ -149,18 +147,6 @@ class _Asking:
 
 def _joined(record: Record, answer: NDArray[np.float32] | ServerError) -> Answer:
     return (record._replace(error=str(answer)), None) if isinstance(answer, ServerError) else (record, answer)
-
-
-def _patiently(ask: Callable[[], tuple[NDArray[np.float32], str]]) -> tuple[NDArray[np.float32], str]:
-    """Ask again, after longer and longer pauses, while the server's queue is full or it has just lost a worker."""
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return ask()
-        except ServerError as error:
-            if not error.again:
-                raise
-        time.sleep(_FIRST_PAUSE * 2**attempt)
-    return ask()
 
 
 def embed_command(client: Client, paths: Sequence[str], out: Path, *, connections: int) -> int:

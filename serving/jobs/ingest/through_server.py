@@ -9,27 +9,24 @@ Left out: removing what is no longer there (`delete`), and filling a collection 
 
 import hashlib
 import sys
-import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
 from core.images.folders import UnreadableFile
 from serving.client.client import Client, NewItem, ServerError
+from serving.client.patience import patiently
 from serving.jobs.ingest.sources import Images, Listed, image_files, in_batches
 
 _GROUP = 16  # images
 _GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that
 _REQUESTS_AHEAD = 2  # for each connection
-_ATTEMPTS = 6
-_FIRST_PAUSE = 0.25  # seconds, doubled each time
 _TOLD = 10
-_Reply = TypeVar("_Reply")
 
 
 @dataclass
@@ -90,7 +87,7 @@ def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> Su
         except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
             summary.failed[listed.id] = f"can't be read: {error}"
     readable = [listed for listed in batch if listed.id in read]
-    stored = _patiently(lambda: _get(client, [listed.id for listed in readable]))
+    stored = patiently(lambda: _get(client, [listed.id for listed in readable]))
     fresh: list[NewItem] = []
     for listed, there in zip(readable, stored, strict=True):
         digest = hashlib.sha256(read[listed.id]).hexdigest()
@@ -118,7 +115,7 @@ def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
 def _send(client: Client, items: Sequence[NewItem], summary: Summary) -> None:
     """Upsert them; a request that is refused as a whole is tried item by item, so that only its cause is left out."""
     try:
-        results = _patiently(lambda: client.upsert(items))["results"]
+        results = patiently(lambda: client.upsert(items))["results"]
     except ServerError as error:
         if error.status not in (400, 413, 415, 422):
             raise
@@ -147,15 +144,3 @@ def _within_limits(items: Sequence[NewItem]) -> Iterator[list[NewItem]]:
         size += len(item["image"])
     if part:
         yield part
-
-
-def _patiently(ask: Callable[[], _Reply]) -> _Reply:
-    """Ask again, after longer and longer pauses, while the server is busy or has just lost a worker."""
-    for attempt in range(_ATTEMPTS - 1):
-        try:
-            return ask()
-        except ServerError as error:
-            if not error.again:
-                raise
-        time.sleep(_FIRST_PAUSE * 2**attempt)
-    return ask()

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from core.machine.held_signals import signals_held
-from serving.jobs.parallel.errors import WorkError
 from serving.jobs.parallel.member import Message
+from serving.jobs.parallel.tasks import WorkError
 
 Post = TypeVar("Post")
 

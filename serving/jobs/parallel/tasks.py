@@ -7,7 +7,9 @@ every rank of every job is a task. Left out: machines; any scheduler will do tha
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from serving.jobs.parallel.errors import WorkError
+
+class WorkError(RuntimeError):
+    """Work that can't be begun or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)

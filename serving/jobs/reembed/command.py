@@ -32,10 +32,9 @@ from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact, wait_for_another
 from serving.inference.choice import FORMS
 from serving.jobs.parallel.crew import Crew
-from serving.jobs.parallel.errors import WorkError
 from serving.jobs.parallel.resumable import positive, run_resumable
 from serving.jobs.parallel.seats import seats
-from serving.jobs.parallel.tasks import Task, task_of
+from serving.jobs.parallel.tasks import Task, WorkError, task_of
 from serving.jobs.reembed.worker import AGAIN, Post, work
 from serving.operations.catching_up import filling_lock
 

@@ -26,9 +26,9 @@ from serving.collection.pictures.pending import PendingSources
 from serving.inference.choice import choose
 from serving.inference.runtime import images_of_pass, open_runtime
 from serving.jobs.parallel.ahead import loaded_ahead
-from serving.jobs.parallel.errors import WorkError
 from serving.jobs.parallel.member import Command, run_member
 from serving.jobs.parallel.seats import Seat
+from serving.jobs.parallel.tasks import WorkError
 
 TRANSACTION = 256  # items
 AGAIN = "what is stored is kept, and the same command goes on from there"

@@ -234,15 +234,18 @@ def test_an_archive_with_another_graph_is_not_served(chain: Chain, tmp_path: Pat
 
 
 def test_the_launch_command_serves_until_terminated(chain: Chain) -> None:
-    command = [sys.executable, "-m", "serving.torchserve.launch", "--archive", str(chain.archive), "--port", "0"]
+    command = [sys.executable, "-m", "serving.torchserve.command", "--archive", str(chain.archive), "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3]) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready: ")
         url = line.split()[1]
-        assert httpx.get(url, params={"op": "describe"}).json()["collection"] is None
+        assert process.stdout.readline().startswith("log: ")
+        assert process.stdout.readline() == f"next: simclr embed IMAGE --out embeddings.npy --url {url}\n"
+        with Client(url) as client:
+            assert client.describe()["collection"] is None
         process.terminate()
-        assert process.wait(30) == 143
+        assert process.wait(30) == 0, "a server that was stopped is a success"
     with pytest.raises(httpx.TransportError):
         httpx.get(url)
 

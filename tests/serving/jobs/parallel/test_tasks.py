@@ -2,8 +2,7 @@
 
 import pytest
 
-from serving.jobs.parallel.errors import WorkError
-from serving.jobs.parallel.tasks import Task, task_of
+from serving.jobs.parallel.tasks import Task, WorkError, task_of
 
 SLURM = {
     "SLURM_ARRAY_TASK_ID": "7",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from core.releases.manifest import FORMATS
-from serving.inference.cores_lock import CoresLock
+from serving.inference.backends import CoresLock
 from serving.inference.runtime import open_runtime
 from tests.conftest import Chain
 
-HOLD = "import sys; from pathlib import Path; from serving.inference.cores_lock import CoresLock\n"
+HOLD = "import sys; from pathlib import Path; from serving.inference.backends import CoresLock\n"
 HOLD += "with CoresLock(Path(sys.argv[1])).held() as alone: print(alone, flush=True); sys.stdin.read()"
 
 
