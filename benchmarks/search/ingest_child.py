@@ -17,7 +17,7 @@ from benchmarks.tools.filled import RELEASE, item
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.index.faiss.compaction import Policy, compact
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.interface import Sizes
 
 _BATCH = 100
 

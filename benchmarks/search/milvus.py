@@ -28,11 +28,12 @@ from benchmarks.tools.embeddings import load_embeddings
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.interface import Index
+from serving.collection.index.opening import open_milvus
 
 _RELEASE = "a" * 64
 _WRITTEN_AT_ONCE = 500

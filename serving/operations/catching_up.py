@@ -7,9 +7,7 @@ Left out: what waits, and why (`serving.collection.catalogue.sqlite.spaces`); fi
 (`serving.jobs.reembed`).
 """
 
-import fcntl
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from core.files.locks import locked
 from core.images.decode import ImageError
 from core.images.folders import UnreachableFile, UnreadableFile
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
@@ -134,13 +133,5 @@ def filling_lock(folder: Path, space: str, *, shared: bool) -> Iterator[bool]:
     Commands wait for it and share it, a worker's keeper has it alone or not at all: so the same is not embedded twice.
     The system frees the lock of a process that dies. A search does not ask for it, as it can't wait.
     """
-    handle = os.open(folder / f"{space[:16]}.filling.lock", os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
+    with locked(folder / f"{space[:16]}.filling.lock", shared=shared, wait=shared) as lock:
+        yield lock is not None

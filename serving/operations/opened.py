@@ -13,11 +13,8 @@ from typing import Any
 
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.spaces import Space
-from serving.collection.errors import IndexUnusable
-from serving.collection.index.choice import FAISS, IndexChoice, open_milvus
-from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another
-from serving.collection.index.faiss.neighbours import Neighbours
-from serving.collection.index.interface import Index
+from serving.collection.index.choice import FAISS
+from serving.collection.index.opening import open_neighbours
 from serving.inference.embedder import Embedded
 from serving.operations.catching_up import CatchingUp
 
@@ -104,21 +101,3 @@ class OpenCollection:
 
 def _shown(space: Space) -> dict[str, Any]:
     return {"complete": space.complete, "pending": space.pending, "failed": space.failed}
-
-
-def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
-    """The vectors of `release`, ready to search by `index` (`serving.collection.index.choice`).
-
-    A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
-    `IndexUnusable` where that is not possible.
-    """
-    if (choice := IndexChoice.parse(index)).uri:
-        return open_milvus(catalogue, release, choice)
-    ensure_base(catalogue, release)
-    try:
-        return Neighbours(catalogue, release)
-    except IndexUnusable as error:
-        _LOG.warning("%s; doing that now", error)
-    if not compact(catalogue, release):
-        wait_for_another(catalogue.folder)  # most likely another worker that found the same
-    return Neighbours(catalogue, release)

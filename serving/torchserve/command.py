@@ -6,8 +6,9 @@ from pathlib import Path
 
 from core.command_line.command import Command, main
 from core.command_line.values import not_negative, port_number, positive
+from serving.collection.index.choice import index_name
 from serving.inference.choice import FORMS
-from serving.torchserve.settings import LaunchError, Settings, index_name
+from serving.torchserve.settings import LaunchError, Settings
 
 _DETAILS = """\
 simclr serve --store model_store --name digits --collection runs/digits/collection

@@ -6,7 +6,6 @@ copied into the model folder, and deleted there when it is unregistered. So the 
 links to the archives that were checked, and no address at all is allowed.
 """
 
-import argparse
 import json
 import socket
 from collections.abc import Sequence
@@ -152,14 +151,6 @@ def free_port(wanted: int) -> int:
         except OSError:
             handle.bind((HOST, 0))
         return int(handle.getsockname()[1])
-
-
-def index_name(text: str) -> str:
-    """An index as command lines take it, a path in it made absolute."""
-    try:
-        return str(IndexChoice.parse(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def version_of(archive: Path) -> str:

@@ -14,7 +14,7 @@ from PIL import Image
 from core.images.decode import ImageError
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.index.faiss.compaction import Policy, compact
-from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.interface import Sizes
 from serving.collection.snapshots.jobs import Jobs
 from serving.engine import Engine
 from serving.inference.options import EngineOptions

@@ -14,8 +14,14 @@ updated (numbers; times in milliseconds since 1970).
 from typing import Any
 
 from serving.collection.catalogue.filters import EVERYTHING, All, Bound, Either, Exists, Filter, Negation, OneOf, Range
-from serving.collection.catalogue.metadata import BUILT_IN, CONNECTIVES, MAX_KEY_BYTES, Scalar, scalar_problem
-from serving.collection.catalogue.text import text_problem
+from serving.collection.catalogue.metadata import (
+    BUILT_IN,
+    CONNECTIVES,
+    MAX_KEY_BYTES,
+    Scalar,
+    scalar_problem,
+    text_problem,
+)
 from serving.collection.errors import FilterError
 
 MAX_DEPTH = 16

@@ -1,26 +1,17 @@
-"""Filters: which items are meant, as small values that SQLite and plain Python understand alike.
+"""Filters: which items are meant, as small values. Each can say whether it matches an item.
 
 A condition looks at one key, of the metadata or one of the built-in columns; where the metadata has a list, any of
 its elements may fulfil it. A negation holds wherever its part does not, also where the key is absent.
-`to_sql()` gives a condition on the table `items` and its parameters: no text of a request is ever part of the SQL.
-Left out: reading a filter from JSON (`serving.collection.catalogue.filter_parser`).
+Each catalogue compiles filters to its own queries, whose answers must be those of `matches`. JSON is read into filters
+in `serving.collection.catalogue.filter_parser`.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from serving.collection.catalogue.items import Stored
-from serving.collection.catalogue.metadata import BUILT_IN, Scalar, scalars_of, stored_scalar
-
-Parameter = str | int | float | bytes | None
-
-
-class Sql(NamedTuple):
-    """A condition with a question mark for each parameter."""
-
-    text: str
-    parameters: tuple[Parameter, ...]
+from serving.collection.catalogue.metadata import BUILT_IN, Scalar, scalars_of
 
 
 @dataclass(frozen=True)
@@ -33,17 +24,6 @@ class OneOf:
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant."""
         return any(_equal(value, wanted) for value in values_of(item, self.key) for wanted in self.values)
-
-    def to_sql(self) -> Sql:
-        """The same for SQLite."""
-        if not self.values:
-            return Sql("0", ())
-        if self.key not in BUILT_IN:
-            values = tuple(stored_scalar(value) for value in self.values)
-            return _some_term(self.key, f"value IN ({_marks(values)})", values)
-        values = tuple(value for value in self.values if value is not None)
-        present = Sql(f"({self.key} IS NOT NULL AND {self.key} IN ({_marks(values)}))", values)
-        return present if len(values) == len(self.values) else Sql(f"({self.key} IS NULL OR {present.text})", values)
 
 
 class Bound(NamedTuple):
@@ -64,19 +44,6 @@ class Range:
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant: one value that fulfils both ends."""
         return any(self._holds(value) for value in values_of(item, self.key))
-
-    def to_sql(self) -> Sql:
-        """The same for SQLite, which puts all numbers before all text and all text before all blobs."""
-        column = self.key if self.key in BUILT_IN else "value"
-        tests, parameters = [], []
-        for bound, sign in ((self.low, ">"), (self.high, "<")):
-            if bound is not None:
-                tests.append(f"{column} {sign}{'=' if bound.inclusive else ''} ?")
-                parameters.append(bound.value)
-        if self.key in BUILT_IN:
-            return Sql(f"({column} IS NOT NULL AND {' AND '.join(tests)})", tuple(parameters))
-        of_type = "value >= '' AND value < x''" if isinstance(self._end.value, str) else "value < ''"
-        return _some_term(self.key, " AND ".join([*tests, of_type]), parameters)
 
     @property
     def _end(self) -> Bound:
@@ -109,14 +76,6 @@ class Exists:
         keys = {key for key, _ in scalars_of(item.metadata)}
         return any(key == self.key or key.startswith(f"{self.key}.") for key in keys) == self.wanted
 
-    def to_sql(self) -> Sql:
-        """The same for SQLite."""
-        if self.key in BUILT_IN:
-            return Sql(f"{self.key} IS {'NOT ' if self.wanted else ''}NULL", ())
-        below = (f"{self.key}.", f"{self.key}/")  # "/" follows ".": between them lies whatever begins with the first
-        terms = "SELECT item FROM terms WHERE key = ? UNION ALL SELECT item FROM terms WHERE key >= ? AND key < ?"
-        return Sql(f"row {'' if self.wanted else 'NOT '}IN ({terms})", (self.key, *below))
-
 
 @dataclass(frozen=True)
 class All:
@@ -127,10 +86,6 @@ class All:
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant."""
         return all(part.matches(item) for part in self.parts)
-
-    def to_sql(self) -> Sql:
-        """The same for SQLite."""
-        return _joined(self.parts, " AND ", empty="1")
 
 
 @dataclass(frozen=True)
@@ -143,10 +98,6 @@ class Either:
         """Whether the item is meant."""
         return any(part.matches(item) for part in self.parts)
 
-    def to_sql(self) -> Sql:
-        """The same for SQLite."""
-        return _joined(self.parts, " OR ", empty="0")
-
 
 @dataclass(frozen=True)
 class Negation:
@@ -157,11 +108,6 @@ class Negation:
     def matches(self, item: Stored) -> bool:
         """Whether the item is meant."""
         return not self.part.matches(item)
-
-    def to_sql(self) -> Sql:
-        """The same for SQLite; no condition here is ever NULL, so NOT is its opposite."""
-        text, parameters = self.part.to_sql()
-        return Sql(f"NOT {text}", parameters)
 
 
 Filter = OneOf | Range | Exists | All | Either | Negation
@@ -195,17 +141,3 @@ def _type(value: Scalar) -> type:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return type(value)
     return float
-
-
-def _some_term(key: str, test: str, parameters: Iterable[Parameter]) -> Sql:
-    return Sql(f"row IN (SELECT item FROM terms WHERE key = ? AND {test})", (key, *parameters))
-
-
-def _joined(parts: tuple[Filter, ...], word: str, *, empty: str) -> Sql:
-    conditions = [part.to_sql() for part in parts]
-    text = word.join(condition.text for condition in conditions) or empty
-    return Sql(f"({text})", tuple(value for condition in conditions for value in condition.parameters))
-
-
-def _marks(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))

@@ -7,8 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.collection.catalogue.metadata import encode_metadata
-from serving.collection.catalogue.text import text_problem
+from serving.collection.catalogue.metadata import encode_metadata, text_problem
 from serving.collection.errors import ItemError
 
 MAX_ID_BYTES = 512

@@ -7,10 +7,10 @@ Left out: asking for terms (`serving.collection.catalogue.filters`).
 
 import json
 import math
+import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from serving.collection.catalogue.text import text_problem
 from serving.collection.errors import ItemError
 
 Scalar = str | int | float | bool | None
@@ -92,6 +92,23 @@ def scalar_problem(value: Any) -> str | None:
     if isinstance(value, float):
         return None if math.isfinite(value) else f"is {value}; numbers must be finite"
     return None if value is None else f"is {_shown(value)}; a text, number, boolean or null is accepted"
+
+
+def text_problem(value: Any, most_bytes: int) -> str | None:
+    """What is wrong with a name, as the end of a sentence; None if it is non-empty UTF-8 without control characters."""
+    if not isinstance(value, str):
+        return f"is {value!r:.80}; it must be text"
+    if not value:
+        return "is empty"
+    try:
+        length = len(value.encode())
+    except UnicodeEncodeError:
+        return f"is {value!r:.80}, which is no valid UTF-8"
+    if length > most_bytes:
+        return f"is {value!r:.80} and takes {length} bytes; at most {most_bytes}"
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        return f"is {value!r:.80}; control characters are not accepted"
+    return None
 
 
 def _is_utf8(text: str) -> bool:

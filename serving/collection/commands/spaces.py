@@ -20,9 +20,9 @@ from core.releases.manifest import FILE_NAME, ManifestError, Release
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.spaces import Space
 from serving.collection.errors import CatalogueError, CollectionError
-from serving.collection.index.choice import FAISS, IndexChoice, drop_in_milvus
+from serving.collection.index.choice import FAISS, IndexChoice, index_name
 from serving.collection.index.faiss.compaction import clear
-from serving.torchserve.settings import index_name
+from serving.collection.index.opening import drop_in_milvus
 
 
 class _Line(NamedTuple):

@@ -1,22 +1,13 @@
 """Which index a collection is searched with, as options and the command line name it: `faiss` or `milvus:URI`.
 
 A URI may carry a user and a password, so neither it nor an error about it shows more than the server's address.
-pymilvus is imported only where Milvus is chosen.
-Left out: opening FAISS (`serving.operations.opened`).
+Opening it is in `serving.collection.index.opening`.
 """
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from serving.collection.errors import IndexUnusable
-
-if TYPE_CHECKING:
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue
-    from serving.collection.index.milvus.neighbours import MilvusNeighbours
 
 FAISS = "faiss"
 _MILVUS = "milvus:"
@@ -58,30 +49,12 @@ class IndexChoice:
         return f"{_MILVUS}{self.uri}" if self.uri else FAISS
 
 
-def open_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> "MilvusNeighbours":
-    """The vectors of `release` in Milvus, ready to search. Raises `IndexUnusable`, also where pymilvus is missing."""
-    with _pymilvus_wanted():
-        from serving.collection.index.milvus.neighbours import MilvusNeighbours
-    return MilvusNeighbours(catalogue, release, choice)
-
-
-def drop_in_milvus(catalogue: "Catalogue", release: str, choice: IndexChoice) -> None:
-    """Remove all that Milvus has of `release`, if anything. Raises `IndexUnusable`, also where pymilvus is missing."""
-    with _pymilvus_wanted():
-        from serving.collection.index.milvus.entities import Entities
-        from serving.collection.index.milvus.tail import name_in_milvus
-    with closing(Entities(choice, name_in_milvus(catalogue.folder, release))) as entities:
-        entities.drop()
-
-
-@contextmanager
-def _pymilvus_wanted() -> Iterator[None]:
+def index_name(text: str) -> str:
+    """An index as command lines take it, a path in it made absolute."""
     try:
-        yield
-    except ModuleNotFoundError as error:
-        if error.name != "pymilvus":
-            raise
-        raise IndexUnusable("the index is to be Milvus, and pymilvus is missing: pip install pymilvus") from error
+        return str(IndexChoice.parse(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _is_address(uri: str) -> bool:

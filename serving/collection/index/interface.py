@@ -15,7 +15,6 @@ import numpy as np
 
 from serving.collection.catalogue.sqlite.bases import Base
 from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, Rows, Vectors
-from serving.collection.index.faiss.view import Sizes
 from serving.collection.index.scoring import Found
 
 
@@ -40,6 +39,20 @@ class Capabilities:
     shared_memory: bool
     compacts_here: bool
     of_one_moment: bool
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many vectors there are, and of which sort."""
+
+    base: int
+    dead: int
+    delta: int
+
+    @property
+    def live(self) -> int:
+        """How many can be found."""
+        return self.base - self.dead + self.delta
 
 
 class Index(Protocol):

@@ -7,7 +7,6 @@ Left out: the process (`serving.collection.commands.snapshot`), and what is aske
 (`serving.operations.snapshots`).
 """
 
-import fcntl
 import os
 import secrets
 import time
@@ -19,6 +18,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from core.files import locks
 from core.files.durable import publish_file
 from serving.collection.errors import SnapshotError
 from serving.collection.snapshots.named import FOLDER
@@ -74,7 +74,7 @@ class Jobs:
         Raises `JobUnderWay`.
         """
         self._folder.mkdir(exist_ok=True)
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = locks.open_lock_file(self._lock)
         try:
             self._take(handle)
             yield handle
@@ -111,31 +111,20 @@ class Jobs:
     def _take(self, handle: int) -> None:
         """Lock it; a job that is done and whose process is about to end is waited for."""
         deadline = time.monotonic() + _PATIENCE
-        while not _locked(handle):
+        while not locks.take(handle, wait=False):
             if any(job.state == "running" for job in self._read()) or time.monotonic() > deadline:
                 raise JobUnderWay("a snapshot is being saved or restored: one at a time; `snapshots` says which")
             time.sleep(_POLL_SECONDS)
 
     def _under_way(self) -> bool:
-        handle = os.open(self._lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            return not _locked(handle, fcntl.LOCK_SH)
-        finally:
-            os.close(handle)
+        with locks.locked(self._lock, shared=True, wait=False) as lock:
+            return lock is None
 
 
 def _all_ended(jobs: list[Job]) -> list[Job]:
     """What is written down as running does so no more: its process died."""
     lost = "it was ended before it was done, and nothing of it was kept"
     return [replace(job, state="failed", error=lost) if job.state == "running" else job for job in jobs]
-
-
-def _locked(handle: int, how: int = fcntl.LOCK_EX) -> bool:
-    try:
-        fcntl.flock(handle, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _now() -> int:

@@ -17,6 +17,7 @@ from core.images.seen import Contents
 from serving.collection.catalogue.filters import EVERYTHING, Filter
 from serving.collection.catalogue.items import Source, Stored
 from serving.collection.catalogue.sqlite.bases import Base, base_of
+from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.catalogue.sqlite.vectors import Rows
 from serving.collection.errors import FilterError
 
@@ -84,7 +85,7 @@ def page(db: apsw.Connection, where: Filter, *, limit: int, cursor: str | None) 
     """Up to `limit` items that come after the cursor, by row: rows are never used again and never change."""
     if not 1 <= limit <= MAX_LIMIT:
         raise FilterError(f"limit is {limit}; it must be from 1 to {MAX_LIMIT}")
-    condition, parameters = where.to_sql()
+    condition, parameters = compile_filter(where)
     query = f"SELECT {_COLUMNS}, NULL FROM items WHERE row > ? AND {condition} ORDER BY row LIMIT ?"
     found = [_stored(line) for line in db.execute(query, (_after(cursor), *parameters, limit + 1))]
     return Page(tuple(found[:limit]), str(found[limit - 1].row) if len(found) > limit else None)
@@ -92,7 +93,7 @@ def page(db: apsw.Connection, where: Filter, *, limit: int, cursor: str | None) 
 
 def rows_matching(db: apsw.Connection, where: Filter) -> Rows:
     """The rows that a filter means, ascending."""
-    condition, parameters = where.to_sql()
+    condition, parameters = compile_filter(where)
     lines = db.execute(f"SELECT row FROM items WHERE {condition} ORDER BY row", parameters)
     return np.fromiter((line[0] for line in lines), np.int64)
 
@@ -111,7 +112,7 @@ def contents(db: apsw.Connection) -> tuple[Rows, Contents]:
 
 def count(db: apsw.Connection, where: Filter) -> int:
     """How many items a filter means."""
-    condition, parameters = where.to_sql()
+    condition, parameters = compile_filter(where)
     return int(db.execute(f"SELECT count(*) FROM items WHERE {condition}", parameters).get)
 
 

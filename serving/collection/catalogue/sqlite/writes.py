@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from serving.collection.catalogue.filters import EVERYTHING, Filter
 from serving.collection.catalogue.items import Item, check_id, encode_item
 from serving.collection.catalogue.metadata import Term, terms_of
+from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.catalogue.sqlite.spaces import note_stored
 from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, note_change
 from serving.collection.errors import FilterError, ItemError
@@ -128,7 +129,7 @@ def _prepare_deletion(deletion: Delete) -> Write:
 
     def write(db: apsw.Connection, seq: int) -> Deleted:
         if deletion.where is not None:
-            condition, parameters = deletion.where.to_sql()
+            condition, parameters = compile_filter(deletion.where)
             rows = [line[0] for line in db.execute(f"SELECT row FROM items WHERE {condition}", parameters)]
             _delete(db, rows, seq)
             return Deleted(seq, len(rows), ())

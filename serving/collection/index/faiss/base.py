@@ -7,7 +7,6 @@ Left out: how its files are written (`serving.collection.index.faiss.base_files`
 (`serving.collection.index.faiss.build`), and when (`serving.collection.index.faiss.compaction`).
 """
 
-import fcntl
 import os
 import weakref
 from dataclasses import replace
@@ -17,6 +16,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from core.files import locks
 from serving.collection.catalogue.sqlite.bases import Base
 from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import CompactionError, IndexUnusable
@@ -119,17 +119,16 @@ def remove_base(path: Path) -> bool:
         files.remove()
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        files.remove()
-    except BlockingIOError:
-        return False
+        free = locks.take(handle, wait=False)
+        if free:
+            files.remove()
+        return free
     finally:
         os.close(handle)
-    return True
 
 
 def _open_locked(files: BaseFiles, record: Base, handle: int) -> MappedBase:
-    fcntl.flock(handle, fcntl.LOCK_SH)
+    locks.take(handle, shared=True)
     unlike = IndexUnusable(f"{files.index} is not what the catalogue says of it: compact the collection to rebuild it")
     if record.kind not in KINDS:
         raise unlike

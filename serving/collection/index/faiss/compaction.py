@@ -6,21 +6,20 @@ files that the next compaction removes. Old bases are removed once no process ha
 Left out: the process or thread that it runs in; searches go on meanwhile.
 """
 
-import fcntl
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from core.files.locks import locked
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base import remove_base
 from serving.collection.index.faiss.base_files import INDEX, ROWS, SEAL, VECTORS
 from serving.collection.index.faiss.build import build_base
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.interface import Sizes
 
 LOCK_NAME = "compaction.lock"
 DEFAULT_PLAN = Plan()
@@ -92,26 +91,15 @@ def under_way(folder: Path) -> bool:
 
 def wait_for_another(folder: Path) -> None:
     """Return when no process compacts the collection."""
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    finally:
-        os.close(handle)
+    with locked(folder / LOCK_NAME):
+        pass
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
     """Whether this is the only compaction of the collection; the system frees the lock of a process that dies."""
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)
+    with locked(folder / LOCK_NAME, wait=False) as lock:
+        yield lock is not None
 
 
 def _clear(catalogue: Catalogue) -> list[str]:

@@ -20,8 +20,8 @@ from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import ChangesForgotten, IndexUnusable
 from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.searching import few_rows_of, search_view
-from serving.collection.index.faiss.view import Sizes, View
-from serving.collection.index.interface import Capabilities, check_numbers, check_queries
+from serving.collection.index.faiss.view import View
+from serving.collection.index.interface import Capabilities, Sizes, check_numbers, check_queries
 from serving.collection.index.scoring import Found
 
 _log = logging.getLogger(__name__)

@@ -14,20 +14,7 @@ from serving.collection.catalogue.sqlite.vectors import Changes, Rows, Vectors
 from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.delta import Delta
 from serving.collection.index.faiss.kinds import Selector, selector_of
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many vectors there are, and of which sort."""
-
-    base: int
-    dead: int
-    delta: int
-
-    @property
-    def live(self) -> int:
-        """How many can be found."""
-        return self.base - self.dead + self.delta
+from serving.collection.index.interface import Sizes
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,7 @@ from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.faiss.kinds import GRAPH
-from serving.collection.index.faiss.view import Sizes
-from serving.collection.index.interface import Capabilities, check_numbers, check_queries
+from serving.collection.index.interface import Capabilities, Sizes, check_numbers, check_queries
 from serving.collection.index.milvus.entities import MOST_FOUND, Entities
 from serving.collection.index.milvus.tail import Pushed, Tail, name_in_milvus
 from serving.collection.index.scoring import Best, Found

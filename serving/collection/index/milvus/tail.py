@@ -8,10 +8,8 @@ less than SQLite, or a position that SQLite does not know: after a restore, a lo
 Left out: searching (`serving.collection.index.milvus.neighbours`).
 """
 
-import fcntl
 import hashlib
 import logging
-import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.files.durable import publish_text
+from core.files.locks import locked
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.vectors import Census
 from serving.collection.errors import ChangesForgotten
@@ -120,12 +119,8 @@ class Tail:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process sends this collection's vectors; the system frees the lock of one that dies."""
-    handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with locked(folder / LOCK_NAME):
         yield
-    finally:
-        os.close(handle)
 
 
 def name_in_milvus(folder: Path, release: str) -> str:

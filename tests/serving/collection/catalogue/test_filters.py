@@ -8,6 +8,7 @@ from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.filters import keys_of
 from serving.collection.catalogue.items import Item, Source, Stored
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.errors import FilterError
 from tests.serving.collection.examples import RELEASE, item, unit_vectors
 
@@ -127,7 +128,7 @@ def test_what_the_language_says(tmp_path: Path) -> None:
 def test_text_of_a_filter_is_never_sql() -> None:
     hostile = "x') OR 1=1; DROP TABLE items; --"
     condition = parse_filter({hostile: hostile, "or": [{"label": hostile}, {hostile: {"exists": True}}]})
-    text, parameters = condition.to_sql()
+    text, parameters = compile_filter(condition)
     assert "DROP" not in text
     assert parameters.count(hostile) == 4
     assert list(keys_of(condition)) == [hostile, "label", hostile]

@@ -12,9 +12,9 @@ import pytest
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
 from serving.collection.index.interface import Index
+from serving.collection.index.opening import open_neighbours
 from serving.collection.index.scoring import Found
 from serving.collection.snapshots.file import restore_snapshot, save_snapshot
-from serving.operations.opened import open_neighbours
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -241,7 +241,7 @@ def fill_elsewhere(catalogue: Catalogue) -> list[int]:
 
 WRITE_AND_WAIT = """
 from serving.collection.index.choice import IndexChoice
-from serving.operations.opened import open_neighbours
+from serving.collection.index.opening import open_neighbours
 catalogue = Catalogue(sys.argv[1])
 index = open_neighbours(catalogue, RELEASE, index=sys.argv[2])
 fill(catalogue, unit_vectors(40, seed=1))

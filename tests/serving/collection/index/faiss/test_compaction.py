@@ -10,7 +10,7 @@ from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
-from serving.collection.index.faiss.view import Sizes
+from serving.collection.index.interface import Sizes
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,

@@ -18,11 +18,12 @@ from pymilvus import MilvusClient, MilvusException
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
 from serving.collection.commands.spaces import main as spaces
 from serving.collection.errors import IndexUnusable
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
 from serving.collection.index.milvus import neighbours as milvus
 from serving.collection.index.milvus.entities import Entities
 from serving.collection.index.milvus.neighbours import MilvusNeighbours
 from serving.collection.index.milvus.tail import IDENTITY_NAME, name_in_milvus
+from serving.collection.index.opening import open_milvus
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -86,7 +87,8 @@ def check(index: MilvusNeighbours, catalogue: Catalogue, *, k: int = 10) -> None
 
 
 ECHO = """
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
+from serving.collection.index.opening import open_milvus
 catalogue = Catalogue(sys.argv[1])
 index = open_milvus(catalogue, RELEASE, IndexChoice.parse(sys.argv[2]))
 print("ready", flush=True)
@@ -152,7 +154,8 @@ def test_two_processes_share_a_server_and_see_each_others_writes(catalogue: Cata
 
 SEND = """
 from serving.collection.index.milvus import entities as milvus_entities
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
+from serving.collection.index.opening import open_milvus
 milvus_entities._KEYS_AT_ONCE = 20  # many small messages
 catalogue = Catalogue(sys.argv[1])
 open_milvus(catalogue, RELEASE, IndexChoice.parse(sys.argv[2]))
@@ -283,7 +286,8 @@ def test_a_filter_of_more_rows_than_can_be_listed(
 def test_a_second_process_on_a_local_folder_is_told_what_to_do(catalogue: Catalogue, local: IndexChoice) -> None:
     open_milvus(catalogue, RELEASE, local).close()
     body = """
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
+from serving.collection.index.opening import open_milvus
 try:
     open_milvus(Catalogue(sys.argv[1]), RELEASE, IndexChoice.parse(sys.argv[2]))
 except IndexUnusable as error:
@@ -304,7 +308,8 @@ def test_a_server_that_is_not_there_is_told_without_what_is_secret(catalogue: Ca
 def test_without_pymilvus_it_is_told_what_to_install(catalogue: Catalogue) -> None:
     body = """
 sys.modules["pymilvus"] = None
-from serving.collection.index.choice import IndexChoice, open_milvus
+from serving.collection.index.choice import IndexChoice
+from serving.collection.index.opening import open_milvus
 try:
     open_milvus(Catalogue(sys.argv[1]), RELEASE, IndexChoice.parse("milvus:http://127.0.0.1:1"))
 except IndexUnusable as error:

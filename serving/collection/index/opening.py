@@ -1,0 +1,62 @@
+"""Opening the index of a collection, as `IndexChoice` names it. pymilvus is imported only where Milvus is chosen."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING
+
+from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.errors import IndexUnusable
+from serving.collection.index.choice import FAISS, IndexChoice
+from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another
+from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.interface import Index
+
+if TYPE_CHECKING:
+    from serving.collection.index.milvus.neighbours import MilvusNeighbours
+
+_LOG = logging.getLogger(__name__)
+
+
+def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
+    """The vectors of `release`, ready to search by `index` (`serving.collection.index.choice`).
+
+    A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
+    `IndexUnusable` where that is not possible.
+    """
+    if (choice := IndexChoice.parse(index)).uri:
+        return open_milvus(catalogue, release, choice)
+    ensure_base(catalogue, release)
+    try:
+        return Neighbours(catalogue, release)
+    except IndexUnusable as error:
+        _LOG.warning("%s; doing that now", error)
+    if not compact(catalogue, release):
+        wait_for_another(catalogue.folder)  # most likely another worker that found the same
+    return Neighbours(catalogue, release)
+
+
+def open_milvus(catalogue: Catalogue, release: str, choice: IndexChoice) -> "MilvusNeighbours":
+    """The vectors of `release` in Milvus, ready to search. Raises `IndexUnusable`, also where pymilvus is missing."""
+    with _pymilvus_wanted():
+        from serving.collection.index.milvus.neighbours import MilvusNeighbours
+    return MilvusNeighbours(catalogue, release, choice)
+
+
+def drop_in_milvus(catalogue: Catalogue, release: str, choice: IndexChoice) -> None:
+    """Remove all that Milvus has of `release`, if anything. Raises `IndexUnusable`, also where pymilvus is missing."""
+    with _pymilvus_wanted():
+        from serving.collection.index.milvus.entities import Entities
+        from serving.collection.index.milvus.tail import name_in_milvus
+    with closing(Entities(choice, name_in_milvus(catalogue.folder, release))) as entities:
+        entities.drop()
+
+
+@contextmanager
+def _pymilvus_wanted() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "pymilvus":
+            raise
+        raise IndexUnusable("the index is to be Milvus, and pymilvus is missing: pip install pymilvus") from error
