@@ -1,29 +1,35 @@
-"""What the client's command line prints: results as lines or as JSON, and near-duplicates as groups."""
+"""What the commands that ask a server print: results as lines or as JSON, and near-duplicates as groups."""
 
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 
-def show(names: Sequence[object], results: Sequence[dict[str, Any]], *, as_json: bool) -> None:
-    """Each result under the name of what it is of."""
+def print_json(value: Any, *, indent: int | None = 2) -> int:
+    """Print a value as JSON; returns the exit code."""
+    print(json.dumps(value, indent=indent))
+    return 0
+
+
+def print_results(names: Sequence[object], results: Sequence[dict[str, Any]], *, as_json: bool) -> None:
+    """Print each result under the name of the image or item that it belongs to."""
     if as_json:
-        print(json.dumps(results, indent=2))
+        print_json(results)
         return
     for name, result in zip(names, results, strict=True):
-        print(f"{name}")
+        print(name)
         for line in _lines(result):
             print(f"  {line}")
 
 
-def lines_of_item(item: dict[str, Any]) -> str:
-    """An item of a list on one line."""
+def line_of_item(item: dict[str, Any]) -> str:
+    """An item on one line."""
     metadata = json.dumps(item["metadata"]) if item["metadata"] else ""
     return "  ".join(filter(None, [item["id"], item["label"], metadata]))
 
 
 def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:
-    """Who is paired, directly or through others, is in one group; groups and members in order of appearance."""
+    """Names that are paired, directly or through others, form a group; all in order of first appearance."""
     parent: dict[str, str] = {}
 
     def root(name: str) -> str:

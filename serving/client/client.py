@@ -20,11 +20,10 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.protocol.agreed import MAX_IMAGES, MODEL
+from serving.protocol.agreed import DEFAULT_URL, MAX_IMAGES, MODEL
 
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
-DEFAULT_URL = "http://127.0.0.1:8080"
 _POLL_SECONDS = 0.2
 _BUSY = 503
 _WORKER_DIED = "Worker died"  # TorchServe's own words, under status 500 or 507

@@ -1,5 +1,6 @@
-"""What a server and its clients agree on before either is running: the model's name and the limits of a request."""
+"""What servers and clients agree on before either runs: address, the model's name, the limits of a request."""
 
+DEFAULT_URL = "http://127.0.0.1:8080"
 MODEL = "simclr"  # the name under which TorchServe registers whatever release it serves
 MAX_IMAGES = 64
 MAX_IDS = 1000  # of a get or a delete, where an id costs little

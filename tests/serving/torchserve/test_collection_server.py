@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks.durability.http import kill_rounds, stale_reads
 from benchmarks.durability.service import Service, draw_pictures
-from cli.ask import main
+from cli.main import main as simclr
 from serving.client.client import Client, NewItem, ServerError
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
@@ -191,14 +191,14 @@ def test_ingest_goes_on_where_it_was_and_tells_what_it_left_out(
     images = write_files(tmp_path / "images", {f"kind{n % 3}/{n}.jpg": file for n, file in enumerate(files)})
     (images / "kind0/broken.jpg").write_bytes(b"no image")
     connected.upsert([{"id": "kind0/0.jpg", "image": files[0], "label": "kind0", "metadata": {"mine": True}}])
-    command = ["--url", running.url, "ingest", str(images), "--labels"]
-    assert main(command) == 0
+    command = ["ingest", "--url", running.url, str(images), "--labels"]
+    assert simclr(command) == 0
     printed = capsys.readouterr()
     assert f"{len(files) - 1} sent, 1 unchanged, 1 left out" in printed.out
     assert "left out kind0/broken.jpg: 415" in printed.err
     (images / "kind1/1.jpg").write_bytes(files[2])
     packed = shutil.make_archive(str(tmp_path / "images"), "zip", images)
-    assert main([*command[:3], packed, "--labels"]) == 0
+    assert simclr([*command[:3], packed, "--labels"]) == 0
     assert f"1 sent, {len(files) - 1} unchanged, 1 left out" in capsys.readouterr().out
     assert connected.count() == len(files)
     assert connected.get(["kind0/0.jpg"])[0]["metadata"] == {"mine": True}
@@ -208,8 +208,8 @@ def test_ingest_goes_on_where_it_was_and_tells_what_it_left_out(
 def test_the_command_line(
     running: Server, connected: Client, files: list[bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*arguments: object) -> str:
-        assert main(["--url", running.url, *map(str, arguments)]) == 0
+    def run(command: str, *arguments: object) -> str:
+        assert simclr([command, "--url", running.url, *map(str, arguments)]) == 0
         return capsys.readouterr().out
 
     cat = tmp_path / "cat.jpg"
@@ -252,8 +252,8 @@ def test_a_snapshot_is_restored_under_a_running_server(
 def test_a_snapshot_is_saved_and_restored_over_http_while_others_write_and_search(
     running: Server, connected: Client, files: list[bytes], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(*arguments: str) -> str:
-        assert main(["--url", running.url, *arguments]) == 0
+    def run(command: str, *arguments: str) -> str:
+        assert simclr([command, "--url", running.url, *arguments]) == 0
         return capsys.readouterr().out
 
     stop = threading.Event()
@@ -273,10 +273,10 @@ def test_a_snapshot_is_saved_and_restored_over_http_while_others_write_and_searc
         during = len(acknowledged)
         stop.set()
         writing.result()
-    (kept,) = json.loads(run("snapshots"))["snapshots"]
+    (kept,) = json.loads(run("snapshot", "--list", "--json"))["snapshots"]
     assert 40 <= kept["items"] <= 40 + during + 1
     connected.delete([f"item{n}" for n in range(40)])
-    assert main(["--url", running.url, "restore", "monday"]) == 1
+    assert simclr(["restore", "--url", running.url, "monday"]) == 1
     assert "replace=true gives them up" in capsys.readouterr().err
     assert run("restore", "monday", "--replace") == f"monday: {kept['items']} items\n"
     assert connected.count() == kept["items"]

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.ask import main as client_main
+from cli.main import main as simclr
 from core.images.decode import decode
 from serving.client.client import Client, ServerError
 from serving.engine import Engine
@@ -197,13 +197,13 @@ def test_the_command_line(
 ) -> None:
     picture = tmp_path / "picture.jpg"
     picture.write_bytes(files[0])
-    assert client_main(["--url", server.url, "search", str(picture), "-k", "3"]) == 0
+    assert simclr(["search", "--url", server.url, str(picture), "-k", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
-    assert client_main(["--url", server.url, "classify", str(picture), "--json"]) == 0
+    assert simclr(["classify", "--url", server.url, str(picture), "--json"]) == 0
     assert '"probability"' in capsys.readouterr().out
-    assert client_main(["--url", server.url, "embed", str(picture), "--out", str(tmp_path / "e.npy")]) == 0
+    assert simclr(["embed", "--url", server.url, str(picture), "--out", str(tmp_path / "e.npy")]) == 0
     assert np.load(tmp_path / "e.npy").shape == (1, chain.release.manifest.embedding_dim)
-    assert client_main(["--url", "http://127.0.0.1:9", "describe"]) == 1
+    assert simclr(["describe", "--url", "http://127.0.0.1:9"]) == 1
     assert "is the server running?" in capsys.readouterr().err
 
 

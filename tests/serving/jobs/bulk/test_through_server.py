@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from cli.ask import main
+from cli.main import main as simclr
 from serving.client.client import Client, ServerError
 from serving.engine import Engine
 from serving.jobs.bulk import read
@@ -140,18 +140,18 @@ def test_the_command_says_what_came_of_it(
     url: str, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "e.npy"
-    assert main(["--url", url, "embed", str(images), "--out", str(out)]) == 0
+    assert simclr(["embed", "--url", url, str(images), "--out", str(out)]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{out}: float32 (83, 16); ids: {tmp_path / 'e.parquet'}, 7 unreadable\n"
     assert len([line for line in printed.err.splitlines() if line.startswith("left out ")]) == 7
     (tmp_path / "bad.png").write_bytes(b"")
-    assert main(["--url", url, "embed", str(tmp_path / "bad.png"), "--out", str(out)]) == 1
+    assert simclr(["embed", "--url", url, str(tmp_path / "bad.png"), "--out", str(out)]) == 1
     for arguments, message in [
         (["nowhere", "--out", str(out)], "nowhere does not exist"),
         ([str(images), "--out", "e.bin"], "--out is e.bin; it must end in .npy"),
         ([str(images), "--out", str(out), "--connections", "0"], "--connections is 0; it must be 1 or more"),
     ]:
-        assert main(["--url", url, "embed", *arguments]) == 1
+        assert simclr(["embed", "--url", url, *arguments]) == 1
         assert capsys.readouterr().err.splitlines()[-1] == f"error: {message}"
 
 
@@ -163,7 +163,7 @@ def test_torchserve_gives_what_the_engine_gives(server: Server, chain: Chain, en
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(chain.data.read_item(name))
     (folder / "broken.png").write_bytes((folder / "00.png").read_bytes()[:60])
-    assert main(["--url", server.url, "embed", str(folder), "--out", str(tmp_path / "e.npy")]) == 0
+    assert simclr(["embed", "--url", server.url, str(folder), "--out", str(tmp_path / "e.npy")]) == 0
     found, table = np.load(tmp_path / "e.npy"), pq.read_table(tmp_path / "e.parquet").to_pylist()
     rows = {row["id"]: row["row"] for row in table}
     assert rows["broken.png"] is None

@@ -1,0 +1,52 @@
+"""What every command that asks a running server has: --url and --model, and a `Client` while it runs.
+
+The client's module takes a moment to import, so that happens when a command runs and not for its --help.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from serving.protocol.agreed import DEFAULT_URL, MODEL
+
+if TYPE_CHECKING:
+    from serving.client.client import Client
+
+
+def add_server(parser: argparse.ArgumentParser) -> None:
+    """The options that say which server is asked."""
+    parser.add_argument("--url", default=DEFAULT_URL, help="the server's address (default: %(default)s)")
+    parser.add_argument("--model", default=MODEL, help="the model's name in TorchServe (default: %(default)s)")
+
+
+def asking(ask: "Callable[[Client, argparse.Namespace], int]") -> Callable[[argparse.Namespace], int]:
+    """`ask` as a command's `run`: with a client of the given server. What the server refuses ends the command."""
+
+    def run(given: argparse.Namespace) -> int:
+        from serving.client.client import Client, ServerError
+
+        try:
+            with Client(given.url, given.model) as client:
+                return ask(client, given)
+        except ServerError as error:
+            raise SystemExit(f"error: {error}") from error
+
+    return run
+
+
+def add_filter(parser: argparse.ArgumentParser) -> None:
+    """The option that narrows a command to some items."""
+    example = '{"label": "cat", "year": {"gte": 2020}}'
+    parser.add_argument("--filter", type=json_object, metavar="JSON", help=f"only items like {example}")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """An option's value that is a JSON object."""
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object, such as {{"label": "cat"}}')
+    return value
