@@ -32,7 +32,7 @@ EXTRAS = {
 
 def brought_by(extra: str) -> dict[str, Requirement]:
     """Every requirement of the package with an extra, by name; extras that an extra names count too."""
-    found = {}
+    found: dict[str, Requirement] = {}
     for requirement in map(Requirement, [*PROJECT["dependencies"], *PROJECT["optional-dependencies"].get(extra, [])]):
         if requirement.name == OWN:
             for other in requirement.extras:
