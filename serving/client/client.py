@@ -20,7 +20,12 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from serving.client.errors import ServerError
 from serving.protocol.agreed import DEFAULT_URL, MAX_IMAGES, MODEL
+
+__all__ = ["Client", "NewItem", "ServerError"]
+
+__all__ = ["Client", "NewItem", "ServerError"]
 
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
@@ -28,19 +33,6 @@ _POLL_SECONDS = 0.2
 _BUSY = 503
 _WORKER_DIED = "Worker died"  # TorchServe's own words, under status 500 or 507
 _FORGOTTEN = {"state": "failed", "error": "the server has had so many jobs since that it forgot this one"}
-
-
-class ServerError(RuntimeError):
-    """The server refused a request or could not be reached; `status` is 0 for the latter.
-
-    `again`: the same request may succeed if it is sent again, as the server's queue was full or its disk busy, or the
-    worker that had the request died. In the last case a write may have been made; made again, it changes nothing.
-    """
-
-    def __init__(self, message: str, status: int, *, again: bool = False) -> None:
-        super().__init__(message)
-        self.status = status
-        self.again = again
 
 
 class NewItem(TypedDict):

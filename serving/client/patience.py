@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from serving.client.client import ServerError
+from serving.client.errors import ServerError
 
 _ATTEMPTS = 6
 _FIRST_PAUSE = 0.25  # seconds, doubled each time

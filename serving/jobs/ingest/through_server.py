@@ -1,19 +1,14 @@
-"""Send every image of a folder or zip to a server's collection: what `python -m serving.client ingest` does.
+"""Send every image of a folder or zip to a server's collection.
 
 Each group of images is first asked for by id: those that are stored already, with this very file and label and an
 embedding by the release served, are not sent. So a second run sends what is missing, and a killed one goes on. Several
-connections at a time; files that can't be read, and images that the server refuses, are told at the end.
-Left out: removing what is no longer there (`delete`), and filling a collection without a server
-(`serving.jobs.ingest`).
+connections at a time. Items whose files are no longer there stay; `simclr delete` removes them.
 """
 
 import hashlib
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -21,54 +16,35 @@ from tqdm import tqdm
 from core.images.folders import UnreadableFile
 from serving.client.client import Client, NewItem, ServerError
 from serving.client.patience import patiently
-from serving.jobs.ingest.sources import Images, Listed, image_files, in_batches
+from serving.jobs.ingest.ingestion import Ingestion
+from serving.jobs.ingest.sources import Images, Listed, in_batches
 
+CONNECTIONS = 4
 _GROUP = 16  # images
 _GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that
 _REQUESTS_AHEAD = 2  # for each connection
-_TOLD = 10
 
 
-@dataclass
-class Summary:
-    """What came of it, in images; `failed` has a reason by id."""
-
-    sent: int = 0
-    unchanged: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-def ingest_images(client: Client, images: Images, *, connections: int = 4) -> Summary:
+def ingest_images(client: Client, images: Images, *, connections: int = CONNECTIONS) -> Ingestion:
     """Have the server's collection hold them, with a progress bar. Raises `ServerError` if it can't go on."""
-    summary = Summary()
+    total = Ingestion()
     with (
         ThreadPoolExecutor(connections, thread_name_prefix="send") as pool,
         tqdm(total=len(images.listed), desc="ingest", unit="image") as bar,
     ):
         try:
             for size, done in _groups(pool, client, images, ahead=_REQUESTS_AHEAD * connections):
-                summary.sent += done.sent
-                summary.unchanged += done.unchanged
-                summary.failed |= done.failed
+                total.stored += done.stored
+                total.unchanged += done.unchanged
+                total.left_out |= done.left_out
                 bar.update(size)
         finally:
             pool.shutdown(cancel_futures=True)
-    return summary
+    return total
 
 
-def ingest_command(client: Client, path: Path, *, labels: bool, prefix: str, connections: int) -> int:
-    """`ingest_images` as a command: says what came of it, and returns the exit code."""
-    summary = ingest_images(client, image_files(path, labels=labels, prefix=prefix), connections=connections)
-    for name, reason in list(summary.failed.items())[:_TOLD]:
-        print(f"left out {name}: {reason}", file=sys.stderr)
-    if len(summary.failed) > _TOLD:
-        print(f"(and {len(summary.failed) - _TOLD} more)", file=sys.stderr)
-    print(f"{path}: {summary.sent} sent, {summary.unchanged} unchanged, {len(summary.failed)} left out")
-    return 0
-
-
-def _groups(pool: ThreadPoolExecutor, client: Client, images: Images, *, ahead: int) -> Iterator[tuple[int, Summary]]:
-    waiting: deque[tuple[int, Future[Summary]]] = deque()
+def _groups(pool: ThreadPoolExecutor, client: Client, images: Images, *, ahead: int) -> Iterator[tuple[int, Ingestion]]:
+    waiting: deque[tuple[int, Future[Ingestion]]] = deque()
     for batch in in_batches(images.listed, _GROUP):
         waiting.append((len(batch), pool.submit(_ingest_group, client, images, batch)))
         if len(waiting) > ahead:
@@ -78,27 +54,27 @@ def _groups(pool: ThreadPoolExecutor, client: Client, images: Images, *, ahead: 
         yield size, future.result()
 
 
-def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> Summary:
-    summary = Summary()
+def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> Ingestion:
+    done = Ingestion()
     read: dict[str, bytes] = {}
     for listed in batch:
         try:
             read[listed.id] = images.read(listed)
         except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
-            summary.failed[listed.id] = f"can't be read: {error}"
+            done.left_out[listed.id] = f"can't be read: {error}"
     readable = [listed for listed in batch if listed.id in read]
     stored = patiently(lambda: _get(client, [listed.id for listed in readable]))
     fresh: list[NewItem] = []
     for listed, there in zip(readable, stored, strict=True):
         digest = hashlib.sha256(read[listed.id]).hexdigest()
         if there.get("embedded") and (there["sha256"], there["label"]) == (digest, listed.label):
-            summary.unchanged += 1
+            done.unchanged += 1
         else:
             metadata = there.get("metadata", {})  # what was given elsewhere stays
             fresh.append({"id": listed.id, "image": read[listed.id], "label": listed.label, "metadata": metadata})
     for part in _within_limits(fresh):
-        _send(client, part, summary)
-    return summary
+        _send(client, part, done)
+    return done
 
 
 def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
@@ -112,7 +88,7 @@ def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
         return [{} for _ in ids]
 
 
-def _send(client: Client, items: Sequence[NewItem], summary: Summary) -> None:
+def _send(client: Client, items: Sequence[NewItem], done: Ingestion) -> None:
     """Upsert them; a request that is refused as a whole is tried item by item, so that only its cause is left out."""
     try:
         results = patiently(lambda: client.upsert(items))["results"]
@@ -121,15 +97,15 @@ def _send(client: Client, items: Sequence[NewItem], summary: Summary) -> None:
             raise
         if len(items) > 1:
             for item in items:
-                _send(client, [item], summary)
+                _send(client, [item], done)
         else:
-            summary.failed[items[0]["id"]] = str(error)
+            done.left_out[items[0]["id"]] = str(error)
         return
     for item, result in zip(items, results, strict=True):
         if "error" in result:
-            summary.failed[item["id"]] = f"{result['error']['status']}: {result['error']['message']}"
+            done.left_out[item["id"]] = f"{result['error']['status']}: {result['error']['message']}"
         else:
-            summary.sent += 1
+            done.stored += 1
 
 
 def _within_limits(items: Sequence[NewItem]) -> Iterator[list[NewItem]]:
