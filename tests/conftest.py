@@ -20,7 +20,7 @@ from serving.client.client import Client
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
-from serving.jobs.ingest.command import ingest
+from serving.jobs.ingest.into_folder import ingest
 from serving.jobs.ingest.sources import data_folder
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings

@@ -25,8 +25,6 @@ from serving.protocol.agreed import DEFAULT_URL, MAX_IMAGES, MODEL
 
 __all__ = ["Client", "NewItem", "ServerError"]
 
-__all__ = ["Client", "NewItem", "ServerError"]
-
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
 _POLL_SECONDS = 0.2

@@ -222,7 +222,7 @@ class Server:
 
 def champion_of(store: ModelStore) -> Release:
     """The release to start with; raises `LaunchError` if there is none that may be served."""
-    promote = f"python -m export.store promote --store {store.root} --name {store.name} VERSION"
+    promote = f"simclr releases promote VERSION --store {store.root} --name {store.name}"
     try:
         version = store.alias(CHAMPION)
         if version is None:

@@ -1,4 +1,4 @@
-"""The one error of bulk embedding that is no single image's."""
+"""What stops bulk embedding as a whole; an image that can't be read does not."""
 
 from serving.jobs.parallel.tasks import WorkError
 
@@ -6,4 +6,4 @@ RESUME = "finished shards are kept, and the same command goes on from there"
 
 
 class BulkError(WorkError):
-    """A job that can't be begun or go on; the message says why and what to do."""
+    """The job can't begin or go on; the message says why and what to do."""

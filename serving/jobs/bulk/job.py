@@ -1,8 +1,7 @@
 """What a folder of embeddings is the answer to: job.json, written once, after the listing that it names.
 
 A later run, or another task, must ask for the same; anything else is refused, because the folder would then hold
-embeddings of different kinds. Any number of tasks may begin at once: one lists, the others wait for it.
-Left out: which task does what (`serving.jobs.parallel.tasks`) and doing it (`serving.jobs.bulk.worker`).
+embeddings of different kinds. Any number of tasks may begin at once: one lists the images, the others wait for it.
 """
 
 import logging
@@ -20,12 +19,12 @@ from serving.inference.runtime import images_of_pass
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.listing import LINES, OFFSETS, Listing, write_listing
 from serving.jobs.bulk.locks import job_locked
-from serving.jobs.bulk.sources import Source
+from serving.jobs.bulk.sources import NamedSource
 
 SCHEMA = 1
 FILE_NAME = "job.json"
 _LOG = logging.getLogger(__name__)
-_SHOWN = 3  # sources in a message
+_MOST_SHOWN = 3  # sources in a message
 Dtype = Literal["float32", "float16"]
 
 
@@ -40,14 +39,14 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
     dtype: Dtype
     batch: int
     shard_size: int
-    sources: tuple[Source, ...]
+    sources: tuple[NamedSource, ...]
     images: int
     listing: FileEntry
     offsets: FileEntry
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """The number of shards."""
         return -(-self.images // self.shard_size)
 
     def rows(self, shard: int) -> range:
@@ -56,11 +55,11 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
 
 @dataclass(frozen=True)
-class Asked:
+class JobRequest:
     """What a command asks for; `form` auto and `batch` 0 are what suits here, or what the job was begun with."""
 
     release: Release
-    sources: tuple[Source, ...]
+    sources: tuple[NamedSource, ...]
     form: str
     dtype: Dtype
     batch: int
@@ -72,16 +71,16 @@ class Asked:
                 raise BulkError(f"--{name} is {number}; it must be {least} or more")
 
 
-def open_job(out: Path, asked: Asked, *, verify: bool = False) -> Job:
-    """The job in `out`, begun if there is none; raises `BulkError` if it is another than `asked` for."""
+def open_job(out: Path, request: JobRequest, *, verify: bool = False) -> Job:
+    """The job in `out`, begun if there is none; raises `BulkError` if it is not what `request` asks for."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         with job_locked(out):
             if (out / FILE_NAME).exists():
                 job = read_job(out, verify=verify)
-                _refuse_another(out, job, asked)
+                _refuse_another(out, job, request)
                 return job
-            return _begin(out, asked)
+            return _begin(out, request)
     except OSError as error:
         raise BulkError(f"can't begin the job in {out}: {error}") from error
 
@@ -98,21 +97,21 @@ def read_job(out: Path, *, verify: bool = False) -> Job:
     return job
 
 
-def _begin(out: Path, asked: Asked) -> Job:
-    choice = choose(asked.release, form=asked.form)
-    _LOG.info("%s runs as %s: %s", asked.release.manifest.title, choice.form, choice.why)
-    write_listing(out, asked.sources)
+def _begin(out: Path, request: JobRequest) -> Job:
+    choice = choose(request.release, form=request.form)
+    _LOG.info("%s runs as %s: %s", request.release.manifest.title, choice.form, choice.why)
+    write_listing(out, request.sources)
     listing = Listing(out)
     job = Job(
         schema=SCHEMA,
-        release=asked.release.manifest.title,
-        digest=asked.release.digest,
+        release=request.release.manifest.title,
+        digest=request.release.digest,
         form=choice.form,
-        embedding_dim=asked.release.manifest.embedding_dim,
-        dtype=asked.dtype,
-        batch=asked.batch or images_of_pass(asked.release.manifest.input.size, gpu=choice.device == "cuda"),
-        shard_size=asked.shard_size,
-        sources=asked.sources,
+        embedding_dim=request.release.manifest.embedding_dim,
+        dtype=request.dtype,
+        batch=request.batch or images_of_pass(request.release.manifest.input.size, gpu=choice.device == "cuda"),
+        shard_size=request.shard_size,
+        sources=request.sources,
         images=len(listing),
         listing=entry_of(out / LINES),
         offsets=entry_of(out / OFFSETS),
@@ -144,29 +143,29 @@ def _check(path: Path, entry: FileEntry, *, verify: bool) -> None:
         raise BulkError(f"{path} is missing or was changed since the job was begun: restore it, or give another --out")
 
 
-def _refuse_another(out: Path, job: Job, asked: Asked) -> None:
-    for option, begun, now in _differences(job, asked):
+def _refuse_another(out: Path, job: Job, request: JobRequest) -> None:
+    for option, begun, now in _differences(job, request):
         raise BulkError(
             f"{out} was begun with {option} {begun}, and now it is {now}: "
             f"ask for what it was begun with, or give another --out"
         )
 
 
-def _differences(job: Job, asked: Asked) -> Iterator[tuple[str, object, object]]:
-    """Every option that is another now: its name, its value then, its value now."""
-    release = f"{asked.release.manifest.title} (digest {asked.release.digest})"
+def _differences(job: Job, request: JobRequest) -> Iterator[tuple[str, object, object]]:
+    """Every option that differs now: its name, its value then, its value now."""
+    release = f"{request.release.manifest.title} (digest {request.release.digest})"
     settings = [
         ("--release", f"{job.release} (digest {job.digest})", release),
-        ("--form", job.form, job.form if asked.form == "auto" else asked.form),
-        ("--dtype", job.dtype, asked.dtype),
-        ("--batch", job.batch, asked.batch or job.batch),
-        ("--shard-size", job.shard_size, asked.shard_size),
+        ("--form", job.form, job.form if request.form == "auto" else request.form),
+        ("--dtype", job.dtype, request.dtype),
+        ("--batch", job.batch, request.batch or job.batch),
+        ("--shard-size", job.shard_size, request.shard_size),
     ]
     yield from ((option, begun, now) for option, begun, now in settings if begun != now)
-    if [source.identity() for source in job.sources] != [source.identity() for source in asked.sources]:
-        yield "the images of", _told(job.sources), _told(asked.sources)
+    if [source.identity() for source in job.sources] != [source.identity() for source in request.sources]:
+        yield "the images of", _shown(job.sources), _shown(request.sources)
 
 
-def _told(sources: Sequence[Source]) -> str:
-    shown = "; ".join(" ".join(filter(None, source.identity())) for source in sources[:_SHOWN])
-    return shown + (f"; and {len(sources) - _SHOWN} more" if len(sources) > _SHOWN else "")
+def _shown(sources: Sequence[NamedSource]) -> str:
+    shown = "; ".join(" ".join(filter(None, source.identity())) for source in sources[:_MOST_SHOWN])
+    return shown + (f"; and {len(sources) - _MOST_SHOWN} more" if len(sources) > _MOST_SHOWN else "")

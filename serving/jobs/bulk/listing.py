@@ -1,8 +1,8 @@
-"""The images of a job, in order, in two files: a line for each, and where each line begins.
+"""The images of a job, in order, in two files: a line for each image, and where each line begins.
 
-listing.jsonl has `[source, name]` a line: the number of the source that the job names, and a name inside it.
-listing.offsets.npy is int64 (N + 1,). Both are written as the sources are walked and read a shard at a time, so that
-neither takes memory by the number of images.
+listing.jsonl has `[source, name]` on each line: the number of the source that the job names, and a name inside it.
+listing.offsets.npy is int64 (N + 1,). Both are written as the sources are walked and read a shard at a time, so memory
+does not grow with the number of images.
 """
 
 import json
@@ -18,7 +18,7 @@ from core.files.durable import publish_file
 from core.files.rows_file import RowsWriter
 from core.images.decode import SUFFIXES
 from core.images.folders import SourceError
-from serving.jobs.bulk.sources import Source, SourceFiles
+from serving.jobs.bulk.sources import NamedSource, SourceFiles
 
 LINES = "listing.jsonl"
 OFFSETS = "listing.offsets.npy"
@@ -33,7 +33,7 @@ class Entry(NamedTuple):
 
 
 class Listing:
-    """The listing in a folder, read where it is asked for."""
+    """The listing in a folder, of which only the rows asked for are read."""
 
     def __init__(self, folder: Path) -> None:
         self._offsets = np.load(folder / OFFSETS, mmap_mode="r", allow_pickle=False)
@@ -53,7 +53,7 @@ class Listing:
         self._lines.close()
 
 
-def write_listing(folder: Path, sources: Sequence[Source]) -> None:
+def write_listing(folder: Path, sources: Sequence[NamedSource]) -> None:
     """List the images of `sources`, in their order, into `folder`; raises `SourceError` if there are none."""
     publish_file(
         folder / LINES,
@@ -61,7 +61,7 @@ def write_listing(folder: Path, sources: Sequence[Source]) -> None:
     )
 
 
-def _write(lines: Path, offsets: Path, sources: Sequence[Source]) -> None:
+def _write(lines: Path, offsets: Path, sources: Sequence[NamedSource]) -> None:
     with (
         open(lines, "wb") as text,
         open(offsets, "wb") as numbers,
@@ -79,13 +79,13 @@ def _write(lines: Path, offsets: Path, sources: Sequence[Source]) -> None:
         writer.append(np.array(waiting, np.int64))
 
 
-def _entries(sources: Sequence[Source]) -> Iterator[Entry]:
+def _entries(sources: Sequence[NamedSource]) -> Iterator[Entry]:
     for number, source in enumerate(sources):
         for name in SourceFiles(source).names():
             yield Entry(number, name)
 
 
-def _nothing(sources: Sequence[Source]) -> str:
+def _nothing(sources: Sequence[NamedSource]) -> str:
     paths = ", ".join(source.path for source in sources)
     if sources[0].kind == "list":
         return f"{paths} lists no paths"

@@ -1,8 +1,8 @@
 """Who may write what, among any number of processes on any number of machines that share a folder.
 
-One file is locked by the byte: byte 0 for the job, byte k + 1 for shard k. The kernel gives a lock back when its
-process ends in whatever way, so none is ever stale. Of a shard that is locked nobody else writes a file, so
-that several commands on the same shards share them.
+One file is locked byte by byte: byte 0 for the job, byte k + 1 for shard k. The kernel frees a lock when its process
+ends in any way, so none is ever stale. Only the holder of a shard's lock writes its files, so several commands on the
+same shards share the work. (Other locks between processes are in `core.files.locks`; those lock whole files.)
 """
 
 import errno
@@ -21,14 +21,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Locks:
-    """The locks of one process in a folder. A process must have one of these at a time: closing gives all back."""
+    """The locks of one process in a folder. A process may have only one: closing it frees every lock."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / FILE_NAME
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
 
     def take(self, shard: int, *, wait: bool = True) -> bool:
-        """Lock a shard, after whoever has it now; without `wait` tells whether it could be had at once."""
+        """Lock a shard, after whoever has it now; returns False if that is somebody else and `wait` is False."""
         return self._lock(fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), shard + 1)
 
     def give(self, shard: int) -> None:
@@ -42,11 +42,11 @@ class Locks:
             self._lock(fcntl.LOCK_EX, _JOB)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Free every lock."""
         os.close(self._file)
 
     def _lock(self, how: int, place: int) -> bool:
-        """Whether it was done; not, if another process has the lock and it was not to be waited for."""
+        """Returns False if another process has the lock and it was not to be waited for."""
         try:
             fcntl.lockf(self._file, how, 1, place)
             return True
@@ -60,7 +60,7 @@ class Locks:
 
 @contextmanager
 def job_locked(folder: Path) -> Iterator[None]:
-    """Only one process at a time is in such a block."""
+    """Hold the job's lock: only one process at a time is in such a block."""
     locks = Locks(folder)
     try:
         locks.take_job()

@@ -1,4 +1,8 @@
-"""Read the folder that a bulk command wrote, a shard at a time."""
+"""Read what `simclr bulk` wrote, a shard at a time.
+
+for shard in read("embeddings"):
+    shard.ids, shard.embeddings
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,15 +35,13 @@ def read(folder: Path | str, *, verify: bool = False) -> Iterator[Shard]:
     job = read_job(out, verify=verify)
     for number in range(job.shards):
         if finished_shard(out, number, verify=verify) is None:
-            raise BulkError(
-                f"shard {number} of {job.shards} in {out} is not finished: run `python -m serving.bulk` again"
-            )
+            raise BulkError(f"shard {number} of {job.shards} in {out} is not finished: run `simclr bulk` again")
         yield _shard(ShardFiles.of(out, number))
 
 
 def _shard(files: ShardFiles) -> Shard:
     table = pq.read_table(files.parquet)
     readable = table.filter(pc.is_valid(table["row"]))
-    # no bytes can't be mapped
+    # an empty file can't be mapped
     embeddings = np.load(files.npy, mmap_mode="r" if len(readable) else None, allow_pickle=False)
     return Shard(readable["id"].to_pylist(), embeddings, table)

@@ -1,4 +1,4 @@
-"""What is known of every image of a shard beside its embedding, as a Parquet table.
+"""What is known of every image of a shard besides its embedding, as a Parquet table.
 
 | column | is |
 | --- | --- |
@@ -7,7 +7,7 @@
 | `sha256`, `bytes` | of the file; null if it could not even be opened |
 | `error` | why it could not be read; null if it could |
 
-The same records are the same bytes: nothing of the time or the machine is in them.
+The same records give the same bytes: they hold nothing of the time or the machine.
 """
 
 from collections.abc import Sequence
@@ -42,9 +42,9 @@ class Record(NamedTuple):
 
 
 class RecordsWriter:
-    """Writes records to an open file, in groups of thousands; rows are counted through all of them.
+    """Writes records to an open file, in groups of thousands; rows are numbered across groups.
 
-    A context manager: what a Parquet file has at its end is written on exit.
+    A context manager: the end of the Parquet file is written on exit.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -69,7 +69,7 @@ class RecordsWriter:
                 self._write()
                 self._writer.close()
         finally:
-            self._writer.is_open = False  # else it would try again when it is collected, with the file closed
+            self._writer.is_open = False  # or it would try again at garbage collection, with the file closed
 
     def _write(self) -> None:
         columns = {name: [_storable(getattr(record, name)) for record in self._waiting] for name in Record._fields}
@@ -79,7 +79,7 @@ class RecordsWriter:
 
 
 def _storable(value: str | int | None) -> str | int | None:
-    """Text that is UTF-8: a name that is not has its odd bytes as escapes."""
+    """Text as UTF-8; bytes of a name that are not become escapes."""
     if not isinstance(value, str):
         return value
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

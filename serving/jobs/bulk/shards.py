@@ -1,8 +1,8 @@
-"""One shard's files: the embeddings, what is known of each image, and at last the facts that make it finished.
+"""The files of one shard: its embeddings, what is known of each image, and last the facts that make it finished.
 
 shard-000012.npy       (n, D) of the images that could be read, in their order
 shard-000012.parquet   all images, a row each (`serving.jobs.bulk.records`)
-shard-000012.json      counts, sizes and digests; a shard without it, or another than it says, is not finished
+shard-000012.json      counts, sizes and digests; a shard is finished once this is there and the others match it
 """
 
 import logging
@@ -24,7 +24,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ShardFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A finished shard: how many images it has, and how many of them could be embedded, by what."""
+    """A finished shard: its number of images, and how many of them were embedded, by what."""
 
     shard: int
     images: int
@@ -35,7 +35,7 @@ class ShardFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     @property
     def unreadable(self) -> int:
-        """How many images could not be read."""
+        """The number of images that could not be read."""
         return self.images - self.embedded
 
 
@@ -53,7 +53,7 @@ class ShardFiles(NamedTuple):
         return cls(stem.with_suffix(".npy"), stem.with_suffix(".parquet"), stem.with_suffix(".json"))
 
 
-class Embedded(NamedTuple):
+class ShardContent(NamedTuple):
     """The content of a shard: `embeddings` (n, D) of the n `records` that have no error."""
 
     embeddings: NDArray[Any]
@@ -61,7 +61,7 @@ class Embedded(NamedTuple):
     runtime: str
 
 
-def publish_shard(out: Path, shard: int, content: Embedded) -> None:
+def publish_shard(out: Path, shard: int, content: ShardContent) -> None:
     """Write a shard for good; raises `BulkError` if there is no room."""
     files = ShardFiles.of(out, shard)
     try:

@@ -6,9 +6,8 @@
 | several of them, or images | the path as given, and the path inside it behind |
 | a list of paths | the line |
 
-Relative lines of a list begin at the folder where the job was begun. Every line is tried; of folders and zips the
-files are taken that are images by their suffix.
-Left out: reading folders and zips (`core.images.folders`), decoding (`core.images.decode`).
+Relative paths in a list start from the folder where the job was begun. Every line of it is tried; from folders and
+zips only files with the suffix of an image are taken.
 """
 
 import hashlib
@@ -30,8 +29,8 @@ from serving.jobs.bulk.records import Record
 STANDARD_INPUT = "-"
 
 
-class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One thing that was named. Ids begin with `prefix`; `base` and `sha256` are a list's: its folder, its digest."""
+class NamedSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that was named. Ids begin with `prefix`; `base` and `sha256` are a list's folder and digest."""
 
     kind: Literal["folder", "zip", "image", "list"]
     path: str
@@ -40,14 +39,14 @@ class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: str | None = None
 
     def identity(self) -> tuple[str, ...]:
-        """What makes it the same source when it is named again, maybe from another folder."""
+        """What makes it the same source when it is named again, perhaps from another folder."""
         return self.kind, self.path, f"as {self.prefix}" if self.prefix else "", self.sha256 or ""
 
 
 class SourceFiles:
     """The image files of a source, by name; safe to read from several threads."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: NamedSource) -> None:
         self._source = source
         self._files = _opened(source)
 
@@ -64,7 +63,7 @@ class SourceFiles:
         name_of, where = self._id(name), self._where(name)
         try:
             data = self._files.read(name)
-        except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+        except (UnreadableFile, ValueError) as error:  # ValueError: the name can't be a path
             return Record(name_of, where, None, None, f"can't be read: {error}"), None
         return Record(name_of, where, hashlib.sha256(data).hexdigest(), len(data)), data
 
@@ -79,10 +78,10 @@ class SourceFiles:
         return os.path.join(self._files.path, name)
 
 
-def named(paths: Sequence[str], listed: str | None = None) -> tuple[Source, ...]:
-    """The sources that a command names: paths, or the file `listed` with a path a line ("-": standard input).
+def named(paths: Sequence[str], listed: str | None = None) -> tuple[NamedSource, ...]:
+    """The sources that a command names: paths, or the file `listed` with a path on each line ("-": standard input).
 
-    Raises `SourceError` for a path that is none of what can be embedded, or none at all.
+    Raises `SourceError` for no path at all, or for one that can't be embedded.
     """
     if bool(paths) == (listed is not None):
         raise SourceError("name what to embed: either PATHs (folders, zips, images), or --list FILE")
@@ -93,31 +92,31 @@ def named(paths: Sequence[str], listed: str | None = None) -> tuple[Source, ...]
     return tuple(_source(path, alone=len(paths) == 1) for path in paths)
 
 
-def _source(given: str, *, alone: bool) -> Source:
+def _source(given: str, *, alone: bool) -> NamedSource:
     path = os.path.abspath(given)
     prefix = Path(os.path.normpath(given)).as_posix()
     if os.path.isdir(path):
-        return Source("folder", path, "" if alone else prefix)
+        return NamedSource("folder", path, "" if alone else prefix)
     if not os.path.exists(path):
         raise SourceError(f"{given} does not exist")
     if splitext(path)[1].lower() in SUFFIXES:
-        return Source("image", path, prefix)
+        return NamedSource("image", path, prefix)
     if zipfile.is_zipfile(path):
-        return Source("zip", path, "" if alone else prefix)
+        return NamedSource("zip", path, "" if alone else prefix)
     raise SourceError(
         f"{given} is neither a folder, nor a zip archive, nor an image by its suffix (accepted: "
-        f"{', '.join(sorted(SUFFIXES))}); if it has a path a line, give it as --list {given}"
+        f"{', '.join(sorted(SUFFIXES))}); if it has a path on each line, give it as --list {given}"
     )
 
 
-def _list(given: str) -> Source:
+def _list(given: str) -> NamedSource:
     """A pipe can be read only once, so it has no digest."""
     path = given if given == STANDARD_INPUT else os.path.abspath(given)
     once = path == STANDARD_INPUT or not stat.S_ISREG(os.stat(path).st_mode)
-    return Source("list", path, base=os.getcwd(), sha256=None if once else sha256_of(path))
+    return NamedSource("list", path, base=os.getcwd(), sha256=None if once else sha256_of(path))
 
 
-def _opened(source: Source) -> ImageSource:
+def _opened(source: NamedSource) -> ImageSource:
     if source.kind == "zip":
         return ZipSource(Path(source.path))
     folders = {"folder": source.path, "image": os.path.dirname(source.path), "list": source.base}

@@ -1,11 +1,10 @@
-"""Embed files, folders and zips with a running server: what `python -m serving.client embed` does.
+"""Embed files, folders and zips with a running server: what `simclr embed` does.
 
-Several connections ask for up to 16 images at a time; the answers go to the file in the order of the images, so
-that memory holds a few requests whatever their number. Of a request that fails for an image, every image is asked
-for alone. Left out: going on after a kill, which `python -m serving.bulk` does, without a server.
+Several connections ask for up to 16 images at a time. The answers go to the file in the order of the images, so memory
+holds a few requests however many there are. When a request fails because of an image, its images are asked for one by
+one. Killed, it starts again from the beginning; `simclr bulk` goes on, and needs no server.
 """
 
-import signal
 import sys
 import tempfile
 from collections import deque
@@ -19,15 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from core.command_line.endings import conclude
 from core.files.durable import publish_file
 from core.files.rows_file import RowsWriter
-from core.images.folders import SourceError
 from serving.client.client import Client, ServerError
 from serving.client.patience import patiently
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.listing import Entry, Listing, write_listing
 from serving.jobs.bulk.records import Record, RecordsWriter
-from serving.jobs.bulk.sources import Source, SourceFiles, named
+from serving.jobs.bulk.sources import NamedSource, SourceFiles, named
 
 CONNECTIONS = 4
 _IMAGES_PER_REQUEST = 16
@@ -35,12 +34,12 @@ _REQUESTS_AHEAD = 2  # for each connection
 _REASONS_KEPT = 10
 _OF_AN_IMAGE = frozenset({413, 415, 422})
 
-Answer = tuple[Record, NDArray[np.float32] | None]
+Row = tuple[Record, NDArray[np.float32] | None]
 
 
 @dataclass
-class Summary:
-    """What came of it: how many images there are, how many were embedded, and the first that could not be."""
+class Tally:
+    """What came of it: the number of images, how many of them were embedded, and why the first others were not."""
 
     images: int = 0
     embedded: int = 0
@@ -49,29 +48,29 @@ class Summary:
 
 
 class Group(NamedTuple):
-    """What one request brings: its images' answers, and the release that gave them, if any was."""
+    """What one request brings: a row for each image, and the release that embedded them."""
 
-    answers: list[Answer]
+    rows: list[Row]
     releases: set[str]
 
 
 def ids_file(out: Path) -> Path:
-    """Where the ids of `out` go."""
+    """The file beside `out` that has the ids."""
     return out.with_suffix(".parquet")
 
 
-def embed_paths(client: Client, paths: Sequence[str], out: Path, *, connections: int = CONNECTIONS) -> Summary:
+def embed_paths(client: Client, paths: Sequence[str], out: Path, *, connections: int = CONNECTIONS) -> Tally:
     """Write `out`, float32 (n, D) .npy, and the ids beside it (`serving.jobs.bulk.records`), both whole or not at all.
 
     Raises `ServerError` if the server can't be reached or refuses for a reason that is no image's, `BulkError` if it
-    changes its release meanwhile, `SourceError` for a path that is none, OSError if there is no room.
+    changes its release meanwhile, `SourceError` for a path that can't be embedded, OSError if there is no room.
     """
     if out.suffix != ".npy":
-        raise BulkError(f"--out is {out}; it must end in .npy")
+        raise ValueError(f"--out is {out}; it must end in .npy")
     if connections < 1:
-        raise BulkError(f"--connections is {connections}; it must be 1 or more")
+        raise ValueError(f"--connections is {connections}; it must be 1 or more")
     sources = named(paths)
-    found: list[Summary] = []
+    found: list[Tally] = []
     with tempfile.TemporaryDirectory() as scratch:
         write_listing(Path(scratch), sources)
         listing = Listing(Path(scratch))
@@ -87,7 +86,7 @@ def embed_paths(client: Client, paths: Sequence[str], out: Path, *, connections:
 class _Asking:
     """The listing's images, asked for over several connections, answered in order."""
 
-    def __init__(self, client: Client, sources: Sequence[Source], listing: Listing, connections: int) -> None:
+    def __init__(self, client: Client, sources: Sequence[NamedSource], listing: Listing, connections: int) -> None:
         about = client.describe()
         self.release: str = about["release"]
         self.dim: int = about["embedding_dim"]
@@ -97,16 +96,16 @@ class _Asking:
         self._listing = listing
         self._connections = connections
 
-    def __iter__(self) -> Iterator[list[Answer]]:
+    def __iter__(self) -> Iterator[list[Row]]:
         pool = ThreadPoolExecutor(self._connections, thread_name_prefix="ask")
         try:
             for group in self._groups(pool):
                 if group.releases - {self.release}:
                     raise BulkError(
                         f"the server went from release {self.release} to {', '.join(sorted(group.releases))} "
-                        "meanwhile, whose embeddings don't compare: ask again"
+                        "meanwhile, and their embeddings don't compare: run it again"
                     )
-                yield group.answers
+                yield group.rows
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -145,31 +144,35 @@ class _Asking:
         return list(embeddings), {release}
 
 
-def _joined(record: Record, answer: NDArray[np.float32] | ServerError) -> Answer:
+def _joined(record: Record, answer: NDArray[np.float32] | ServerError) -> Row:
     return (record._replace(error=str(answer)), None) if isinstance(answer, ServerError) else (record, answer)
 
 
-def embed_command(client: Client, paths: Sequence[str], out: Path, *, connections: int) -> int:
+def embed_command(
+    client: Client, paths: Sequence[str], out: Path, *, connections: int = CONNECTIONS, as_json: bool = False
+) -> int:
     """`embed_paths` as a command: says what came of it, and returns the exit code."""
-    try:
-        summary = embed_paths(client, paths, out, connections=connections)
-    except (BulkError, SourceError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"stopped: nothing of {out} is kept", file=sys.stderr)
-        return 128 + signal.SIGINT
-    for reason in summary.reasons:
+    found = embed_paths(client, paths, out, connections=connections)
+    left_out = found.images - found.embedded
+    for reason in found.reasons:
         print(f"left out {reason}", file=sys.stderr)
-    left_out = summary.images - summary.embedded
-    if left_out > len(summary.reasons):
-        print(f"(and {left_out - len(summary.reasons)} more: see `error` in {ids_file(out)})", file=sys.stderr)
-    print(f"{out}: float32 ({summary.embedded}, {summary.dim}); ids: {ids_file(out)}, {left_out} unreadable")
-    return 0 if summary.embedded else 1
+    if left_out > len(found.reasons):
+        print(f"(and {left_out - len(found.reasons):,} more: see `error` in {ids_file(out)})", file=sys.stderr)
+    conclude(
+        f"{out}: float32 ({found.embedded}, {found.dim}); ids: {ids_file(out)}, {left_out:,} unreadable",
+        then=f"in Python, `numpy.load({str(out)!r})`; row n is that of the n-th readable image in {ids_file(out)}",
+        as_json=as_json,
+        out=out,
+        ids=ids_file(out),
+        images=found.images,
+        embedded=found.embedded,
+        dim=found.dim,
+    )
+    return 0 if found.embedded else 1
 
 
-def _write(rows: Path, ids: Path, asking: _Asking) -> Summary:
-    summary = Summary(asking.images, dim=asking.dim)
+def _write(rows: Path, ids: Path, asking: _Asking) -> Tally:
+    tally = Tally(asking.images, dim=asking.dim)
     with (
         open(rows, "wb") as matrix,
         open(ids, "wb") as table,
@@ -177,18 +180,18 @@ def _write(rows: Path, ids: Path, asking: _Asking) -> Summary:
         RecordsWriter(table) as records,
         tqdm(total=asking.images, desc="embed", unit=" images") as bar,
     ):
-        for answers in asking:
-            good = [embedding for _, embedding in answers if embedding is not None]
+        for found in asking:
+            good = [embedding for _, embedding in found if embedding is not None]
             if good:
                 embeddings.append(np.stack(good))
-            records.append([record for record, _ in answers])
-            _count(summary, answers)
-            bar.update(len(answers))
-    return summary
+            records.append([record for record, _ in found])
+            _count(tally, found)
+            bar.update(len(found))
+    return tally
 
 
-def _count(summary: Summary, answers: Sequence[Answer]) -> None:
-    for record, embedding in answers:
-        summary.embedded += embedding is not None
-        if record.error is not None and len(summary.reasons) < _REASONS_KEPT:
-            summary.reasons.append(f"{record.id}: {record.error}")
+def _count(tally: Tally, rows: Sequence[Row]) -> None:
+    for record, embedding in rows:
+        tally.embedded += embedding is not None
+        if record.error is not None and len(tally.reasons) < _REASONS_KEPT:
+            tally.reasons.append(f"{record.id}: {record.error}")

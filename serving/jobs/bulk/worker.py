@@ -1,9 +1,8 @@
-"""One process of a bulk command: takes a shard, embeds it, takes the next.
+"""A process of `simclr bulk`: it takes a shard, embeds it, and takes the next.
 
 Threads read and decode the images of the next passes while the runtime works on the present one, and a further
 thread writes a shard while the next is begun. What makes up a pass follows from a shard's rows alone, so that the
-same shard has the same bytes in every run on the same kind of machine, with as many threads.
-Left out: who takes which shard (`serving.jobs.parallel.crew`).
+same shard has the same bytes in every run on the same kind of machine with as many threads.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,10 +24,10 @@ from serving.jobs.bulk.job import read_job
 from serving.jobs.bulk.listing import Entry, Listing
 from serving.jobs.bulk.locks import Locks
 from serving.jobs.bulk.records import Record
-from serving.jobs.bulk.shards import Embedded, finished_shard, publish_shard
+from serving.jobs.bulk.shards import ShardContent, finished_shard, publish_shard
 from serving.jobs.bulk.sources import SourceFiles
 from serving.jobs.parallel.ahead import loaded_ahead
-from serving.jobs.parallel.member import Command, run_member
+from serving.jobs.parallel.member import Foreman, run_member
 from serving.jobs.parallel.seats import Seat
 
 
@@ -50,16 +49,16 @@ class Loaded(NamedTuple):
 
 def work(post: Post, connection: Connection) -> None:
     """The process: embeds shards until there are no more."""
-    told = (BulkError, ValueError, OSError)
-    run_member(connection, lambda command: Worker(post, command).run(), told=told, again=RESUME)
+    expected = (BulkError, ValueError, OSError)
+    run_member(connection, lambda foreman: Worker(post, foreman).run(), expected=expected, again=RESUME)
 
 
 class Worker:
-    """Embeds shards of the job in `post.out` until the command has no more."""
+    """Embeds shards of the job in `post.out` until the foreman has no more."""
 
-    def __init__(self, post: Post, command: Command) -> None:
+    def __init__(self, post: Post, foreman: Foreman) -> None:
         self._out = post.out
-        self._command = command
+        self._foreman = foreman
         self._job = read_job(post.out)
         self._listing = Listing(post.out)
         self._locks = Locks(post.out)
@@ -67,35 +66,35 @@ class Worker:
         self._runtime, self._size = _opened(post, self._job.form, self._job.digest)
         threads = max(2, post.seat.threads)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
-        self._part = -(-self._job.batch // threads)  # images of a pass that a thread takes: one by one costs more
+        self._part = -(-self._job.batch // threads)  # images that a thread takes at once: one by one costs more
         self._publisher = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._publishing: Future[None] | None = None
 
     def run(self) -> None:
-        """Work until there are no more shards; those that other commands are at come last."""
+        """Work until there are no more shards; those that other commands work on come last."""
         busy: list[int] = []
-        while (shard := self._command.next_piece()) is not None:
+        while (shard := self._foreman.next_piece()) is not None:
             if self._locks.take(shard, wait=False):
                 self._do(shard)
             else:
                 busy.append(shard)
         for shard in busy:
-            self._settle()  # who waits for a shard must have none
+            self._settle()  # or two commands could wait for each other
             self._locks.take(shard)
             self._do(shard)
         self._settle()
 
     def _do(self, shard: int) -> None:
-        """Embed a shard that is locked, and have it written and unlocked behind the next one's back."""
+        """Embed a shard that is locked, and have it written and unlocked while the next is embedded."""
         if finished_shard(self._out, shard) is not None:  # by another command
             self._locks.give(shard)
-            self._command.tell(len(self._job.rows(shard)))
+            self._foreman.report(len(self._job.rows(shard)))
             return
         content = self._embed(shard)
         self._settle()
         self._publishing = self._publisher.submit(self._publish, shard, content)
 
-    def _embed(self, shard: int) -> Embedded:
+    def _embed(self, shard: int) -> ShardContent:
         entries = self._listing.rows(self._job.rows(shard))
         embeddings = np.empty((len(entries), self._job.embedding_dim), self._job.dtype)
         records: list[Record] = []
@@ -106,10 +105,10 @@ class Worker:
                 embeddings[filled : filled + len(pixels)] = self._runtime(np.stack(pixels)).embedding
             filled += len(pixels)
             records += [image.record for image in loaded]
-            self._command.tell(len(loaded))
+            self._foreman.report(len(loaded))
             if self._publishing is not None and self._publishing.done():
                 self._settle()  # a full disk should stop it now, not at the shard's end
-        return Embedded(embeddings[:filled], records, self._runtime.name)
+        return ShardContent(embeddings[:filled], records, self._runtime.name)
 
     def _loaded(self, entries: Sequence[Entry]) -> Iterator[list[Loaded]]:
         """The images of each pass; those of the next ones are read and decoded meanwhile."""
@@ -126,7 +125,7 @@ class Worker:
         except ImageError as error:
             return Loaded(record._replace(error=str(error)), None)
 
-    def _publish(self, shard: int, content: Embedded) -> None:
+    def _publish(self, shard: int, content: ShardContent) -> None:
         publish_shard(self._out, shard, content)
         self._locks.give(shard)
 

@@ -1,4 +1,4 @@
-"""Reading and decoding ahead: threads load the images of the next passes while the runtime works on the present one."""
+"""Reading and decoding ahead: threads load the images of the next passes while the runtime works on the current one."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence

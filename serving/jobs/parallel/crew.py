@@ -1,7 +1,7 @@
 """The worker processes of a command: started, given pieces of work one at a time, listened to, stopped.
 
-Each has a pipe of its own, and no lock is shared: a process that is killed leaves nothing behind that another waits
-for. Left out: a member's end of the talk (`serving.jobs.parallel.member`).
+Each has a pipe of its own, whose other end is in `serving.jobs.parallel.member`, and no lock is shared: a process that
+is killed leaves nothing behind that another waits for.
 """
 
 import multiprocessing
@@ -45,7 +45,7 @@ class Crew(Generic[Post]):
         self._stop()
 
     def work(self, pieces: Sequence[int]) -> Iterator[int]:
-        """Have `pieces` done; yields how many images were, now and then. Raises `WorkError` if a worker fails."""
+        """Have `pieces` done; yields now and then how many more images are. Raises `WorkError` if a worker fails."""
         waiting = iter(pieces)
         while self._workers:
             for connection in wait([*self._workers]):
@@ -82,7 +82,7 @@ class Crew(Generic[Post]):
             self._end(connection)
 
     def _end(self, connection: Connection) -> None:
-        """A worker has ended: well, if it was told that there is no more to do."""
+        """A worker has ended; unless it was told that there is no more to do, that is an error."""
         process = self._workers.pop(connection)
         connection.close()
         process.join()
@@ -90,7 +90,7 @@ class Crew(Generic[Post]):
             raise WorkError(f"worker process {process.pid} {_cause(process.exitcode)}; {self._again}")
 
     def _stop(self) -> None:
-        """Nothing is lost by killing: what a worker writes is there whole or not at all."""
+        """Nothing is lost by killing: what a worker writes exists whole or not at all."""
         with signals_held():  # an impatient second Ctrl-C would leave some of them
             for connection, process in self._workers.items():
                 process.kill()

@@ -1,6 +1,6 @@
-"""A process of a crew: asks the command for a piece of work, says how far it is, and how it ended.
+"""A process of a crew: it asks the foreman for pieces of work, and reports how far it is and how it ended.
 
-Left out: the command's end of the talk (`serving.jobs.parallel.crew`), and what the work is.
+The foreman is the process that started the crew (`serving.jobs.parallel.crew`), at the other end of a pipe.
 """
 
 import logging
@@ -12,14 +12,14 @@ _LOG = logging.getLogger(__name__)
 
 
 class Message(NamedTuple):
-    """What a member says: it wants a piece of work, has done so many images, or has failed for a reason."""
+    """What a member says: it wants a piece of work, has finished some images, or has failed for a reason."""
 
     kind: Literal["next", "images", "failed"]
     value: int | str = 0
 
 
-class Command:
-    """The command that a member works for."""
+class Foreman:
+    """A member's end of the pipe to the process that it works for."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -30,24 +30,24 @@ class Command:
         piece: int | None = self._connection.recv()
         return piece
 
-    def tell(self, images: int) -> None:
-        """So many images more are done."""
+    def report(self, images: int) -> None:
+        """Report that this many more images are done."""
         self._connection.send(Message("images", images))
 
 
 def run_member(
-    connection: Connection, work: Callable[[Command], None], *, told: tuple[type[Exception], ...], again: str
+    connection: Connection, work: Callable[[Foreman], None], *, expected: tuple[type[Exception], ...], again: str
 ) -> None:
-    """The process: ends when `work` does, when it fails, or when nobody listens any more.
+    """The life of the process: it ends when `work` does, when that fails, or when nobody listens any more.
 
-    Errors that are `told` explain themselves; to any other, how to go on `again` is added.
+    `expected` errors explain themselves; to any other, `again` is added, which says how to go on.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        work(Command(connection))
+        work(Foreman(connection))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        _LOG.warning("the command that started this process is gone: stopping")
-    except told as error:
+        _LOG.warning("the process that started this one is gone: stopping")
+    except expected as error:
         connection.send(Message("failed", str(error)))
     except Exception as error:
         _LOG.exception("a worker failed")

@@ -1,4 +1,4 @@
-"""Where the processes of a command work: each its share of the cores, and one GPU where there are any."""
+"""Where the processes of a command work: each has its share of the cores, and one GPU where there are any."""
 
 from dataclasses import dataclass
 
@@ -17,9 +17,9 @@ class Seat:
 def seats(
     task: Task, *, processes: int | None, most: int, cores: int | None = None, gpus: int | None = None
 ) -> list[Seat]:
-    """One for each process: a process each GPU, or each core, unless `processes` says; never more than `most`.
+    """A seat for each process: one process a GPU, or else a core, unless `processes` is given; never more than `most`.
 
-    Tasks that share this machine share its `cores` and `gpus` (default: those that there are).
+    Tasks on the same machine share its `cores` and `gpus` (default: all that it has).
     """
     cores = usable_cores() if cores is None else cores
     gpus = cuda_devices() if gpus is None else gpus

@@ -1,7 +1,7 @@
 """Which part of the work this command does: piece k is done by the task with index k % count.
 
 Index and count are given, or found where SLURM (job arrays) or torchrun put them. In an array whose jobs call torchrun,
-every rank of every job is a task. Left out: machines; any scheduler will do that shows tasks the same folder.
+every rank of every job is a task. Any scheduler will do, as long as its tasks see the same folder.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 class WorkError(RuntimeError):
-    """Work that can't be begun or go on; the message says why and what to do."""
+    """The work can't begin or go on; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def _array(environment: Mapping[str, str]) -> tuple[int, int]:
 
 
 def _numbers(environment: Mapping[str, str], first: str, second: str) -> tuple[int, int] | None:
-    """Two variables' numbers, if there are both."""
+    """The numbers in two variables, if both are set."""
     if first not in environment or second not in environment:
         return None
     return _number(first, environment[first]), _number(second, environment[second])

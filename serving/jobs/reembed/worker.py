@@ -1,8 +1,7 @@
-"""One process of the command: takes a part of what waits in a space, embeds it, takes the next part.
+"""A process of `simclr reembed`: it takes a part of what waits in a space, embeds it, and takes the next part.
 
-Threads read and decode the pictures of the next passes while the runtime works on the present one, and a further
+Threads read and decode the pictures of the next passes while the runtime works on the current one, and a further
 thread stores what is embedded, some hundred items in a transaction.
-Left out: which parts there are, and who gets which (`serving.jobs.reembed.command`, `serving.jobs.parallel.crew`).
 """
 
 from collections.abc import Iterator
@@ -26,18 +25,18 @@ from serving.collection.pictures.pending import PendingSources
 from serving.inference.choice import choose
 from serving.inference.runtime import images_of_pass, open_runtime
 from serving.jobs.parallel.ahead import loaded_ahead
-from serving.jobs.parallel.member import Command, run_member
+from serving.jobs.parallel.member import Foreman, run_member
 from serving.jobs.parallel.seats import Seat
 from serving.jobs.parallel.tasks import WorkError
+from serving.jobs.reembed.errors import RESUME
 
 TRANSACTION = 256  # items
-AGAIN = "what is stored is kept, and the same command goes on from there"
 _LISTED = 1024
 
 
 @dataclass(frozen=True)
 class Post:
-    """Where a process works and with what: `parts` are those of the space in all."""
+    """Where a process works and with what; the items of the space are divided into `parts`."""
 
     collection: Path
     release: Path
@@ -57,16 +56,16 @@ class Loaded(NamedTuple):
 
 def work(post: Post, connection: Connection) -> None:
     """The process: embeds parts of the space until there are no more."""
-    told = (CollectionError, ManifestError, OSError, WorkError)
-    run_member(connection, lambda command: Worker(post, command).run(), told=told, again=AGAIN)
+    expected = (CollectionError, ManifestError, OSError, WorkError)
+    run_member(connection, lambda foreman: Worker(post, foreman).run(), expected=expected, again=RESUME)
 
 
 class Worker:
-    """Embeds parts of the release's space until the command has no more."""
+    """Embeds parts of the release's space until the foreman has no more."""
 
-    def __init__(self, post: Post, command: Command) -> None:
+    def __init__(self, post: Post, foreman: Foreman) -> None:
         self._post = post
-        self._command = command
+        self._foreman = foreman
         self._catalogue = Catalogue(post.collection)
         self._sources = PendingSources(self._catalogue)
         release = Release(post.release)
@@ -85,7 +84,7 @@ class Worker:
 
     def run(self) -> None:
         """Work until there are no more parts."""
-        while (part := self._command.next_piece()) is not None:
+        while (part := self._foreman.next_piece()) is not None:
             while self._embed(Part(part, self._post.parts)):  # again for what was written meanwhile
                 pass
 
@@ -118,14 +117,14 @@ class Worker:
                 yield listed[at : at + self._pass]
 
     def _load(self, pending: Pending) -> Loaded:
-        """Raises `WorkError` for a picture that is out of reach: going on would leave out all of a lost disk's."""
+        """Raises `WorkError` for a picture that is out of reach: a lost disk would leave out everything."""
         try:
             picture = self._sources.read(pending)
             return Loaded(pending, picture.sha256, decode(picture.content, self._size))
         except UnreachableFile as error:
             raise WorkError(
                 f"{pending.path} of item {pending.id!r} can't be read now: {error}; see that it can be, or delete the "
-                f"item: {AGAIN}"
+                f"item: {RESUME}"
             ) from error
         except (UnreadableFile, ImageError) as error:
             return Loaded(pending, b"", None, str(error))
@@ -144,7 +143,7 @@ class Worker:
         return len(done) + len(failed)
 
     def _settle(self) -> None:
-        """Wait for what is being stored, and tell of it; raises what went wrong with it."""
+        """Wait for what is being stored, and report it; raises what went wrong."""
         if self._storing is not None:
-            self._command.tell(self._storing.result())
+            self._foreman.report(self._storing.result())
             self._storing = None

@@ -24,7 +24,7 @@ def check_archive(store: ModelStore, version: int) -> Release:
     if release.manifest.title != f"{store.name}/{version}":
         raise ManifestError(f"{release.folder} says that it is {release.manifest.title}: publish the release again")
     archive = store.archive(version)
-    again = f"build it again from {release.folder} with `python -m export.release`"
+    again = f"build it again from {release.folder} with `simclr export`"
     if not archive.is_file():
         raise ManifestError(f"{archive} is missing: {again}")
     digest, numbered = _content(archive, again)
@@ -40,7 +40,7 @@ def check_archive(store: ModelStore, version: int) -> Release:
 
 def unpack(archive: Path, release: Release, folder: Path) -> None:
     """Unpack a release's archive into `folder`, in place of what is there; raises `ManifestError` if it is damaged."""
-    again = f"build it again from {release.folder} with `python -m export.release`"
+    again = f"build it again from {release.folder} with `simclr export`"
     shutil.rmtree(folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(archive) as opened:

@@ -125,7 +125,7 @@ def space_ready(collection: Path, space: str) -> str | None:
         return None
     return (
         f"{missing} items of {collection} have no embedding by this release yet: "
-        "run `python -m serving.reembed`, or wait until it has finished"
+        "run `simclr reembed`, or wait until it has finished"
     )
 
 

@@ -26,7 +26,7 @@ from serving.engine import Engine
 ROOT = Path(__file__).parents[4]
 SIZE, DIM = 8, 16
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
-BULK = "import sys, serving.jobs.bulk.command as bulk; sys.exit(bulk.main(sys.argv[1:]))"
+BULK = "import sys, serving.jobs.bulk.command as bulk; sys.exit(bulk.main(bulk.COMMAND, sys.argv[1:]))"
 
 
 def write_release(folder: Path, *, version: int = 1) -> Release:
@@ -154,7 +154,7 @@ def defaults(release: Release) -> list[object]:
 
 
 def start_bulk(arguments: Sequence[object], *, limit: int | None = None) -> "subprocess.Popen[str]":
-    """`python -m serving.bulk` in a group of its own; `limit` caps the bytes of any file that it writes."""
+    """`simclr bulk` in a group of its own; `limit` caps the bytes of any file that it writes."""
     code = ("" if limit is None else LIMITED.format(limit)) + BULK
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],

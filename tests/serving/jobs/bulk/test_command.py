@@ -12,11 +12,13 @@ from subprocess import Popen
 import numpy as np
 import pytest
 
+from core.command_line.command import main
 from core.images.decode import ImageError, decode
 from core.releases.manifest import Release
 from serving.engine import Engine
-from serving.jobs.bulk import BulkError, read
-from serving.jobs.bulk.command import main
+from serving.jobs.bulk.command import COMMAND
+from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.reader import read
 from serving.jobs.bulk.sources import SourceFiles, named
 from tests.serving.jobs.bulk.conftest import SIZE, Whole, content, finish
 
@@ -64,7 +66,7 @@ def test_unreadable_images_are_listed_and_stop_nothing(whole: Whole) -> None:
 
 def test_a_finished_job_is_left_as_it_is(whole: Whole, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.out.iterdir()}
-    assert main(whole.arguments) == 0
+    assert main(COMMAND, whole.arguments) == 0
     assert "83 of 90 images" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in whole.out.iterdir()} == before
 
@@ -74,9 +76,9 @@ def test_a_shard_that_was_changed_is_found_by_its_digest_and_made_again(whole: W
     arguments = whole.arguments_for(out)
     changed = out / "shard-000003.npy"
     changed.write_bytes(changed.read_bytes()[:-1] + b"\0")
-    assert main(arguments) == 0
+    assert main(COMMAND, arguments) == 0
     assert content(out) != content(whole.out)
-    assert main([*arguments, "--verify"]) == 0
+    assert main(COMMAND, [*arguments, "--verify"]) == 0
     assert content(out) == content(whole.out)
 
 
@@ -140,11 +142,11 @@ def test_what_can_not_be_done_is_told_in_a_line(
     whole: Whole, matrix: Release, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--release", str(matrix.folder), "--out", str(tmp_path / "out")]
-    assert main(["nowhere", *given]) == 1
-    assert main([*whole.arguments, "--shard-size", "9"]) == 1
-    assert main(["--list", str(tmp_path / "nowhere"), *given]) == 1
-    assert main([str(tmp_path), "--release", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
-    assert main([str(tmp_path), *given, "--form", "torchscript"]) == 1
+    assert main(COMMAND, ["nowhere", *given]) == 1
+    assert main(COMMAND, [*whole.arguments, "--shard-size", "9"]) == 1
+    assert main(COMMAND, ["--list", str(tmp_path / "nowhere"), *given]) == 1
+    assert main(COMMAND, [str(tmp_path), "--release", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert main(COMMAND, [str(tmp_path), *given, "--form", "torchscript"]) == 1
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert errors[0] == "error: nowhere does not exist"
     assert "was begun with --shard-size 8, and now it is 9" in errors[1]

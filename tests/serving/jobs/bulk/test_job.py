@@ -9,18 +9,18 @@ import pytest
 
 from core.releases.manifest import Release
 from serving.jobs.bulk.errors import BulkError
-from serving.jobs.bulk.job import Asked, Job, open_job, read_job
+from serving.jobs.bulk.job import Job, JobRequest, open_job, read_job
 from serving.jobs.bulk.listing import LINES
 from serving.jobs.bulk.sources import named
 from tests.serving.jobs.bulk.conftest import content, write_release
 
 
 @pytest.fixture
-def asked(matrix: Release, images: Path) -> Asked:
-    return Asked(matrix, named([str(images)]), "auto", "float32", batch=4, shard_size=8)
+def asked(matrix: Release, images: Path) -> JobRequest:
+    return JobRequest(matrix, named([str(images)]), "auto", "float32", batch=4, shard_size=8)
 
 
-def test_a_job_is_begun_once(asked: Asked, tmp_path: Path) -> None:
+def test_a_job_is_begun_once(asked: JobRequest, tmp_path: Path) -> None:
     job = open_job(tmp_path, asked)
     before = content(tmp_path)
     assert (job.images, job.shards, job.form, job.embedding_dim) == (90, 12, "onnx", 16)
@@ -38,13 +38,13 @@ def test_a_job_is_begun_once(asked: Asked, tmp_path: Path) -> None:
         ({"form": "torchscript"}, "begun with --form onnx, and now it is torchscript"),
     ],
 )
-def test_other_settings_are_refused(asked: Asked, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_other_settings_are_refused(asked: JobRequest, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     open_job(tmp_path, asked)
     with pytest.raises(BulkError, match=message):
         open_job(tmp_path, replace(asked, **changes))
 
 
-def test_another_release_and_other_images_are_refused(asked: Asked, tmp_path: Path, images: Path) -> None:
+def test_another_release_and_other_images_are_refused(asked: JobRequest, tmp_path: Path, images: Path) -> None:
     open_job(tmp_path / "out", asked)
     other = write_release(tmp_path / "other", version=2)
     with pytest.raises(BulkError, match=rf"--release matrix/1 \(digest .*\), and now it is matrix/2 .*{other.digest}"):
@@ -54,7 +54,7 @@ def test_another_release_and_other_images_are_refused(asked: Asked, tmp_path: Pa
 
 
 def test_a_changed_list_is_refused_and_the_same_from_elsewhere_is_not(
-    asked: Asked, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    asked: JobRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = tmp_path / "list"
     listed.write_text("/a.png\n")
@@ -66,7 +66,7 @@ def test_a_changed_list_is_refused_and_the_same_from_elsewhere_is_not(
         open_job(tmp_path / "out", replace(asked, sources=named([], str(listed))))
 
 
-def test_what_was_begun_is_checked(asked: Asked, tmp_path: Path) -> None:
+def test_what_was_begun_is_checked(asked: JobRequest, tmp_path: Path) -> None:
     open_job(tmp_path, asked)
     text = (tmp_path / LINES).read_text()
     (tmp_path / LINES).write_text(text.replace("a.b", "b.a"))
@@ -84,13 +84,13 @@ def test_what_was_begun_is_checked(asked: Asked, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("changes", [{"batch": -1}, {"shard_size": 0}])
-def test_settings_out_of_range_are_told(asked: Asked, changes: dict[str, Any]) -> None:
+def test_settings_out_of_range_are_told(asked: JobRequest, changes: dict[str, Any]) -> None:
     with pytest.raises(BulkError, match=r"it must be [01] or more"):
         replace(asked, **changes)
 
 
 def begin(out: Path, release: Path, images: Path) -> Job:
-    return open_job(out, Asked(Release(release), named([str(images)]), "auto", "float32", batch=4, shard_size=8))
+    return open_job(out, JobRequest(Release(release), named([str(images)]), "auto", "float32", batch=4, shard_size=8))
 
 
 def test_any_number_may_begin_at_once(matrix: Release, images: Path, tmp_path: Path) -> None:

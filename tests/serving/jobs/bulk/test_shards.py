@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from serving.jobs.bulk.records import Record
-from serving.jobs.bulk.shards import Embedded, ShardFiles, finished_shard, publish_shard
+from serving.jobs.bulk.shards import ShardContent, ShardFiles, finished_shard, publish_shard
 from tests.serving.jobs.bulk.conftest import content
 
 RECORDS = [
@@ -20,7 +20,7 @@ RECORDS = [
 
 def publish(out: Path, embeddings: np.ndarray, records: list[Record]) -> ShardFiles:
     out.mkdir(exist_ok=True)
-    publish_shard(out, 12, Embedded(embeddings, records, "a runtime"))
+    publish_shard(out, 12, ShardContent(embeddings, records, "a runtime"))
     return ShardFiles.of(out, 12)
 
 

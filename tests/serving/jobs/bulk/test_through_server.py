@@ -13,8 +13,8 @@ import pytest
 from cli.main import main as simclr
 from serving.client.client import Client, ServerError
 from serving.engine import Engine
-from serving.jobs.bulk import read
 from serving.jobs.bulk.errors import BulkError
+from serving.jobs.bulk.reader import read
 from serving.jobs.bulk.through_server import embed_paths
 from serving.protocol.wire import Reply, encode, parse
 from serving.torchserve.launch import Server
@@ -121,7 +121,7 @@ def test_another_release_is_refused(near: Client, door: Door, images: Path, tmp_
         if number == 2
         else reply
     )
-    with pytest.raises(BulkError, match=r"from release matrix/1 to matrix/2 meanwhile.*ask again"):
+    with pytest.raises(BulkError, match=r"from release matrix/1 to matrix/2 meanwhile.*run it again"):
         embed_paths(near, [str(images / "a.b")], tmp_path / "e.npy")
     assert not list(tmp_path.glob("*.npy*"))
     assert not list(tmp_path.glob(".*"))
@@ -142,7 +142,9 @@ def test_the_command_says_what_came_of_it(
     out = tmp_path / "e.npy"
     assert simclr(["embed", "--url", url, str(images), "--out", str(out)]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{out}: float32 (83, 16); ids: {tmp_path / 'e.parquet'}, 7 unreadable\n"
+    said, following = printed.out.splitlines()
+    assert said == f"{out}: float32 (83, 16); ids: {tmp_path / 'e.parquet'}, 7 unreadable"
+    assert following.startswith("next: in Python, `numpy.load(")
     assert len([line for line in printed.err.splitlines() if line.startswith("left out ")]) == 7
     (tmp_path / "bad.png").write_bytes(b"")
     assert simclr(["embed", "--url", url, str(tmp_path / "bad.png"), "--out", str(out)]) == 1

@@ -4,17 +4,18 @@ from pathlib import Path
 
 import numpy as np
 
+from core.command_line.command import main
 from core.images.decode import decode
 from serving.engine import Engine
-from serving.jobs.bulk import read
-from serving.jobs.bulk.command import main
+from serving.jobs.bulk.command import COMMAND
+from serving.jobs.bulk.reader import read
 from tests.conftest import Chain
 
 
 def test_a_real_encoder_gives_what_the_engine_gives(chain: Chain, engine: Engine, tmp_path: Path) -> None:
     images = Path(chain.data.facts["source"])
     given = ["--release", str(chain.release.folder), "--form", "onnx", "--shard-size", "100", "--processes", "2"]
-    assert main([str(images), *given, "--out", str(tmp_path)]) == 0
+    assert main(COMMAND, [str(images), *given, "--out", str(tmp_path)]) == 0
     shards = list(read(tmp_path, verify=True))
     assert [len(shard.ids) for shard in shards] == [100, 100, 100]
     for shard in shards:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.command_line.command import main
 from core.images.decode import decode
 from core.images.folders import SourceError
 from serving.collection.catalogue.items import Item, Source
@@ -18,7 +19,9 @@ from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.neighbours import Neighbours
 from serving.engine import Engine
-from serving.jobs.ingest.command import Summary, ingest, main
+from serving.jobs.ingest.command import COMMAND
+from serving.jobs.ingest.ingestion import Ingestion
+from serving.jobs.ingest.into_folder import ingest
 from serving.jobs.ingest.sources import data_folder, image_files
 from serving.operations.pictures import picture_of
 from serving.protocol.messages import Request
@@ -41,7 +44,7 @@ def data(chain: Chain, tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def run(engine: Engine, data: Path) -> tuple[Summary, Catalogue]:
+def run(engine: Engine, data: Path) -> tuple[Ingestion, Catalogue]:
     catalogue = Catalogue(data.parent / "collection", create=True)
     return ingest(engine, catalogue, data_folder(data, ["train"])), catalogue
 
@@ -53,9 +56,9 @@ def paths(data: Path) -> list[Path]:
 def test_a_second_run_embeds_nothing(engine: Engine, data: Path) -> None:
     first, catalogue = run(engine, data)
     base = catalogue.base(engine.digest)
-    assert (first.items, first.embedded) == (12, 12)
+    assert (catalogue.count(), first.stored) == (12, 12)
     second, _ = run(engine, data)
-    assert (second.items, second.embedded, second.unchanged, second.removed) == (12, 0, 12, 0)
+    assert (catalogue.count(), second.stored, second.unchanged, second.removed) == (12, 0, 12, 0)
     assert catalogue.base(engine.digest) == base
 
 
@@ -65,8 +68,8 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
     shutil.copy(second, first)
     kept = (data / "items.jsonl").read_text().splitlines()[:-1]
     (data / "items.jsonl").write_text("\n".join(kept) + "\n")
-    summary, catalogue = run(engine, data)
-    assert (summary.items, summary.embedded, summary.removed) == (11, 1, 1)
+    done, catalogue = run(engine, data)
+    assert (catalogue.count(), done.stored, done.removed) == (11, 1, 1)
     vectors = catalogue.vectors_of(
         [path.relative_to(data.parent / "images").as_posix() for path in (first, second)], engine.digest
     )
@@ -80,8 +83,8 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
 def test_an_image_that_can_not_be_read_just_now_keeps_what_was_stored(engine: Engine, data: Path) -> None:
     run(engine, data)
     paths(data)[0].write_bytes(b"broken")
-    summary, _ = run(engine, data)
-    assert (summary.items, summary.unchanged, summary.removed, len(summary.unreadable)) == (12, 11, 0, 1)
+    done, catalogue = run(engine, data)
+    assert (catalogue.count(), done.unchanged, done.removed, len(done.left_out)) == (12, 11, 0, 1)
 
 
 def test_images_that_went_away_altogether_are_an_error_not_an_empty_collection(engine: Engine, data: Path) -> None:
@@ -129,7 +132,7 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
             assert one.poll() is None
         one.send_signal(signal.SIGKILL)
     before = stored(collection, chain.release.digest)
-    assert main(given) == 0
+    assert main(COMMAND, given) == 0
     again = Catalogue(collection)
     assert again.count() == len(chain.data.rows("train", "validation"))
     assert before > 0
@@ -148,8 +151,8 @@ def test_metadata_given_elsewhere_stays_and_so_does_what_came_from_elsewhere(eng
     foreign = Item("uploaded", Source.kept(b"bytes"), None)
     catalogue.upsert([tagged, foreign], np.repeat(vectors, 2, axis=0), engine.digest)
     paths(data)[0].write_bytes(paths(data)[1].read_bytes())
-    summary, _ = run(engine, data)
-    assert (summary.embedded, summary.removed, summary.items) == (1, 0, 13)
+    done, _ = run(engine, data)
+    assert (done.stored, done.removed, catalogue.count()) == (1, 0, 13)
     after = catalogue.get(name)
     assert after is not None
     assert after.metadata == {"tag": "mine"}
@@ -160,10 +163,10 @@ def test_a_folder_or_zip_needs_no_data_folder(engine: Engine, data: Path) -> Non
     packed = Path(shutil.make_archive(str(data.parent / "packed"), "zip", folder))
     (folder / "train/broken.jpg").write_bytes(b"no image")
     of_folder, of_zip = (Catalogue(data.parent / name, create=True) for name in ("one", "two"))
-    summary = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
-    assert (summary.items, list(summary.unreadable)) == (12, ["train/broken.jpg"])
+    done = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
+    assert (of_folder.count(), list(done.left_out)) == (12, ["train/broken.jpg"])
     again = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
-    assert (again.embedded, again.unchanged) == (0, 12)
+    assert (again.stored, again.unchanged) == (0, 12)
     ingest(engine, of_zip, image_files(packed, prefix="zipped/"), prune=False)
     for item in of_folder.list_items().items:
         other = of_zip.get(f"zipped/{item.id}")

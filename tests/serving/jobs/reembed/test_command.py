@@ -18,17 +18,18 @@ import numpy as np
 import psutil
 import pytest
 
+from core.command_line.command import main
 from core.images.decode import decode
 from core.releases.manifest import Release
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
 from serving.collection.commands.spaces import main as spaces
 from serving.engine import Engine
-from serving.jobs.reembed.command import main
+from serving.jobs.reembed.command import COMMAND
 from tests.serving.jobs.bulk.conftest import ROOT, SIZE, write_images, write_release
 
 COUNT = 600
-REEMBED = "import sys, serving.jobs.reembed.command as command; sys.exit(command.main(sys.argv[1:]))"
+REEMBED = "import sys, serving.jobs.reembed.command as command; sys.exit(command.main(command.COMMAND, sys.argv[1:]))"
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert stored > 0
-    assert main(arguments(catalogue, second, "--index")) == 0
+    assert main(COMMAND, arguments(catalogue, second, "--index")) == 0
     said = capsys.readouterr()
     assert f"{COUNT} vectors by matrix/2, 0 items unreadable, complete" in said.out
     assert f"index: exact of {COUNT}, recall@10 1.000" in said.out
@@ -118,14 +119,14 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     base = catalogue.base(second.space)
     assert base is not None
     assert base.count == COUNT
-    assert main(arguments(catalogue, second)) == 0  # nothing to do
+    assert main(COMMAND, arguments(catalogue, second)) == 0  # nothing to do
 
 
 def test_two_tasks_share_the_work(
     catalogue: Catalogue, releases: tuple[Release, Release], images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shares = [arguments(catalogue, releases[1], "--task-index", index, "--task-count", 2) for index in range(2)]
-    assert main(shares[0]) == 0
+    assert main(COMMAND, shares[0]) == 0
     assert f"{COUNT // 2} vectors by matrix/2, 0 items unreadable, not complete: {COUNT // 2} items wait" in (
         capsys.readouterr().out
     )
@@ -142,10 +143,11 @@ def test_a_backlog_that_grows_at_the_last_moment_is_embedded_too(
     releases: tuple[Release, Release],
     images: Path,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """More begin to wait than may be left over, when all was embedded and the space is about to be settled."""
-    monkeypatch.setattr("serving.jobs.reembed.command._FEW", 2)
+    monkeypatch.setattr("serving.jobs.reembed.reembed._FEW", 2)
     away = (images / "007.png").rename(images / "away")
     settle_but = Catalogue.settle_but
 
@@ -156,9 +158,9 @@ def test_a_backlog_that_grows_at_the_last_moment_is_embedded_too(
         settle_but(self, space, few)
 
     monkeypatch.setattr(Catalogue, "settle_but", settle_after_others)
-    assert main(arguments(catalogue, releases[1], "--index")) == 0
+    assert main(COMMAND, arguments(catalogue, releases[1], "--index")) == 0
     said = capsys.readouterr()
-    assert "8 came to wait meanwhile" in said.err
+    assert "8 more items wait since then" in caplog.text
     assert f"{COUNT} vectors by matrix/2, 0 items unreadable, complete" in said.out
     assert f"index: exact of {COUNT}" in said.out
     assert_whole(catalogue, releases[1], images)
@@ -181,7 +183,7 @@ def test_a_space_that_fills_again_before_the_end_is_no_success(
     monkeypatch.setattr(Catalogue, "settle", settle_and_retry)
     away = (images / "007.png").rename(images / "away")
     try:
-        assert main(arguments(catalogue, releases[1], "--index")) == 1
+        assert main(COMMAND, arguments(catalogue, releases[1], "--index")) == 1
     finally:
         away.rename(images / "007.png")
     assert "8 items wait again" in (said := capsys.readouterr()).err, said
@@ -193,14 +195,14 @@ def test_what_can_not_be_read_is_told_and_tried_again_when_asked(
 ) -> None:
     away = (images / "007.png").rename(images / "away")
     try:
-        assert main(arguments(catalogue, releases[1])) == 0
+        assert main(COMMAND, arguments(catalogue, releases[1])) == 0
     finally:
         away.rename(images / "007.png")
     said = capsys.readouterr()
     failed = COUNT // 40 - COUNT // 80
     assert f"{COUNT - failed} vectors by matrix/2, {failed} items unreadable, complete" in said.out
     assert re.search(r"left out n7: .*No such file", said.err)
-    assert main(arguments(catalogue, releases[1], "--retry")) == 0
+    assert main(COMMAND, arguments(catalogue, releases[1], "--retry")) == 0
     assert_whole(catalogue, releases[1], images)
 
 
@@ -209,9 +211,9 @@ def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
 ) -> None:
     away = images.rename(images.with_name("unmounted"))
     try:
-        assert main(arguments(catalogue, releases[1], "--index")) == 1
+        assert main(COMMAND, arguments(catalogue, releases[1], "--index")) == 1
         images.mkdir()  # as a place to mount it is left
-        assert main(arguments(catalogue, releases[1])) == 1
+        assert main(COMMAND, arguments(catalogue, releases[1])) == 1
         images.rmdir()
     finally:
         away.rename(images)
@@ -224,7 +226,7 @@ def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
     space = catalogue.space(releases[1].space)
     assert space is not None
     assert (space.complete, space.failed) == (False, 0)
-    assert main(arguments(catalogue, releases[1])) == 0
+    assert main(COMMAND, arguments(catalogue, releases[1])) == 0
     assert_whole(catalogue, releases[1], images)
 
 
@@ -234,9 +236,9 @@ def test_where_nothing_can_be_read_it_fails(
     catalogue = Catalogue(tmp_path, create=True)
     vectors = np.eye(1, 16, dtype=np.float32)
     catalogue.upsert([Item("a", Source.kept(b"no image"))], vectors, releases[0].space)
-    assert main(arguments(catalogue, releases[1])) == 1
+    assert main(COMMAND, arguments(catalogue, releases[1])) == 1
     assert "none of the items can be read" in capsys.readouterr().err
-    assert main(["--release", str(releases[1].folder), "--collection", str(tmp_path / "none")]) == 1
+    assert main(COMMAND, ["--release", str(releases[1].folder), "--collection", str(tmp_path / "none")]) == 1
     assert "no collection" in capsys.readouterr().err
 
 
