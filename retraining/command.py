@@ -25,9 +25,10 @@ from typing import Any, NoReturn
 from core.files.durable import publish_text
 from core.releases.manifest import ManifestError
 from core.releases.model_store import CHAMPION
+from retraining.apart import estimate_apart
 from retraining.child import Stopped, heeded
 from retraining.conduct import NotBetter, Retraining, StageFailed, Wishes
-from retraining.costs import estimate_apart, lacking_room, table
+from retraining.costs import lacking_room, table
 from retraining.journal import abandon, begin, last_summaries, sweep, unfinished
 from retraining.locks import Busy, alone
 from retraining.need import needed

@@ -1,24 +1,9 @@
-"""The estimated cost of a retraining's stages, as values and as a table.
+"""The estimated cost of a retraining's stages, as values and as a table."""
 
-Left out: estimating (`retraining.estimate`), which needs torch and takes steps with it. It is done in a process
-of its own, so that this one stays small: what it has in memory would count as its stages' memory.
-"""
-
-import logging
-import multiprocessing
-import os
 import shutil
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from retraining.child import end_with, make_way
-from retraining.plan import Plan
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,17 +15,6 @@ class Cost:
     seconds: float | None
     disk: int
     basis: str
-
-
-def estimate_apart(plan: Plan, folder: Path, past: Sequence[dict[str, Any]], *, polite: bool) -> list[Cost]:
-    """`retraining.estimate.estimate`, in another process; nothing is known if that dies."""
-    context = multiprocessing.get_context("spawn")
-    try:
-        with ProcessPoolExecutor(1, context, _prepare, (os.getpid(), polite)) as apart:
-            return apart.submit(_estimate, plan, folder, past).result()
-    except BrokenProcessPool:
-        logger.warning("time and disk can't be estimated: the process that tries some steps died (out of memory?)")
-        return []
 
 
 def lacking_room(costs: Sequence[Cost], folder: Path) -> str | None:
@@ -73,15 +47,3 @@ def duration(seconds: float | None) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _prepare(parent: int, polite: bool) -> None:
-    end_with(parent)
-    if polite:
-        make_way()
-
-
-def _estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[Cost]:
-    from retraining.estimate import estimate
-
-    return estimate(plan, folder, past)

@@ -4,12 +4,14 @@ Times come from the last retraining here, by item; of pretraining from some step
 there was no retraining yet they are those of two cores with small images, and say so.
 """
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from core.command_line.command import parser_of
 from core.images.folders import open_source
 from retraining.costs import Cost
 from retraining.journal import Journal
@@ -18,7 +20,8 @@ from retraining.stages import Commands, stages_of
 from training.data.dataset import Dataset
 from training.model.encoder import build_encoder
 from training.recipe.config import PretrainConfig
-from training.run.command import configuration, parse_flags, run_options
+from training.run.command import COMMAND as PRETRAIN
+from training.run.flags import configuration, run_options
 from training.run.pace import step_seconds
 
 _TYPICAL = {"ingest": 5e-3, "freeze": 5e-4, "evaluate": 8e-3, "export": 2e-3, "embed": 4e-3}  # seconds an item
@@ -62,8 +65,7 @@ def _from_past(stage: str, items: int, past: Sequence[dict[str, Any]]) -> tuple[
 
 
 def _recipe(plan: Plan, folder: Path, items: int, size: int) -> PretrainConfig:
-    words = Commands(plan, folder).of("pretrain")
-    flags = parse_flags(words[words.index("training.run.pretrain") + 1 :], "")
+    flags = _pretrain_flags(plan, folder)
     flags.minutes = None  # only its length is of interest, and that is known
     return configuration(flags, _blank(int(items * _TRAINED_SHARE), size))
 
@@ -73,8 +75,7 @@ def _pretraining(plan: Plan, folder: Path, config: PretrainConfig, items: int, s
         return 60 * plan.minutes, "asked for"
     if plan.launcher:
         return None, plan.launcher.split()[0]
-    words = Commands(plan, folder).of("pretrain")
-    flags = parse_flags(words[words.index("training.run.pretrain") + 1 :], "")
+    flags = _pretrain_flags(plan, folder)
     images = max(2, int(items * _TRAINED_SHARE))
     batch = min(config.batch_size, images)
     steps = config.steps or config.epochs * (images // batch)
@@ -83,6 +84,11 @@ def _pretraining(plan: Plan, folder: Path, config: PretrainConfig, items: int, s
     options = run_options(flags)
     each = sum(share * step_seconds(config, data, side, options=options) for side, share in shares)
     return steps * each, "steps taken now"
+
+
+def _pretrain_flags(plan: Plan, folder: Path) -> argparse.Namespace:
+    words = Commands(plan, folder).of("pretrain")
+    return parser_of(PRETRAIN).parse_args(words[words.index("training.run") + 1 :])
 
 
 def _blank(count: int, size: int) -> Dataset:

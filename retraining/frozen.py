@@ -1,11 +1,9 @@
 """A collection, frozen at one moment, as a data folder: what a retraining learns from.
 
-    python -m training.sources --collection DIR --out DIR --image-size 32
-
 Splits follow from an item's id alone (`training.data.splits.stable_split`), so the held-out images stay the same from
 one retraining to the next, and what was ever trained on is never tested on. Labels are the items' own; an item without
-one is pretrained on. Items that are replaced or deleted while their pictures are read take no row. Left out: what was
-written after the moment of freezing; a new release embeds that later.
+one is pretrained on. Items that are replaced or deleted while their pictures are read take no row. What is
+written after the moment of freezing is not in it; a new release embeds that later.
 """
 
 import hashlib
@@ -17,7 +15,9 @@ from typing import Any
 from core.images.folders import SourceError
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.pictures.frozen import CollectionSource, Frozen, FrozenItem, freeze
+from training.data.dataset import Dataset
 from training.data.listing import Listing
+from training.data.prepare import Given, Request, prepare_given
 from training.data.splits import UNLABELLED, stable_split
 
 LABEL_LEAST = 5  # items of a label, for it to be learnt from
@@ -48,6 +48,17 @@ class FrozenCollection:
         if len({label for label in labels if label is not None}) < 2:
             return splits, None
         return [split if label is not None else UNLABELLED for split, label in zip(splits, labels, strict=True)], labels
+
+
+def prepare_frozen(collection: Path | str, out: Path | str, *, request: Request | None = None) -> Dataset:
+    """Write the data folder `out` from a collection as it is now, or reuse it if nothing was written since.
+
+    Raises `CollectionError` for a folder that holds no collection, `SourceError` for an empty one.
+    """
+    folder, request = Path(collection).resolve(), request or Request()
+    frozen = FrozenCollection(folder)
+    facts = {"collection": frozen.facts | {"seed": request.seed, "hold_out": request.hold_out}}
+    return prepare_given(Given(frozen.source, frozen.listing, frozen.assign, folder.name, facts), Path(out), request)
 
 
 def _usable_labels(items: Sequence[FrozenItem]) -> dict[str, str | None]:

@@ -103,7 +103,7 @@ class Commands:
         plan = self._plan
         source = ("--collection", plan.collection) if plan.from_collection else ("--images", plan.images)
         size = ("--image-size", plan.image_size) if plan.image_size else ()
-        return _python("training.data.prepare", *source, "--out", self._data, "--seed", plan.seed, *size)
+        return _python("retraining.prepare_command", *source, "--out", self._data, "--seed", plan.seed, *size)
 
     def _pretrain(self) -> list[str]:
         plan = self._plan
@@ -113,13 +113,12 @@ class Commands:
         settings = [word for setting in plan.settings for word in ("--set", setting)]
         launcher = shlex.split(plan.launcher) or [sys.executable]
         words = ("--data", self._data, "--out", self._run, "--preset", plan.preset, "--seed", plan.seed)
-        return [*launcher, "-m", "training.run.pretrain", *map(str, (*words, *length, *start, *settings))]
+        return [*launcher, "-m", "training.run", *map(str, (*words, *length, *start, *settings))]
 
     def _evaluate(self) -> list[str]:
         where = ("--data", self._data, "--checkpoint", self._checkpoint, "--out", self._evaluation)
-        return _python(
-            "training.evaluation.evaluate", *where, "--no-baselines"
-        )  # the champion is what it is compared with
+        # the champion is what it is compared with
+        return _python("training.evaluation.command", *where, "--no-baselines")
 
     def _export(self) -> list[str]:
         plan = self._plan

@@ -95,17 +95,15 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     source = ("--images", given.images) if given.images else ("--dataset", given.dataset)
     gpu = _trains_on_gpu()
     size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
-    journey.command("images", "training.data.prepare", *source, "--out", data, *size)
+    journey.command("images", "training.data.command", *source, "--out", data, *size)
     preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
     epochs = _gpu_epochs(data) if gpu and given.epochs is None else given.epochs
     length = ("--epochs", epochs) if epochs is not None else ()
     pretrained = home / "pretrain"
-    journey.command(
-        "pretrain", "training.run.pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length
-    )
+    journey.command("pretrain", "training.run", "--data", data, "--out", pretrained, "--preset", preset, *length)
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
     journey.command(
-        "evaluate", "training.evaluation.evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation
+        "evaluate", "training.evaluation.command", "--data", data, "--checkpoint", checkpoint, "--out", evaluation
     )
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
     named = ("--name", journey.name, "--store", STORE)

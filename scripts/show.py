@@ -12,7 +12,7 @@ from core.images.decode import decode
 from serving.client.client import Client
 from serving.torchserve.launch import Server
 from training.data.dataset import Dataset
-from training.measures.pictures import Row, contact_sheet
+from training.measures.chart_files import Row, contact_sheet
 
 NEIGHBOURS = 5
 

@@ -28,9 +28,10 @@ from training.model.device import choose_device
 from training.model.encoder import build_encoder, place
 from training.recipe.config import EncoderConfig, HeadConfig, PretrainConfig, ViewsConfig
 from training.run.log import read_log
+from training.run.options import RunOptions
 from training.run.pace import WARM_STEPS, step_seconds, with_steps
 from training.run.pretrain import pretrain
-from training.run.run import LOG, RunOptions, resolve
+from training.run.run import LOG, resolve
 
 _CROP_MIN, _GREY_P = 0.08, 0.2  # SimCLRTransform's
 _NEVER = 1 << 30

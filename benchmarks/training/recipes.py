@@ -22,13 +22,13 @@ from training.data.dataset import Dataset
 from training.model.device import choose_device, choose_precision
 from training.model.encoder import Encoder, build_encoder, place
 from training.model.pixels import IMAGENET, Normalisation, channel_statistics
-from training.model.views import random_views
+from training.model.views import random_views, views_generator
 from training.recipe.config import EncoderConfig, PretrainConfig, Resolution, from_dict, to_dict
-from training.run.batches import views_generator
 from training.run.checkpoint import load_encoder
 from training.run.log import read_log
+from training.run.options import RunOptions
 from training.run.pace import scaled
-from training.run.pretrain import RunOptions, pretrain
+from training.run.pretrain import pretrain
 from training.run.run import CHECKPOINT, LOG, training_rows
 
 Result = dict[str, Any]

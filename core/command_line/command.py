@@ -59,7 +59,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
     """Parse the arguments (default: the process's) and run the command; returns the exit code.
 
     Wrong usage ends with exit code 2, as argparse does it. SIGTERM and SIGHUP end the command as Ctrl-C does: what it
-    has under way is closed on the way out. Output that nobody reads any more is no error.
+    has under way is closed on the way out; one that our caller ignores (`nohup`) stays ignored. Output that nobody
+    reads any more is no error.
     """
     given = parser_of(command).parse_args(arguments)
     _configure_logging()
@@ -79,7 +80,8 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _signals_end_it() -> Iterator[None]:
-    before = {number: signal.signal(number, _end) for number in _TO_END}
+    heeded = [number for number in _TO_END if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, _end) for number in heeded}
     try:
         yield
     finally:

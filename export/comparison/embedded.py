@@ -18,9 +18,8 @@ from serving.inference.backends import Outputs
 from serving.inference.choice import Choice, choose
 from serving.inference.runtime import Runtime, images_of_pass, open_runtime
 from training.data.dataset import Dataset
-from training.model.views import random_views
+from training.model.views import random_views, views_generator
 from training.recipe.config import ViewsConfig
-from training.run.batches import views_generator
 
 Embeddings = NDArray[np.float32]
 

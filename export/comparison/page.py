@@ -3,13 +3,11 @@
 As the evaluation's page it refers to nothing outside, has no script, and escapes every text. Left out: measuring.
 """
 
-import base64
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from core.releases.manifest import Release
 from export.comparison.accuracy import share_by_class
@@ -17,11 +15,11 @@ from export.comparison.charts import Pair, bars_figure, losses_figure
 from export.comparison.compare import Comparison, Side
 from export.comparison.gates import Gate
 from export.comparison.neighbours import Sheet, sheets
-from training.evaluation.html_report import draw_chart, thumbnail
+from training.evaluation.pages import draw_chart, image_uri, render, thumbnail
 from training.run.log import read_log
 from training.run.run import LOG
 
-TEMPLATE = "page.html.jinja"
+_TEMPLATE = Path(__file__).with_name("page.html.jinja")
 _CLASSES_MOST = 40
 _SIGNALS = {
     "alignment": "distance of two views of an image; lower: views agree",
@@ -34,18 +32,12 @@ _SIGNALS = {
 
 def page(found: Comparison) -> str:
     """The page, as HTML. Raises OSError if an image on it can't be read."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     new, old = found.challenger, found.champion
     logs = [_log(side) for side in (new, old)]
     words = "The loss of both runs over their steps"
     differing, others = sheets(new.embedded, None if found.same_space or old is None else old.embedded)
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        _TEMPLATE,
         found=found,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         facts=_facts(found),
@@ -161,4 +153,4 @@ def _log(side: Side | None) -> list[dict[str, Any]]:
 def _loss_picture(release: Release) -> str | None:
     """The picture of the loss that an older release carries in place of its log, as a data URI."""
     path = release.folder / "report/loss.png"
-    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.is_file() else None
+    return image_uri("png", path.read_bytes()) if path.is_file() else None

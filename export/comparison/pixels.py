@@ -1,20 +1,19 @@
 """The chosen images at the size that a release takes: as the data folder has them, or decoded again from their source.
 
 Of a collection, which goes on living, an item that was deleted or replaced since it was frozen is scaled from those
-pixels. Left out: what the images are for.
+pixels.
 """
 
 from collections.abc import Callable
-from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from core.images.decode import ImageError, decode
-from core.images.folders import SourceError, UnreachableFile, UnreadableFile
-from core.images.seen import Contents, contents
+from core.images.folders import SourceError, UnreadableFile
 from export.comparison.chosen import Rows
+from export.pictures import Changed, Pictures
 from training.data.dataset import Dataset
 from training.data.row_reader import RowReader
 
@@ -26,12 +25,12 @@ def reader_for(data: Dataset, size: int) -> Reader:
     if size == data.image_size:
         return RowReader(data.images)
 
-    frozen = data.contents() if data.facts.get("collection") else None
+    pictures = Pictures(data)
 
     def one(row: int) -> NDArray[np.uint8]:
         try:
-            return decode(_read(data, row, frozen), size)
-        except _Changed:
+            return decode(pictures.read(row), size)
+        except Changed:
             image = Image.fromarray(data.images[row])
             return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
         except (OSError, KeyError, SourceError, UnreadableFile, ImageError) as error:
@@ -46,22 +45,3 @@ def reader_for(data: Dataset, size: int) -> Reader:
 
     read(data.rows("test")[:1])  # tell at once that the source is gone
     return read
-
-
-class _Changed(Exception):
-    """The item is no longer what it was when the collection was frozen."""
-
-
-def _read(data: Dataset, row: int, frozen: Contents | None) -> bytes:
-    """The file of a row; raises `_Changed` where `frozen`, what the rows of a collection showed, is known."""
-    if frozen is None:
-        return data.read_item(data.ids[row])
-    try:
-        content = data.read_item(data.ids[row])
-    except UnreachableFile:
-        raise
-    except UnreadableFile as error:
-        raise _Changed from error
-    if contents([sha256(content).digest()])[0] != frozen[row]:
-        raise _Changed
-    return content

@@ -6,14 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.command_line.command import main
 from core.images.decode import decode
 from core.images.folders import SourceError
-from retraining.frozen import FrozenCollection
+from export.pictures import Pictures
+from retraining.frozen import FrozenCollection, prepare_frozen
+from retraining.prepare_command import COMMAND
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.conftest import cifar10_files
 from training.data.dataset import Dataset
-from training.data.prepare import main, prepare_frozen
 from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
 from training.run.run import training_rows
 
@@ -51,7 +53,9 @@ def test_items_become_rows_with_their_own_labels_and_pixels(files: dict[str, byt
     for row in (0, 57, 119):
         np.testing.assert_array_equal(data.images[row], decode(files[data.ids[row]], data.image_size))
     assert data.facts["collection"] == {"seq": 1, "items": 120, "labelled": 120, "seed": 0, "hold_out": 0.1}
-    assert data.read_item(data.ids[3]) == files[data.ids[3]]
+    assert Pictures(data).read(3) == files[data.ids[3]]
+    with pytest.raises(ValueError, match="was frozen from the collection"):
+        data.read_item(data.ids[3])
     assert {TRAIN, VALIDATION, TEST} == set(data.splits)
 
 
@@ -111,12 +115,12 @@ def test_the_command_reuses_what_is_there_until_something_is_written(files: dict
     names = list(files)
     put(tmp_path / "c", [item(name, files[name], label=None) for name in names[:60]])
     given = ["--collection", str(tmp_path / "c"), "--out", str(tmp_path / "data"), "--image-size", "16"]
-    main(given)
+    assert main(COMMAND, given) == 0
     before = (tmp_path / "data" / "dataset.json").stat().st_mtime_ns
-    main(given)
+    assert main(COMMAND, given) == 0
     assert (tmp_path / "data" / "dataset.json").stat().st_mtime_ns == before
     put(tmp_path / "c", [item(names[60], files[names[60]], label=None)])
-    main(given)
+    assert main(COMMAND, given) == 0
     assert json.loads((tmp_path / "data" / "dataset.json").read_text())["collection"]["items"] == 61
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from training.run.log import read_log
 
 ROOT = Path(__file__).parents[2]
-PRETRAIN = "import sys, training.run.pretrain as p; p.main(sys.argv[1:])"
+PRETRAIN = "import runpy; runpy.run_module('training.run', run_name='__main__')"
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
 
 # A run of some seconds in all: 25 steps of 16 images of 8 px.
@@ -32,7 +32,7 @@ def start(
     environment: dict[str, str] | None = None,
     group: bool = False,
 ) -> subprocess.Popen[str]:
-    """`training.run.pretrain` on `data`; `limit` caps the bytes of any file it writes; `group` is one of its own."""
+    """`training.run` on `data`; `limit` caps the bytes of any file it writes; `group` is one of its own."""
     code = ("" if limit is None else LIMITED.format(limit)) + PRETRAIN
     arguments = ["-W", "ignore", "-c", code, "--data", str(data), "--out", str(out), *ARGUMENTS, *more]
     return run_python(arguments, environment or {}, group=group)

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from training.data.dataset import Dataset
+from training.errors import PeerError
 from training.model.distributed import (
-    PeerError,
     gather,
     on_first_rank,
     process_group,

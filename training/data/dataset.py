@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from core.images.folders import ImageSource, SourceError, open_source
 from core.images.seen import Contents, contents
-from serving.collection.pictures.frozen import CollectionSource
 from training.data.listing import member_path
 from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
 
@@ -55,7 +54,7 @@ class Dataset:
         try:
             facts = json.loads((folder / FACTS).read_text())
         except (OSError, ValueError) as error:
-            raise SourceError(f"{folder} is no data folder (python -m training.sources makes one): {error}") from error
+            raise SourceError(f"{folder} is no data folder (simclr prepare makes one): {error}") from error
         try:
             images = _open_images(folder / IMAGES, int(facts["image_size"]))
             ids, splits, labels = _read_items(folder / ITEMS, facts["classes"])
@@ -94,8 +93,17 @@ class Dataset:
             raise ValueError(f"{self.folder} has no labels")
         return self.labels[rows]
 
+    def label_name(self, row: int) -> str | None:
+        """The label of a row; None where it has none."""
+        if self.labels is None or self.classes is None or self.labels[row] == NO_LABEL:
+            return None
+        return self.classes[int(self.labels[row])]
+
     def read_item(self, item: str) -> bytes:
-        """The bytes of the file that an id came from; KeyError if the set holds no such id."""
+        """The bytes of the file that an id came from; KeyError if the set holds no such id.
+
+        ValueError for a set that was frozen from a collection: its pictures are in the collection, by their ids.
+        """
         if item not in self._known:
             raise KeyError(item)
         return self._source.read(member_path(self.facts["prefix"], item))
@@ -113,8 +121,9 @@ class Dataset:
 
     @cached_property
     def _source(self) -> ImageSource:
-        path = Path(self.facts["source"])
-        return CollectionSource(path) if self.facts.get("collection") else open_source(path)
+        if self.facts.get("collection"):
+            raise ValueError(f"{self.folder} was frozen from the collection {self.facts['source']}, not from files")
+        return open_source(Path(self.facts["source"]))
 
 
 def _open_images(path: Path, size: int) -> NDArray[np.uint8]:

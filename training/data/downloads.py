@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
+from core.images.folders import SourceError
 from training.data.splits import TEST, TRAIN, held_out
 
 DATASETS = {"digits": 1_797, "cifar10": 60_000, "cifar100": 60_000, "stl10": 13_000}  # how many images
@@ -27,7 +28,7 @@ Labelled = tuple[str, str, NDArray[np.uint8]]  # split, label, image (H, W, 3)
 def materialise(name: str, root: Path) -> Path:
     """Write the set called `name` as `root/name/{train,test}/<label>/NNNNN.png`, once; returns root/name.
 
-    Raises ValueError for an unknown name; what the download raises passes through.
+    Raises ValueError for an unknown name, `SourceError` for a broken download, OSError for none.
     """
     if name not in DATASETS:
         raise ValueError(f"dataset is {name!r}; accepted: {', '.join(DATASETS)}")
@@ -45,6 +46,8 @@ def materialise(name: str, root: Path) -> Path:
             Image.fromarray(image).save(file)
         temporary.chmod(0o755)
         temporary.rename(target)
+    except RuntimeError as error:  # torchvision's, of a download that is broken
+        raise SourceError(f"{name} can't be downloaded: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target

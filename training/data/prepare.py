@@ -1,8 +1,4 @@
-"""Images to a data folder: a folder or a zip of files, or a set that a library carries.
-
-    python -m training.sources --images PATH --out DIR
-    python -m training.sources --dataset digits --out DIR
-    python -m training.sources --collection DIR --out DIR
+"""Images to a data folder.
 
 Every file is decoded once by `core.images.decode`, to the very pixels that will be served, and lands in
 `training.data.dataset`'s format. Files that can't be read are listed in dataset.json and reported; none readable
@@ -10,7 +6,6 @@ is an error. A folder that already holds the answer to the same request about th
 preparation that was killed starts over: decoding a million small files takes minutes, not days.
 """
 
-import argparse
 import hashlib
 import json
 import logging
@@ -25,10 +20,8 @@ from typing import Any, Protocol, TypeVar
 
 from core.files.durable import publish_file
 from core.images.folders import ImageSource, SourceError, open_source
-from retraining.frozen import FrozenCollection
 from training.data.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.data.decoding import Decoded, choose_size, decode_all
-from training.data.downloads import DATASETS, materialise
 from training.data.listing import Listing, list_images
 from training.data.splits import assign
 
@@ -84,19 +77,11 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
     image files, or none that can be read; ValueError for a request out of range.
     """
     source = open_source(Path(images).resolve())
-    return _prepare(Given(source, list_images(source), assign, name or source.path.stem), Path(out), request)
+    return prepare_given(Given(source, list_images(source), assign, name or source.path.stem), Path(out), request)
 
 
-def prepare_frozen(collection: Path | str, out: Path | str, *, request: Request = Request()) -> Dataset:
-    """The same of a collection as it is now (`retraining.frozen`). Raises `CollectionError`, `SourceError`."""
-    folder = Path(collection).resolve()
-    frozen = FrozenCollection(folder)
-    facts = {"collection": frozen.facts | {"seed": request.seed, "hold_out": request.hold_out}}
-    given = Given(frozen.source, frozen.listing, frozen.assign, folder.name, facts)
-    return _prepare(given, Path(out), request)
-
-
-def _prepare(given: Given, out: Path, request: Request) -> Dataset:
+def prepare_given(given: Given, out: Path, request: Request) -> Dataset:
+    """`prepare` for any source of images whose listing is made and whose splits are known."""
     asked = {"source": str(given.source.path), "fingerprint": given.listing.fingerprint, **asdict(request)}
     if _answers(out, asked):
         logger.info("%s is up to date; reusing it", out)
@@ -191,45 +176,3 @@ def _report(facts: dict[str, Any]) -> None:
             logger.warning("  %s: %s", item["path"], item["reason"])
         if len(unreadable) > len(shown):
             logger.warning("  (all of them are listed in %s)", FACTS)
-
-
-def describe(dataset: Dataset) -> str:
-    """One line: how many images of which size, in which splits, with how many labels."""
-    counts = ", ".join(f"{count} {split}" for split, count in dataset.facts["counts"].items())
-    labels = f"{len(dataset.classes)} labels" if dataset.classes else "no labels"
-    size = dataset.image_size
-    return f"{dataset.facts['name']}: {len(dataset)} images of {size}x{size} ({counts}), {labels}"
-
-
-def _prepared(options: argparse.Namespace, request: Request) -> Dataset:
-    if options.collection:
-        return prepare_frozen(options.collection, options.out, request=request)
-    images = materialise(options.dataset, options.root) if options.dataset else options.images
-    return prepare(images, options.out, name=options.dataset or "", request=request)
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    parser = argparse.ArgumentParser(prog="python -m training.sources", description=(__doc__ or "").split("\n")[0])
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--dataset", choices=DATASETS, help="a set that a library carries")
-    which.add_argument("--images", type=Path, help="a folder or a zip of image files")
-    which.add_argument("--collection", type=Path, help="a collection folder, frozen as it is now; it may be served")
-    parser.add_argument("--out", type=Path, required=True, help="the data folder to write")
-    parser.add_argument("--root", type=Path, default=Path("runs/datasets"), help="where --dataset is unpacked")
-    parser.add_argument("--image-size", default="auto", help="pixels, or auto (default)")
-    parser.add_argument("--max-size", type=int, default=224, help="the most that auto chooses")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--hold-out", type=float, default=0.1, help="share for test where there is no test split")
-    options = parser.parse_args(arguments)
-    try:
-        size = 0 if options.image_size == "auto" else int(options.image_size)
-        request = Request(size, options.max_size, seed=options.seed, hold_out=options.hold_out)
-        print(describe(_prepared(options, request)))
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: torchvision's, of a broken download
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -25,9 +25,8 @@ from training.evaluation.subject import Subject
 from training.measures.embed import embed_all
 from training.measures.probe import Probe, accuracy, fold_in
 from training.model.optimise import build_schedule
-from training.model.views import Draws, draw
+from training.model.views import Draws, draw, views_generator
 from training.recipe.config import ViewsConfig
-from training.run.batches import views_generator
 
 GRID = ((0.001, 0.01), (0.001, 1.0), (0.01, 0.01), (0.01, 1.0))  # rate and weight decay
 EPOCHS, BATCH_MOST, STEPS_LEAST = 40, 256, 20  # an epoch of few images has smaller batches, to converge all the same

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from core.files.durable import publish_file, publish_text, sha256_of
 from training.data.splits import TEST, TRAIN, VALIDATION
-from training.evaluation.html_report import Evidence, page
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.measurements import unseen
 from training.evaluation.neighbour_samples import SAMPLES, confused, sample, spaced
+from training.evaluation.report import Evidence, page
 from training.evaluation.subject import PROBE, Subject
-from training.measures.pictures import tsne_map, tsne_places
+from training.measures.chart_files import tsne_map, tsne_places
 from training.measures.probe import load_probe
 from training.run.checkpoint import LoadedEncoder
 from training.run.log import read_log

@@ -31,9 +31,9 @@ from training.model.encoder import Encoder, place
 from training.model.optimise import build_optimiser, build_schedule
 from training.model.pixels import Normalisation, normalise, to_float
 from training.model.small_maps import use_small_maps
-from training.model.views import apply, draw
+from training.model.views import apply, draw, views_generator
 from training.recipe.config import EncoderConfig, OptimiserConfig, ViewsConfig
-from training.run.batches import Batches, views_generator
+from training.run.batches import Batches
 
 RATES = (0.03, 0.1)  # for a batch of 256; scaled with it
 BATCH_MOST, BATCH_LEAST, STEPS_WANTED = 256, 16, 20  # few images make small batches, so that an epoch has steps

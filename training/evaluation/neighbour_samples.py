@@ -1,6 +1,6 @@
 """Some images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
 
-Left out: pictures of them (`training.evaluation.html_report`); figures (`training.measures.knn`).
+Left out: pictures of them (`training.evaluation.report`); figures (`training.measures.knn`).
 """
 
 from typing import Any

@@ -56,6 +56,13 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
     return [table for table in found if table.columns]
 
 
+def in_terminal(metrics: dict[str, Any]) -> str:
+    """The metrics as text: a table for each measurement, one line for each encoder, then this encoder's signals."""
+    *accuracies, _ = tables(metrics)
+    signals = ", ".join(f"{name} {value:.3f}" for name, value in metrics["signals"].items())
+    return "\n\n".join([*(one.plain() for one in accuracies), f"signals: {signals}"])
+
+
 def _accuracies(subjects: dict[str, Any], title: str = "test accuracy") -> Table:
     about = (
         "The share of test images that get their label. Linear probe: a linear classifier on the frozen embedding. "

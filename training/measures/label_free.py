@@ -15,9 +15,8 @@ from training.data.row_reader import RowReader
 from training.measures.embed import Embedder, embed_batch, full_precision
 from training.model.encoder import Encoder
 from training.model.pixels import Normalisation
-from training.model.views import random_views
+from training.model.views import random_views, views_generator
 from training.recipe.config import ViewsConfig
-from training.run.batches import views_generator
 
 _BATCH = 128
 _TINY = 1e-7

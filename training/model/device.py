@@ -5,9 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from training.recipe.config import EncoderConfig, Precision
-
-Compile = Literal["auto", "on", "off"]
+from training.recipe.config import Compile, EncoderConfig, Precision
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -1,6 +1,6 @@
 """Several processes as one: torchrun's environment, and collectives with the right gradient.
 
-`torchrun --nproc-per-node N -m training.run.pretrain ...` is the whole interface. Each process takes its contiguous
+`torchrun --nproc-per-node N -m training.run ...` is the whole interface. Each process takes its contiguous
 part of every batch, and N of them compute what one would: negatives are everybody's, BatchNorm's statistics are the
 whole batch's (`training.model.global_norm`), gradients are averaged (`training.run.step`). Without a process group
 everything here is about one process of rank 0, and costs nothing. Left out: models that are too large for one device.
@@ -15,13 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from training.errors import PeerError
 from training.model.device import choose_device
 
 _GLOO_LOST = ("by peer", "Broken pipe", "Socket closed")  # gloo has no error of its own for a lost process
-
-
-class PeerError(RuntimeError):
-    """Another process failed; it says itself why, if it can."""
 
 
 @contextmanager

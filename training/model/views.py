@@ -14,6 +14,7 @@ both directions. Blur is such a pair of matrices too, of the view's size.
 import math
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from training.model.device import sent
 from training.model.pixels import to_float
 from training.recipe.config import ViewsConfig
 
+_STREAM = 1  # of the streams of one seed; `training.run.batches` has another
 CROP_RATIO = (3 / 4, 4 / 3)
 _CROP_TRIALS = 10
 BLUR_SIGMA = (0.1, 2.0)
@@ -49,6 +51,12 @@ class Draws:
     def rows(self, part: slice) -> "Draws":
         """The draws of some of the images."""
         return Draws(**{field.name: getattr(self, field.name)[part] for field in fields(self)})
+
+
+def views_generator(seed: int, step: int) -> torch.Generator:
+    """The generator of one step's views, on the CPU."""
+    state = np.random.SeedSequence([seed, _STREAM, step]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # manual_seed takes 63 bits
 
 
 def random_views(images: Tensor, config: ViewsConfig, generator: torch.Generator, *, size: int | None = None) -> Tensor:

@@ -32,6 +32,7 @@ HeadKind = Literal["mlp", "linear", "none"]
 OptimiserName = Literal["sgd", "lars"]
 Precision = Literal["auto", "fp32", "bf16"]
 Loss = Literal["nt_xent", "dcl"]
+Compile = Literal["auto", "on", "off"]  # no part of a configuration: it does not change what is learnt
 
 
 @dataclass(frozen=True)

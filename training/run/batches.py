@@ -20,7 +20,7 @@ from core.machine.held_signals import signals_held
 from training.data.row_reader import RowReader
 from training.model.device import sent
 
-_ORDER, _VIEWS = 0, 1  # distinct streams of one seed
+_ORDER = 0  # of the streams of one seed; `training.model.views` has another
 _PLACED_AT_ONCE = 4096  # images
 _DEVICE_SHARE = 0.4  # of the free memory, that the images may take on a device
 
@@ -133,12 +133,6 @@ class Batches:
         finally:
             # At the interpreter's end it is too late: that would send the SIGTERM that workers ignore, and wait.
             ahead._shutdown_workers()  # type: ignore[attr-defined]
-
-
-def views_generator(seed: int, step: int) -> torch.Generator:
-    """The generator of one step's views, on the CPU."""
-    state = np.random.SeedSequence([seed, _VIEWS, step]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))  # manual_seed takes 63 bits
 
 
 def _placed(reader: RowReader, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:

@@ -16,7 +16,8 @@ from training.data.dataset import Dataset
 from training.model.device import should_compile
 from training.model.distributed import own_device, shared, world_size
 from training.recipe.config import PretrainConfig, Resolution
-from training.run.run import RunOptions, open_run, training_rows
+from training.run.options import RunOptions
+from training.run.run import open_run, training_rows
 from training.run.step import build_network, own_batches, prepare, train_step
 
 logger = logging.getLogger(__name__)

@@ -1,20 +1,14 @@
-"""SimCLR pretraining (Chen et al. 2020, Algorithm 1): the loop, and its command.
+"""SimCLR pretraining (Chen et al. 2020, Algorithm 1): the loop over a run's steps.
 
-    python -m training.pretrain --data DIR --out DIR --preset NAME [--epochs 20] [--set views.flip_p=0] ...
-    python -m training.pretrain --data DIR --out DIR --preset NAME --start-from model_store/photos/1
-    torchrun --nproc-per-node 4 -m training.run.pretrain ...
-
-Trains on the train and validation images (no label is used) and never on the test images. A run in the same
---out with the same settings resumes where it was saved, to the same bits on a CPU; a finished one returns at
-once. Under torchrun the processes share every batch, and learn what one process would. A step is in
-`training.run.step`, the flags are in `training.run.command`.
+Trains on the train and validation images, of which no label is used, and never on the test images. A run in the same
+folder with the same settings resumes where it was saved, to the same bits on a CPU; a finished one returns at once.
+Under torchrun the processes share every batch, and learn what one would. A step is in `training.run.step`.
 """
 
 import logging
 import math
 import signal
-import sys
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -22,12 +16,11 @@ import torch
 
 from core.machine.interrupts import Interrupted, Interrupts
 from training.data.dataset import Dataset
+from training.errors import NonFiniteLoss
 from training.model.device import should_compile
 from training.model.distributed import (
-    PeerError,
     on_first_rank,
     own_device,
-    process_group,
     rank,
     shared,
     stop_together,
@@ -37,19 +30,13 @@ from training.model.optimise import build_schedule
 from training.recipe.config import PretrainConfig
 from training.run.batches import Batches
 from training.run.checkpoint import TrainingState
-from training.run.command import configuration, parse_flags, run_options
 from training.run.log import read_log
+from training.run.options import DEFAULTS, RunOptions
 from training.run.recorder import recorder
-from training.run.run import CHECKPOINT, DEFAULTS, LOG, LOSS_PICTURE, RunOptions, open_run
+from training.run.run import CHECKPOINT, LOG, LOSS_PICTURE, open_run
 from training.run.step import Inputs, build_network, own_batches, prepare, train_step
 
-__all__ = ["NonFiniteLoss", "RunOptions", "main", "pretrain"]
-
 logger = logging.getLogger(__name__)
-
-
-class NonFiniteLoss(RuntimeError):
-    """Training that diverged; the message says where and what to try."""
 
 
 def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOptions = DEFAULTS) -> Path:
@@ -67,9 +54,7 @@ def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOp
     else:
         train(state, dataset, out, options)
     if rank() == 0:
-        from training.measures.pictures import (
-            loss_curve,  # matplotlib takes its time, also at the start of every worker
-        )
+        from training.measures.chart_files import loss_curve  # matplotlib is slow, also at the start of every worker
 
         loss_curve(read_log(out / LOG), out / LOSS_PICTURE)
     return out / CHECKPOINT
@@ -95,8 +80,8 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
             own_loss = train_step(state, network, inputs)
             inputs, error = _next(stream)  # on the CPU, while the device computes
             error = error or record.error
-            wishes = [float(interrupts.received or 0), float(record.due(state.step + 1)), float(error is not None)]
-            losses, signals, due, failed = zip(*shared([float(own_loss), *wishes], device), strict=True)
+            events = [float(interrupts.received or 0), float(record.due(state.step + 1)), float(error is not None)]
+            losses, stops, due, failed = zip(*shared([float(own_loss), *events], device), strict=True)
             stop_together(error, failed)
             loss = sum(losses) / len(losses)
             if not math.isfinite(loss):
@@ -105,10 +90,10 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
             schedule.step()
             state.step += 1
             record.record(loss, rate)
-            if any(signals) or any(due) or inputs is None:
+            if any(stops) or any(due) or inputs is None:
                 on_first_rank(record.save, device)
-            if any(signals):
-                raise Interrupted(signal.Signals(int(max(signals))))
+            if any(stops):
+                raise Interrupted(signal.Signals(int(max(stops))))
 
 
 def _stream(state: TrainingState, batches: Batches, workers: int) -> Generator[Inputs]:
@@ -143,26 +128,3 @@ def _diagnosis(state: TrainingState, loss: float, rate: float) -> str:
         "Try a lower --lr, a longer warm-up (--set optimiser.warmup_epochs=N), --precision fp32, or a higher "
         "--temperature"
     )
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring. Exit code 130 or 143 after a signal, 1 for an error."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    flags = parse_flags(arguments, (__doc__ or "").split("\n")[0])
-    try:
-        with process_group(flags.device):
-            if rank() > 0:
-                logging.disable(logging.WARNING)  # rank 0 says it
-            dataset = Dataset.load(flags.data)
-            path = pretrain(dataset, flags.out, configuration(flags, dataset), run_options(flags))
-            if rank() == 0:
-                print(path)
-    except Interrupted as stop:
-        logger.info("%s; saved. The same command resumes", stop)
-        sys.exit(stop.exit_code)
-    except (ValueError, OSError, NonFiniteLoss, PeerError) as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

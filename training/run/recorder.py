@@ -21,7 +21,8 @@ from training.run.checkpoint import TrainingState, save
 from training.run.curves import Curves
 from training.run.log import Log
 from training.run.monitor import Monitor
-from training.run.run import CHECKPOINT, LOG, RunOptions
+from training.run.options import RunOptions
+from training.run.run import CHECKPOINT, LOG
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,8 @@ loss.png                 the loss curve of a finished run
 """
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import torch
@@ -18,7 +17,7 @@ from torch import nn
 
 from training.data.dataset import Dataset
 from training.data.splits import TRAIN, UNLABELLED, VALIDATION
-from training.model.device import Compile, choose_precision
+from training.model.device import choose_precision
 from training.model.distributed import world_size
 from training.model.encoder import build_encoder, build_head, place
 from training.model.global_norm import with_global_statistics
@@ -26,44 +25,12 @@ from training.model.optimise import build_optimiser
 from training.model.pixels import IMAGENET, channel_statistics
 from training.model.small_maps import use_small_maps
 from training.recipe.config import PretrainConfig, differing_keys, from_dict
-from training.recipe.values import between, one_of
 from training.run.checkpoint import CheckpointError, TrainingState, read_metadata, restore
 from training.run.start import Start, start_of
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT, LOG, LOSS_PICTURE = "checkpoint.safetensors", "log.jsonl", "loss.png"
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a run is carried out, without effect on what it learns. Times in seconds.
-
-    `monitor_steps`: how often signals are measured; 0 is at the ends of epochs, in a run of fewer than four epochs
-    within them, at most 20 times in all. `workers`:
-    processes that read ahead images which do not lie on the device. `compile` "auto" is on for CUDA. `start_from` is
-    where the file lies that the configuration's `start` is the digest of.
-    """
-
-    device: str = "auto"
-    checkpoint_seconds: float = 60.0
-    log_steps: int = 10
-    fresh: bool = False
-    monitor_steps: int = 0
-    workers: int = 0
-    compile: Compile = "auto"
-    tensorboard: bool = True
-    start_from: Path | None = None
-
-    def __post_init__(self) -> None:
-        between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e12)
-        between("log_steps", self.log_steps, 1, 1 << 40)
-        between("monitor_steps", self.monitor_steps, 0, 1 << 40)
-        between("workers", self.workers, 0, 256)
-        one_of("compile", self.compile, get_args(Compile))
-
-
-DEFAULTS = RunOptions()
 
 
 def training_rows(dataset: Dataset) -> NDArray[np.int64]:

@@ -23,9 +23,9 @@ from training.model.distributed import rank, world_size
 from training.model.encoder import Encoder
 from training.model.nt_xent import nt_xent
 from training.model.pixels import Normalisation, normalise
-from training.model.views import Draws, apply_all, draw_all
+from training.model.views import Draws, apply_all, draw_all, views_generator
 from training.recipe.config import PretrainConfig
-from training.run.batches import Batches, views_generator
+from training.run.batches import Batches
 from training.run.checkpoint import TrainingState
 from training.run.run import training_rows
 

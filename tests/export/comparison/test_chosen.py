@@ -7,11 +7,12 @@ import pytest
 from core.images.decode import decode
 from export.comparison.chosen import Sizes, choose_rows
 from export.comparison.pixels import reader_for
+from retraining.frozen import prepare_frozen
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from tests.conftest import cifar10_files
 from training.data.dataset import Dataset
-from training.data.prepare import Request, prepare_frozen
+from training.data.prepare import Request
 
 
 def test_images_are_bounded_and_spread_over_labels(digits: Dataset) -> None:

@@ -44,7 +44,9 @@ def photographs(tmp_path: Path) -> Path:
 def preparing(images: Path, out: Path, *, before: str = "") -> subprocess.Popen[str]:
     """The real command in a process of its own, after the Python statements `before`."""
     arguments = ["--images", str(images), "--out", str(out), "--image-size", "64"]
-    code = f"{before}\nfrom training.data.prepare import main\nmain({arguments!r})"
+    code = (
+        f"import sys\n{before}\nfrom training.data.command import COMMAND, main\nsys.exit(main(COMMAND, {arguments!r}))"
+    )
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 

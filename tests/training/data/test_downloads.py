@@ -16,6 +16,7 @@ import torchvision
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from core.images.folders import SourceError
 from training.data.downloads import materialise
 
 LABELS = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -80,7 +81,7 @@ def test_a_broken_download_leaves_no_set_behind(
     served_cifar10: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "tgz_md5", "0" * 32)
-    with pytest.raises(RuntimeError, match="not found or corrupted"):
+    with pytest.raises(SourceError, match="not found or corrupted"):
         materialise("cifar10", tmp_path / "sets")
     assert not (tmp_path / "sets/cifar10").exists()
 

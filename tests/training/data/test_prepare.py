@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from core.command_line.command import main
 from core.images.decode import decode
 from core.images.folders import SourceError
 from tests.training.conftest import CIFAR10, write_images
-from training.data import prepare as sources
+from training.data import prepare as preparing
+from training.data.command import COMMAND
 from training.data.dataset import Dataset
 from training.data.prepare import Request, prepare
 from training.data.splits import assign, held_out
@@ -174,7 +177,7 @@ def test_an_equal_request_is_reused_and_a_change_is_noticed(
     folder = write_images(tmp_path / "some", names(("", 8)))
     first = prepare(folder, tmp_path / "data", request=Request(image_size=8))
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "decode_all", lambda *_, **__: pytest.fail("decoded again"))
+        patch.setattr(preparing, "decode_all", lambda *_, **__: pytest.fail("decoded again"))
         with caplog.at_level("INFO"):
             again = prepare(folder, tmp_path / "data", request=Request(image_size=8))
     assert again.digest == first.digest
@@ -187,22 +190,22 @@ def test_an_equal_request_is_reused_and_a_change_is_noticed(
 
 def test_digits_are_written_once_and_keep_their_grey_levels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--dataset", "digits", "--root", str(tmp_path / "root"), "--out", str(tmp_path / "data")]
-    sources.main(arguments)
+    assert main(COMMAND, arguments) == 0
     dataset = Dataset.load(tmp_path / "data")
     assert dataset.image_size == 8
     assert dataset.classes == list("0123456789")
     assert dataset.facts["name"] == "digits"
     assert len(dataset) == 1797
-    assert "1797 images of 8x8" in capsys.readouterr().out
+    assert "1,797 images of 8x8" in capsys.readouterr().out
     levels = np.unique(dataset.images[:100])
     assert set(levels.tolist()) <= {round(level * 255 / 16) for level in range(17)}
 
 
-def test_command_errors_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^error: .*neither a folder"):
-        sources.main(["--images", str(tmp_path / "absent"), "--out", str(tmp_path / "data")])
-    with pytest.raises(SystemExit, match=r"^error: max_size is 3"):
-        sources.main(["--images", str(tmp_path), "--max-size", "3", "--out", str(tmp_path / "data")])
+def test_command_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(COMMAND, ["--images", str(tmp_path / "absent"), "--out", str(tmp_path / "data")]) == 1
+    assert re.match(r"error: .*neither a folder.*\n$", capsys.readouterr().err)
+    assert main(COMMAND, ["--images", str(tmp_path), "--max-size", "3", "--out", str(tmp_path / "data")]) == 1
+    assert capsys.readouterr().err.startswith("error: max_size is 3")
 
 
 def test_real_cifar10_from_a_zip(cifar: Dataset) -> None:

@@ -19,9 +19,8 @@ from training.evaluation.subject import Home, Subject
 from training.measures.embed import Embedder
 from training.measures.probe import accuracy
 from training.model.pixels import to_float
-from training.model.views import apply, draw
+from training.model.views import apply, draw, views_generator
 from training.recipe.config import ViewsConfig
-from training.run.batches import views_generator
 
 CPU = torch.device("cpu")
 

@@ -21,19 +21,22 @@ import torch
 import torchvision
 from PIL import Image
 
+from core.command_line.command import main
 from tests.training.conftest import write_images
 from training.data.dataset import Dataset
 from training.data.prepare import Request, prepare
 from training.evaluation import evaluate as command
 from training.evaluation import fine_tune as fine_tuning
 from training.evaluation import measurements, subject
-from training.evaluation.evaluate import evaluate, table
+from training.evaluation.command import COMMAND
+from training.evaluation.evaluate import evaluate
 from training.evaluation.finished import VERSION, Finished
 from training.evaluation.measurements import Extras
 from training.evaluation.representations import raw_pixels
 from training.evaluation.subject import Home, Subject
+from training.evaluation.tables import in_terminal
+from training.measures.chart_files import contact_sheet
 from training.measures.embed import embed
-from training.measures.pictures import contact_sheet
 from training.measures.probe import load_probe
 from training.model.encoder import build_encoder
 from training.model.pixels import Normalisation
@@ -45,7 +48,8 @@ ROOT = Path(__file__).parents[3]
 EVERYTHING = Extras(augmented_passes=1, fine_tune_epochs=1)
 CUT_SHORT = """
 import os, sys
-from training.evaluation import evaluate
+from core.command_line.command import main
+from training.evaluation.command import COMMAND
 from training.data.dataset import Dataset
 
 load = Dataset.load
@@ -56,7 +60,7 @@ def cut_short(folder):
     return data
 
 Dataset.load = cut_short
-evaluate.main(sys.argv[1:])
+sys.exit(main(COMMAND))
 """
 BASELINES = {"random encoder", "raw pixels"}
 
@@ -133,7 +137,7 @@ def test_every_figure_has_its_baselines_and_every_file_is_there(
     assert set(metrics["fine_tuning"]) == {"100%", "10%"}
     assert set(metrics["baselines"]["random encoder"]["fine_tuning"]) == {"100%", "10%"}
     assert Image.open(evaluated / "tsne.png").width > 300
-    shown = table(metrics)
+    shown = in_terminal(metrics)
     assert shown.startswith(f"{'test accuracy':<18}{'linear probe':>14}")
     assert shown.count("raw pixels") == 3
     loaded = load_encoder(checkpoint)
@@ -162,7 +166,7 @@ def test_a_run_from_imagenet_weights_has_them_in_every_table(
     before = metrics["baselines"]["before training"]
     assert before["augmented_probe"]["accuracy"] > 0.5
     assert before["fine_tuning"]["100%"] != metrics["baselines"]["random encoder"]["fine_tuning"]["100%"]
-    assert all("before training" in part for part in table(metrics).split("\n\n")[:-1])
+    assert all("before training" in part for part in in_terminal(metrics).split("\n\n")[:-1])
     assert "before training" in (tmp_path / "out/report.html").read_text()
 
     file.unlink()
@@ -284,13 +288,11 @@ def test_an_interrupted_evaluation_keeps_what_is_finished_and_goes_on(
         return real(*given, **named)
 
     monkeypatch.setattr(fine_tuning, "fine_tune", stopped_in_the_second)
-    with pytest.raises(SystemExit) as stop:
-        command.main([*arguments, "--fine-tune", "1", "--device", "cpu"])
-    assert stop.value.code == 130
+    assert main(COMMAND, [*arguments, "--fine-tune", "1", "--device", "cpu"]) == 130
     assert not (tmp_path / "metrics.json").exists()
     assert (tmp_path / "tasks" / "fine-tuning-100%-this-encoder.json").exists()
     forbid_work(monkeypatch, but=("fine-tuning", "t-SNE", "neighbours", "worst confusions"))
-    command.main([*arguments, "--fine-tune", "1", "--device", "cpu"])
+    assert main(COMMAND, [*arguments, "--fine-tune", "1", "--device", "cpu"]) == 0
     assert calls[1:3] == ["this encoder, 10% seed 0"] * 2
     assert len(calls) == 1 + 1 + 7
     assert read(tmp_path)["fine_tuning"]["100%"]["images"] == len(coloured.rows("train"))
@@ -298,7 +300,7 @@ def test_an_interrupted_evaluation_keeps_what_is_finished_and_goes_on(
 
 def test_a_killed_evaluation_goes_on(checkpoint: Path, coloured: Dataset, tmp_path: Path) -> None:
     given = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", str(tmp_path)]
-    words = [sys.executable, "-m", "training.evaluation.evaluate", *given, "--fine-tune", "200", "--device", "cpu"]
+    words = [sys.executable, "-m", "training.evaluation.command", *given, "--fine-tune", "200", "--device", "cpu"]
     first = tmp_path / "tasks" / "linear-probe-raw-pixels.json"
     with subprocess.Popen(words, cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         end = time.monotonic() + 60
@@ -306,7 +308,7 @@ def test_a_killed_evaluation_goes_on(checkpoint: Path, coloured: Dataset, tmp_pa
             time.sleep(0.05)
         process.kill()
     stamp = first.stat().st_mtime_ns
-    command.main([*given, "--device", "cpu"])
+    assert main(COMMAND, [*given, "--device", "cpu"]) == 0
     assert first.stat().st_mtime_ns == stamp
     assert read(tmp_path)["fine_tuning"] is None
 
@@ -325,7 +327,8 @@ def test_without_labels_there_are_signals_and_no_probe(
     dataset = prepare(tmp_path / "flat", tmp_path / "data", request=Request(image_size=8))
     out = tmp_path / "out"
     asked = ["--augmented-probe", "1", "--fine-tune", "1"]
-    command.main(["--data", str(dataset.folder), "--checkpoint", str(checkpoint), "--out", str(out), *asked])
+    words = ["--data", str(dataset.folder), "--checkpoint", str(checkpoint), "--out", str(out), *asked]
+    assert main(COMMAND, words) == 0
     metrics = read(out)
     for key in ("linear_probe", "knn", "few_labels", "confusion", "augmented_probe", "fine_tuning"):
         assert metrics[key] is None
@@ -362,10 +365,12 @@ def test_another_image_size_is_refused(checkpoint: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("flag", "value"), [("--augmented-probe", "-1"), ("--fine-tune", "100000")])
-def test_a_wish_out_of_range_is_an_error(checkpoint: Path, coloured: Dataset, flag: str, value: str) -> None:
+def test_a_wish_out_of_range_is_an_error(
+    checkpoint: Path, coloured: Dataset, flag: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     given = ["--data", str(coloured.folder), "--checkpoint", str(checkpoint), "--out", "nowhere"]
-    with pytest.raises(SystemExit, match="accepted: 0 to"):
-        command.main([*given, flag, value])
+    assert main(COMMAND, [*given, flag, value]) == 1
+    assert "accepted: 0 to" in capsys.readouterr().err
 
 
 def test_a_contact_sheet(tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from training.evaluation.subject import Home, Subject
 from training.model.encoder import Encoder, build_encoder, freeze
 from training.model.optimise import rate_factor
 from training.model.pixels import Normalisation, normalise, to_float
-from training.model.views import apply, draw
+from training.model.views import apply, draw, views_generator
 from training.recipe.config import EncoderConfig, ViewsConfig
-from training.run.batches import Batches, views_generator
+from training.run.batches import Batches
 
 HALF = Normalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CPU = torch.device("cpu")

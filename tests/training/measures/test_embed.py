@@ -21,7 +21,7 @@ from training.recipe.config import EncoderConfig, ViewsConfig
 from training.data.dataset import Dataset
 from training.measures.embed import embed_all
 from training.model.encoder import build_encoder
-from training.evaluation import fine_tune, html_report
+from training.evaluation import fine_tune, pages
 from training.evaluation.label_splits import LabelSplits
 from training.evaluation.representations import raw_pixels
 from training.model.pixels import Normalisation
@@ -38,7 +38,7 @@ for read in (
     lambda: alignment_by(by, data.images, views=ViewsConfig()),
     lambda: by.function(torch.zeros(1, 3, 8, 8)),
     lambda: fine_tune.right(network, data, splits, last, setting),
-    lambda: html_report.thumbnail(data, int(last[0])),
+    lambda: pages.thumbnail(data, int(last[0])),
 ):
     try:
         read()

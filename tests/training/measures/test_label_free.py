@@ -11,9 +11,8 @@ from torch.nn import functional as F
 from tests.training.labelled import blobs
 from training.measures.embed import Embedder
 from training.measures.label_free import alignment_by, label_free_signals, rankme, spread, uniformity
-from training.model.views import random_views
+from training.model.views import random_views, views_generator
 from training.recipe.config import ViewsConfig
-from training.run.batches import views_generator
 
 
 def test_signals_tell_collapse_from_spread() -> None:

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from training.data.row_reader import RowReader
+from training.model.views import views_generator
 from training.run import batches
-from training.run.batches import Batches, views_generator
+from training.run.batches import Batches
 
 Images = NDArray[np.uint8]
 CPU = torch.device("cpu")

@@ -23,7 +23,8 @@ from training.recipe.config import PretrainConfig, ViewsConfig
 from training.run.checkpoint import TrainingState
 from training.run.log import read_log
 from training.run.monitor import Monitor, warnings
-from training.run.pretrain import RunOptions, pretrain
+from training.run.options import RunOptions
+from training.run.pretrain import pretrain
 from training.run.run import open_run
 
 Tiny = Callable[..., PretrainConfig]

@@ -10,8 +10,8 @@ import pytest
 
 from training.data.dataset import Dataset
 from training.recipe.config import OptimiserConfig, PretrainConfig
+from training.run.options import RunOptions
 from training.run.pace import scaled, with_steps
-from training.run.run import RunOptions
 
 Tiny = Callable[..., PretrainConfig]
 ROOT = Path(__file__).parents[3]
@@ -40,7 +40,7 @@ def test_no_time_is_refused(coloured: Dataset, tiny: Tiny) -> None:
 def test_the_command_keeps_the_number_of_steps_when_it_goes_on(coloured: Dataset, tmp_path: Path) -> None:
     small = ("--architecture", "resnet18", "--stem", "small_stride2", "--batch-size", "16", "--set", "head.hidden=32")
     where = ("--data", str(coloured.folder), "--out", str(tmp_path), "--device", "cpu", "--minutes", "0.02")
-    command = [sys.executable, "-m", "training.run.pretrain", *where, *small]
+    command = [sys.executable, "-m", "training.run", *where, *small]
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr
     assert "steps in 0.0 minutes" in first.stderr

@@ -18,7 +18,8 @@ from training.data.dataset import Dataset
 from training.recipe.config import PretrainConfig
 from training.run.checkpoint import read_metadata
 from training.run.log import read_log
-from training.run.pretrain import RunOptions, pretrain
+from training.run.options import RunOptions
+from training.run.pretrain import pretrain
 
 Tiny = Callable[..., PretrainConfig]
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
@@ -91,7 +92,7 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
     os.killpg(process.pid, signal.SIGINT)
     [(code, errors)] = finish([process])
     assert code == 130, errors
-    assert "stopped by SIGINT; saved. The same command resumes" in errors
+    assert "stopped by SIGINT: what was learnt until then is saved, and the same command resumes" in errors
     assert "Traceback" not in errors
     assert read_metadata(tmp_path / CHECKPOINT)["step"] == 1
     [(code, errors)] = finish([start(coloured.folder, tmp_path, "--workers", "1")])

@@ -8,13 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from core.command_line.command import parser_of
 from tests.conftest import Chain
 from training.data.dataset import Dataset
 from training.model.encoder import build_head
 from training.recipe.config import PretrainConfig, override
 from training.run.checkpoint import CheckpointError, load_encoder
-from training.run.command import configuration, parse_flags
-from training.run.pretrain import RunOptions, pretrain
+from training.run.command import COMMAND
+from training.run.flags import configuration
+from training.run.options import RunOptions
+from training.run.pretrain import pretrain
 from training.run.run import open_run
 from training.run.start import start_of
 
@@ -66,7 +69,7 @@ def test_another_head_begins_at_random(coloured: Dataset, first: Path, tmp_path:
 def test_a_run_begins_with_the_encoder_of_a_release(chain: Chain, tmp_path: Path) -> None:
     where = ["--data", str(chain.data.folder), "--out", str(tmp_path), "--start-from", str(chain.release.folder)]
     length = ["--epochs", "1", "--batch-size", "48", "--set", "optimiser.warmup_epochs=0"]
-    flags = parse_flags([*where, *length], "")
+    flags = parser_of(COMMAND).parse_args([*where, *length])
     config = configuration(flags, chain.data)
     assert config.encoder.architecture == "resnet18"
     state = open_run(chain.data, tmp_path, config, device=CPU, start_from=chain.release.folder)

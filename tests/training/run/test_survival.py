@@ -23,7 +23,8 @@ from training.run.checkpoint import CheckpointError, load_encoder, read_metadata
 from training.run.curves import Curves
 from training.run.log import read_log
 from training.run.monitor import Monitor
-from training.run.pretrain import RunOptions, pretrain
+from training.run.options import RunOptions
+from training.run.pretrain import pretrain
 
 Tiny = Callable[..., PretrainConfig]
 MIB = 1 << 20

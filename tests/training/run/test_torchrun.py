@@ -42,7 +42,7 @@ class Runs:
 
 def torchrun(data: Path, out: Path) -> subprocess.Popen[str]:
     launcher = ["-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = ["-m", "training.run.pretrain", "--data", str(data), "--out", str(out), *ARGUMENTS, *GENTLE]
+    command = ["-m", "training.run", "--data", str(data), "--out", str(out), *ARGUMENTS, *GENTLE]
     return run_python(launcher + command, {})
 
 

@@ -1,55 +1,30 @@
 """The evaluation as one page, report.html: every figure with its baselines, pictures, and what they mean.
 
-The page holds its pictures and styles itself and refers to nothing outside; there is no script in it. Every text is
-escaped by the template engine, for names of labels and files are anybody's. Left out: measuring anything.
+What it is made of is in `training.evaluation.pages`; its figures come from metrics.json.
 """
 
-import base64
-import io
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 
 from training.data.dataset import Dataset
-from training.data.row_reader import RowReader
 from training.data.splits import TEST
 from training.evaluation.cautions import cautions, margin
 from training.evaluation.confusion import worst_pairs
+from training.evaluation.pages import Chart, draw_chart, render, thumbnail
 from training.evaluation.representations import BASELINES, RANDOM
 from training.evaluation.tables import tables
-from training.measures.charts import (
-    DARK,
-    LIGHT,
-    Theme,
-    confusion_figure,
-    drawn_in,
-    loss_figure,
-    map_figure,
-    signals_figure,
-)
+from training.measures.charts import confusion_figure, loss_figure, map_figure, signals_figure
 from training.recipe.config import flatten
 from training.run.checkpoint import LoadedEncoder
 
-TEMPLATE = "report.html.jinja"
-_DPI, _THUMB, _PNG_MOST = 110, 96, 48  # thumbnails are PNG up to 48 px, where JPEG would show
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _BARS_MOST, _PAIRS = 60, 10
-
-
-class Chart(NamedTuple):
-    """A picture for a light and for a dark page, as data URIs, and what it shows in words."""
-
-    light: str
-    dark: str
-    words: str
 
 
 @dataclass(frozen=True)
@@ -73,15 +48,9 @@ class Evidence:
 
 def page(found: Evidence) -> str:
     """The page, as HTML. Raises OSError if an image on it can't be read."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     metrics, dataset = found.metrics, found.dataset
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        _TEMPLATE,
         name=found.name,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         facts=_facts(found),
@@ -156,21 +125,6 @@ def _charts(found: Evidence) -> dict[str, Chart]:
     return {name: chart for name, chart in made.items() if chart is not None}
 
 
-def draw_chart(words: str, draw: Callable[[Theme], Figure | None]) -> Chart | None:
-    """The figure that `draw` makes, for a light and for a dark page; None if it makes none."""
-    uris = []
-    for theme in (LIGHT, DARK):
-        with drawn_in(theme):
-            figure = draw(theme)
-            if figure is None:
-                return None
-            FigureCanvasAgg(figure)
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format="png", dpi=_DPI, transparent=True)
-        uris.append(_uri("png", buffer.getvalue()))
-    return Chart(uris[0], uris[1], words)
-
-
 def _bars(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     """Accuracy a label, lowest first; of very many labels those at both ends."""
     if metrics["per_class"] is None:
@@ -193,28 +147,9 @@ def _pairs(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _shown(one: dict[str, Any], dataset: Dataset) -> dict[str, Any]:
     """A query and its neighbours as pictures with their labels, each neighbour right, wrong, or unknown (None)."""
-    label = _label(dataset, one["row"])
+    label = dataset.label_name(one["row"])
     neighbours = [
-        thumbnail(dataset, row) | {"score": score, "right": None if label is None else _label(dataset, row) == label}
+        thumbnail(dataset, row) | {"score": score, "right": None if label is None else dataset.label_name(row) == label}
         for row, score in one["neighbours"]
     ]
     return {**one, "query": thumbnail(dataset, one["row"]), "neighbours": neighbours}
-
-
-def thumbnail(dataset: Dataset, row: int) -> dict[str, Any]:
-    """An image as a small picture: "uri", whether it is "small" (shown pixel by pixel), its "label" and "id"."""
-    image = Image.fromarray(RowReader(dataset.images)(np.array([row]))[0])
-    image.thumbnail((_THUMB, _THUMB))
-    form = "png" if max(image.size) <= _PNG_MOST else "jpeg"
-    buffer = io.BytesIO()
-    image.save(buffer, form)
-    facts = {"label": _label(dataset, row), "id": dataset.ids[row], "small": form == "png"}
-    return {"uri": _uri(form, buffer.getvalue())} | facts
-
-
-def _label(dataset: Dataset, row: int) -> str | None:
-    return None if dataset.classes is None else dataset.classes[int(dataset.labels_of([row])[0])]
-
-
-def _uri(form: str, content: bytes) -> str:
-    return f"data:image/{form};base64,{base64.b64encode(content).decode()}"

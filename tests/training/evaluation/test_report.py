@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.training.labelled import in_memory
-from training.evaluation.html_report import Evidence, page
+from training.evaluation.report import Evidence, page
 from training.evaluation.tables import tables
 from training.model.encoder import build_encoder, freeze
 from training.recipe.config import EncoderConfig, PretrainConfig

@@ -1,6 +1,6 @@
 """Pictures of a run as files: its loss curve, a t-SNE map of embeddings, a contact sheet of queries and neighbours.
 
-Written as PNG without a display. The page with everything on it is `training.evaluation.html_report`'s.
+Written as PNG without a display. The page with everything on it is `training.evaluation.report`'s.
 """
 
 from collections.abc import Sequence
