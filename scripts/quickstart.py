@@ -1,11 +1,10 @@
 """The main job, end to end: images -> encoder -> release -> collection -> champion -> server -> answers.
 
-Each stage is one of the project's own commands, shown as it is run, so that any of them can be run again by
-hand. A stage that is finished is not done twice; `--fresh` starts over. Left out: everything the stages do.
+Each stage is a `simclr` command, printed as it is run, so that you can run it again by hand. A stage that is finished
+is not done twice; `--fresh` starts over.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import re
@@ -20,10 +19,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.command_line.values import port_number
+from core.files.locks import locked
 from core.machine.machine import cuda_devices
 from core.releases.manifest import check_name
 from core.releases.model_store import CHAMPION, ModelStore
-from scripts.show import Shown, ask, print_answers, print_curl_lines, save_contact_sheet
+from scripts.show import Shown, ask, print_answers, print_questions, print_what_next, save_contact_sheet
 from serving.client.client import Client, ServerError
 from serving.torchserve.launch import Server, exit_on_signals
 from serving.torchserve.settings import LaunchError, Settings, free_port
@@ -48,7 +48,7 @@ class StageFailed(RuntimeError):
 
 @dataclass
 class Journey:
-    """One quickstart: where its files lie, and how long each stage took, in seconds."""
+    """One quickstart: where its files are, and how long each stage took, in seconds."""
 
     name: str
     seconds: dict[str, float] = field(default_factory=dict)
@@ -66,18 +66,17 @@ class Journey:
         self.seconds[title] = time.monotonic() - start
         return result
 
-    def command(self, title: str, module: str, *arguments: object) -> None:
-        """A stage that is a command of its own; raises `StageFailed` if it fails."""
-        words = ["-m", module, *map(str, arguments)]
-        code = self.timed(title, lambda: _run(words))
+    def command(self, title: str, *words: object) -> None:
+        """A stage that is a `simclr` command; raises `StageFailed` if it fails."""
+        code = self.timed(title, lambda: _run([*map(str, words)]))
         if code != 0:
             raise StageFailed(title, code)
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run a stage to its end; interrupted, let it save first: Ctrl-C reaches it as well, other signals don't."""
-    print(f"$ python {shlex.join(words)}", flush=True)
-    with subprocess.Popen([sys.executable, *words]) as process:
+    """Run a stage to its end. If we are interrupted, let it save first: Ctrl-C reaches it too, other signals don't."""
+    print(f"$ simclr {shlex.join(words)}", flush=True)
+    with subprocess.Popen([sys.executable, "-m", "cli", *words]) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:
@@ -95,35 +94,31 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     source = ("--images", given.images) if given.images else ("--dataset", given.dataset)
     gpu = _trains_on_gpu()
     size = () if gpu else ("--max-size", CPU_IMAGE_SIZE)
-    journey.command("images", "training.data.command", *source, "--out", data, *size)
+    journey.command("images", "prepare", *source, "--out", data, *size)
     preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
     epochs = _gpu_epochs(data) if gpu and given.epochs is None else given.epochs
     length = ("--epochs", epochs) if epochs is not None else ()
     pretrained = home / "pretrain"
-    journey.command("pretrain", "training.run", "--data", data, "--out", pretrained, "--preset", preset, *length)
+    journey.command("pretrain", "pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length)
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
-    journey.command(
-        "evaluate", "training.evaluation.command", "--data", data, "--checkpoint", checkpoint, "--out", evaluation
-    )
+    journey.command("evaluate", "evaluate", "--data", data, "--checkpoint", checkpoint, "--out", evaluation)
     ingredients = ("--checkpoint", checkpoint, "--evaluation", evaluation, "--data", data)
     named = ("--name", journey.name, "--store", STORE)
     target = (*named, "--summary", home / "release.json", *(["--no-int8"] if given.no_int8 else []))
-    # no champion: whatever was made before, this is to be seen
-    journey.command("export", "export.publishing.command", *target, "--no-champion", *ingredients)
+    # compared with no champion: whatever was made before, this release is to be seen
+    journey.command("export", "export", *target, "--no-champion", *ingredients)
     summary = json.loads((home / "release.json").read_text())
     collection = ("--release", summary["release"], "--data", data, "--collection", home / "collection")
-    journey.command("collection", "serving.jobs.ingest.command", *collection)
+    journey.command("collection", "ingest", *collection)
     version = int(Path(summary["release"]).name)
     if ModelStore(STORE, journey.name).alias(CHAMPION) == version:
         journey.timed("promote", lambda: print(f"{journey.name}/{version} is the champion already"))
     else:
-        journey.command(
-            "promote", "export.store.command", "promote", version, *named, "--force", "--reason", "quickstart"
-        )
+        journey.command("promote", "releases", "promote", version, *named, "--force", "--reason", "quickstart")
 
 
 def _trains_on_gpu() -> bool:
-    """Whether training will find a GPU: torch is asked, as a driver alone is not enough, but only if there is one."""
+    """Whether training will use a GPU. A driver alone is not enough, so torch decides; it is imported only for one."""
     if cuda_devices() == 0:
         return False
     import torch
@@ -137,7 +132,7 @@ def _gpu_epochs(data: Path) -> int:
 
 
 def question(journey: Journey, server: Server) -> list[Shown]:
-    """Stage 8: POST images that neither training nor the collection saw, and show what comes back."""
+    """Stage 8: ask about images that neither training nor the collection saw, and show the answers."""
     data = Dataset.load(journey.home / "data")
     with Client(server.url) as client:
         shown = ask(client, data, journey.home / "queries", count=QUERIES)
@@ -152,11 +147,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     exit_on_signals()
     journey = Journey(given.name or (_slug(given.images) if given.images else given.dataset))
     journey.home.mkdir(parents=True, exist_ok=True)
-    with (journey.home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"error: another quickstart is at work in {journey.home}; wait, or take --name", file=sys.stderr)
+    with locked(journey.home / ".lock", wait=False) as lock:
+        if lock is None:
+            print(f"error: another quickstart is running in {journey.home}; wait, or give --name", file=sys.stderr)
             return 1
         return _whole(journey, given)
 
@@ -168,14 +161,14 @@ def _whole(journey: Journey, given: argparse.Namespace) -> int:
         prepare(journey, given)
         return _serve(journey, given)
     except StageFailed as error:
-        hint = "the same options go on from here; with others, --fresh starts over and --name keeps both"
+        hint = "the same options continue from here; with others, --fresh starts over and --name keeps both"
         print(f"\nerror: {error}; {hint}", file=sys.stderr)
         return error.code
     except (LaunchError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here")
+        print("\nstopped; the same command continues from here")
         return 130
 
 
@@ -191,19 +184,25 @@ def _serve(journey: Journey, given: argparse.Namespace) -> int:
         print(f"\nport {given.port} is in use; serving on {port} instead")
     log = journey.home / "torchserve.log"
     collection = journey.home / "collection"
-    server = Server(Settings(store=STORE, name=journey.name, collection=collection, port=port, log=log))
+    settings = Settings(store=STORE, name=journey.name, collection=collection, port=port, log=log)
+    server = Server(settings)
     try:
         journey.timed("serve", server.start)
         print(f"TorchServe answers on {server.url} (log: {log})")
         shown = journey.timed("ask", lambda: question(journey, server))
         _summarise(journey)
-        return 0 if given.once else _stay(server, shown)
+        if given.once:
+            print_what_next(_serve_again(settings))
+            return 0
+        return _stay(server, shown, settings)
     finally:
         server.stop()
 
 
-def _stay(server: Server, shown: list[Shown]) -> int:
-    print_curl_lines(server, shown)
+def _stay(server: Server, shown: list[Shown], settings: Settings) -> int:
+    print_questions(server, shown)
+    print_what_next(_serve_again(settings))
+    print("\nCtrl-C stops the server.", flush=True)
     try:
         server.wait()
     except KeyboardInterrupt:
@@ -211,6 +210,12 @@ def _stay(server: Server, shown: list[Shown]) -> int:
         return 0
     print("TorchServe ended by itself; see its log", file=sys.stderr)
     return 1
+
+
+def _serve_again(settings: Settings) -> str:
+    """The command that serves the same again."""
+    options = ("--store", settings.store, "--name", settings.name, "--collection", settings.collection)
+    return shlex.join(["serve", *map(str, options)])
 
 
 def _summarise(journey: Journey) -> None:
@@ -221,12 +226,12 @@ def _summarise(journey: Journey) -> None:
 
 
 def _slug(path: Path) -> str:
-    """A run's name from a path: what is not a letter or digit becomes a dash."""
+    """A run's name from a path: whatever is not a letter or a digit becomes a dash."""
     return re.sub(r"[^a-z0-9]+", "-", path.stem.lower()).strip("-") or "images"
 
 
 def _images(text: str) -> Path:
-    """A path as the caller meant it: relative to where the command was typed."""
+    """A path, relative to the folder where the command was typed."""
     path = Path(os.environ.get(CALLER_VARIABLE, "."), Path(text).expanduser()).resolve()
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{path} does not exist")
@@ -250,7 +255,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--images", type=_images, help="your own folder or zip; sub-folders are labels")
     parser.add_argument("--name", type=_name, help="name of the run and the release (default: the images' name)")
     parser.add_argument("--epochs", type=int, help="train longer or shorter than the preset's few minutes")
-    parser.add_argument("--no-int8", action="store_true", help="leave out int8: exported sooner, answers later")
+    parser.add_argument("--no-int8", action="store_true", help="export without int8: sooner, but slower answers")
     parser.add_argument("--port", type=port_number, default=8080, help="port on loopback, 0 for any (%(default)s)")
     parser.add_argument("--once", action="store_true", help="stop the server at the end, with exit code 0")
     parser.add_argument("--fresh", action="store_true", help="start over instead of reusing what is finished")

@@ -1,4 +1,4 @@
-"""What the quickstart shows at its end: answers in words, a contact sheet, and curl lines to go on with."""
+"""What the quickstart shows at its end: answers in words, a contact sheet, and commands to go on with."""
 
 import shlex
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Shown:
 
 
 def ask(client: Client, data: Dataset, folder: Path, *, count: int) -> list[Shown]:
-    """POST `count` test images, spread over the split; their files are left in `folder`."""
+    """Ask about `count` test images, spread over the split; their files stay in `folder`."""
     files = _query_files(data, folder, count)
     about = client.describe()
     embeddings = client.embed(list(files.values()))
@@ -57,7 +57,7 @@ def print_answers(shown: list[Shown]) -> None:
 
 
 def save_contact_sheet(shown: list[Shown], data: Dataset, path: Path) -> Path:
-    """One row a query: the picture, then its neighbours with their scores."""
+    """One row for each query: the picture, then its neighbours with their scores."""
     size = max(data.image_size, 32)
     rows: list[Row] = [
         (
@@ -71,19 +71,26 @@ def save_contact_sheet(shown: list[Shown], data: Dataset, path: Path) -> Path:
     return path
 
 
-def print_curl_lines(server: Server, shown: list[Shown]) -> None:
-    """The same questions for a second terminal."""
+def print_questions(server: Server, shown: list[Shown]) -> None:
+    """Commands that ask the same from a second terminal."""
     address = f"{server.url}/models/{server.model}/invoke"
-    file, near = shown[0].file, shown[0].neighbours[0]["id"]
+    file, near = shlex.quote(str(shown[0].file)), shown[0].neighbours[0]["id"]
     print("\nIn a second terminal:")
+    print(f"  .venv/bin/simclr search {file} -k 5 --url {server.url}")
     print(f"  curl '{address}?op=describe'")
-    print(f"  curl '{address}?op=embed' -F image=@{shlex.quote(str(file))}")
+    print(f"  curl '{address}?op=embed' -F image=@{file}")
     if shown[0].prediction is not None:
-        print(f"  curl '{address}?op=classify' -F image=@{shlex.quote(str(file))}")
-    print(f"  curl '{address}?op=search&k=5' -F image=@{shlex.quote(str(file))}")
+        print(f"  curl '{address}?op=classify' -F image=@{file}")
+    print(f"  curl '{address}?op=search&k=5' -F image=@{file}")
     print(f"  curl -G '{address}?op=search&k=5' --data-urlencode {shlex.quote('id=' + near)}")
-    print(f"  .venv/bin/python -m serving.client --url {server.url} search {shlex.quote(str(file))} -k 5")
-    print("\nCtrl-C stops the server.", flush=True)
+
+
+def print_what_next(serve_again: str) -> None:
+    """Where to go from here; `serve_again` is a `simclr` command."""
+    print("\nNext:")
+    print(f"  .venv/bin/simclr {serve_again}    # serve this again")
+    print("  scripts/quickstart --images ~/photographs    # the same with your own images: a folder or a zip")
+    print("  .venv/bin/simclr --help    # every command", flush=True)
 
 
 def _caption(one: Shown) -> str:
