@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.connection import add_filter, add_server, asking, json_object
+from cli.connection import add_filter, add_server, asking
 from cli.printing import groups_of, line_of_item, print_json, print_results
 from core.command_line.command import Command
 from core.command_line.endings import counted
+from core.command_line.values import json_object, positive
+from serving.client.errors import ServerError
+from serving.jobs.parallel.tasks import WorkError
 
 if TYPE_CHECKING:
     from serving.client.client import Client, NewItem
@@ -32,25 +35,29 @@ def _command(
     add_arguments: Callable[[argparse.ArgumentParser], None],
     ask: "Callable[[Client, argparse.Namespace], int]",
     *,
-    details: str = "",
+    errors: tuple[type[Exception], ...] = (ServerError,),
+    resume: str = "",
 ) -> Command:
     def add_all(parser: argparse.ArgumentParser) -> None:
         add_arguments(parser)
         add_server(parser)
 
-    return Command(name, summary, add_all, asking(ask), details=details)
+    return Command(name, summary, add_all, asking(ask), errors=errors, resume=resume)
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="an image, a folder or a zip")
     parser.add_argument("--out", type=Path, required=True, help=".npy to write, float32 (N, D); ids go to a .parquet")
-    parser.add_argument("--connections", type=int, default=4, help="requests at the same time (default: %(default)s)")
+    parser.add_argument(
+        "--connections", type=positive, default=4, help="requests at the same time (default: %(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print what came of it as JSON")
 
 
 def _embed(client: "Client", given: argparse.Namespace) -> int:
     from serving.jobs.bulk.through_server import embed_command  # takes a moment to import
 
-    return embed_command(client, given.paths, given.out, connections=given.connections)
+    return embed_command(client, given.paths, given.out, connections=given.connections, as_json=given.json)
 
 
 def _add_classify(parser: argparse.ArgumentParser) -> None:
@@ -107,7 +114,7 @@ def _add_upsert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--id", help="the item's id, if there is one image (default: its path as given)")
     parser.add_argument("--label", help="the items' label")
     parser.add_argument("--metadata", type=json_object, metavar="JSON", help='an object, as {"year": 2024}')
-    parser.add_argument("--at-once", type=int, default=16, help="images in one request (default: %(default)s)")
+    parser.add_argument("--at-once", type=positive, default=16, help="images in one request (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the answer to each request as JSON")
 
 
@@ -208,7 +215,14 @@ def _add_nothing(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-EMBED = _command("embed", "Write the embeddings of images, folders and zips to a file.", _add_embed, _embed)
+EMBED = _command(
+    "embed",
+    "Write the embeddings of images, folders and zips to a file.",
+    _add_embed,
+    _embed,
+    errors=(ServerError, WorkError),
+    resume="nothing of --out is kept",
+)
 CLASSIFY = _command("classify", "Print the linear probe's label for each image.", _add_classify, _classify)
 SEARCH = _command("search", "Find the neighbours of images, of items or of examples.", _add_search, _search)
 UPSERT = _command("upsert", "Store images; an id that exists is replaced.", _add_upsert, _upsert)

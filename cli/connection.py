@@ -4,10 +4,10 @@ The client's module takes a moment to import, so that happens when a command run
 """
 
 import argparse
-import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from core.command_line.values import json_object
 from serving.protocol.agreed import DEFAULT_URL, MODEL
 
 if TYPE_CHECKING:
@@ -21,16 +21,13 @@ def add_server(parser: argparse.ArgumentParser) -> None:
 
 
 def asking(ask: "Callable[[Client, argparse.Namespace], int]") -> Callable[[argparse.Namespace], int]:
-    """`ask` as a command's `run`: with a client of the given server. What the server refuses ends the command."""
+    """`ask` as a command's `run`: with a client of the given server, whose `ServerError` is the command's to expect."""
 
     def run(given: argparse.Namespace) -> int:
-        from serving.client.client import Client, ServerError
+        from serving.client.client import Client
 
-        try:
-            with Client(given.url, given.model) as client:
-                return ask(client, given)
-        except ServerError as error:
-            raise SystemExit(f"error: {error}") from error
+        with Client(given.url, given.model) as client:
+            return ask(client, given)
 
     return run
 
@@ -39,14 +36,3 @@ def add_filter(parser: argparse.ArgumentParser) -> None:
     """The option that narrows a command to some items."""
     example = '{"label": "cat", "year": {"gte": 2020}}'
     parser.add_argument("--filter", type=json_object, metavar="JSON", help=f"only items like {example}")
-
-
-def json_object(text: str) -> dict[str, Any]:
-    """An option's value that is a JSON object."""
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a JSON object, such as {{"label": "cat"}}')
-    return value

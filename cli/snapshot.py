@@ -12,6 +12,7 @@ from cli.connection import add_server, asking
 from cli.printing import print_json
 from core.command_line.command import Command
 from core.command_line.endings import conclude, counted
+from serving.client.errors import ServerError
 
 if TYPE_CHECKING:
     from serving.client.client import Client
@@ -57,5 +58,9 @@ def _restore(client: "Client", given: argparse.Namespace) -> int:
     return 0
 
 
-SNAPSHOT = Command("snapshot", "Save a collection as it is now.", _add_snapshot, asking(_snapshot))
-RESTORE = Command("restore", "Give a collection the items of a snapshot.", _add_restore, asking(_restore))
+SNAPSHOT = Command(
+    "snapshot", "Save a collection as it is now.", _add_snapshot, asking(_snapshot), errors=(ServerError,)
+)
+RESTORE = Command(
+    "restore", "Give a collection the items of a snapshot.", _add_restore, asking(_restore), errors=(ServerError,)
+)

@@ -162,6 +162,14 @@ def test_with_the_light_packages_alone_a_server_can_be_asked(installed: Path, wo
     assert "simclr" in done.stdout
 
 
+def test_with_the_light_packages_alone_images_are_sent_to_a_server(installed: Path, tmp_path: Path) -> None:
+    (tmp_path / "cat.jpg").touch()
+    words = ["ingest", str(tmp_path), "--url", "http://127.0.0.1:9"]
+    done = alone(installed, f"from cli.main import main; sys.exit(main({words!r}))")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: no answer from http://127.0.0.1:9")
+
+
 def test_with_the_light_packages_alone_the_client_is_imported_from_where_it_was_installed(installed: Path) -> None:
     done = alone(installed, "from serving.client import Client, ServerError; print(sys.modules['serving'].__file__)")
     assert (done.stderr, done.stdout.strip()) == ("", str(installed / "serving" / "__init__.py"))

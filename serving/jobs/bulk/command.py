@@ -73,7 +73,7 @@ def _run(given: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "bulk",
-    "Embed a folder, a zip, single images or a list of paths with a release, without a server.",
+    "Embed folders, zips, images or a list of paths without a server.",
     _add_arguments,
     _run,
     details=_DETAILS,

@@ -1,4 +1,4 @@
-"""Fill a collection's embedding space with a release, also while the collection is served."""
+"""Embed a collection's items with another release, also while it is served."""
 
 import argparse
 import os
@@ -96,7 +96,7 @@ def _state(space: "Space") -> str:
 
 COMMAND = Command(
     "reembed",
-    "Fill a collection's embedding space with a release, also while the collection is served.",
+    "Embed a collection's items with another release, also while it is served.",
     _add_arguments,
     _run,
     details=_DETAILS,
