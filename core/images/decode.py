@@ -1,12 +1,12 @@
 """Bytes to an upright RGB square: the one decoder, and every limit on input images.
 
-Training, ingestion and serving all decode here, so a picture gives the same pixels wherever it enters.
-Left out on purpose: scaling to [0, 1] and normalisation, which are inside the exported graph.
+Training, ingestion and serving all decode here, so an image gives the same pixels wherever it enters. Scaling to
+[0, 1] and normalisation are inside the exported graph.
 
-The documented rule, in this order:
+The rule, in this order:
 
-1. at most `Limits.max_bytes` bytes and `Limits.max_pixels` pixels (read from the header, before decoding);
-2. of an animation or a multi-page file, the first frame;
+1. at most `Limits.max_bytes` bytes and `Limits.max_pixels` pixels are accepted (read from the header, before decoding);
+2. of an animation or a multi-page file, the first frame is taken;
 3. EXIF orientation is applied;
 4. 16-bit grey is divided down to 8 bits, floating-point grey is clipped to 0..255, a palette is looked up,
    CMYK and others become RGB;
@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _WHITE = (255, 255, 255, 255)
 
-Image.init()  # all plugins now: Pillow registers them lazily, and not for a list of formats
+Image.init()  # all plugins now: Pillow registers them lazily, and never for a list of formats
 Image.MAX_IMAGE_PIXELS = None  # our own limit below is checked on the header, and gives a clear error
 
 
@@ -110,7 +110,7 @@ def _check_pixels(size: tuple[int, int], limits: Limits) -> None:
 
 def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # odd metadata in a readable file is not our user's problem
+        warnings.simplefilter("ignore")  # odd metadata in a readable file is not the user's problem
         try:
             return Image.open(io.BytesIO(data), formats=FORMATS)
         except UnidentifiedImageError as error:

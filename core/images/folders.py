@@ -1,8 +1,7 @@
 """A folder or a zip of image files, read through one interface.
 
-Nothing is extracted and no name from an archive is ever used as a path on disk. Hidden files and __MACOSX are no
-images here, and neither are files by another suffix. Links to folders are not followed.
-Left out: what becomes of the names (`training.data.listing`, `serving.jobs.bulk`).
+Nothing is extracted, and no name from an archive is ever used as a path on disk. Only files with the suffix of an image
+count, and neither hidden files nor __MACOSX. Links to folders are not followed.
 """
 
 import errno
@@ -18,8 +17,8 @@ from typing import Protocol
 from core.images.decode import DEFAULT_LIMITS, SUFFIXES
 
 logger = logging.getLogger(__name__)
-# Errors that say what a file is, and would say it again. EINVAL is of places in a damaged archive; those without a
-# number are of decompressors. Any other, known here or not, may be over tomorrow.
+# Errors that are the file's own, and would come again. EINVAL comes from a damaged archive; those without a number come
+# from decompressors. Any other, known or not, may be over tomorrow.
 _OF_THE_FILE = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG),
     *(errno.EINVAL, None),
@@ -35,7 +34,7 @@ class UnreadableFile(ValueError):
 
 
 class UnreachableFile(UnreadableFile):
-    """One that can't be read now for a reason outside of it, such as a lost mount: later it may be."""
+    """A file that can't be read now for a reason outside of it, such as a lost mount; it may be readable later."""
 
 
 class ImageSource(Protocol):
@@ -44,7 +43,7 @@ class ImageSource(Protocol):
     path: Path
 
     def sizes(self) -> dict[str, tuple[int, int]]:
-        """Every file's posix path inside the source, with its bytes and a stamp that changes with it."""
+        """For each file's posix path inside the source, its size in bytes and a stamp that changes when it does."""
 
     def names(self) -> Iterator[str]:
         """The posix paths of the image files inside the source, sorted."""
@@ -74,7 +73,7 @@ class FolderSource:
         return found
 
     def names(self) -> Iterator[str]:
-        """The image files of `sizes`, sorted; memory holds the entries of the folders above one file, no more."""
+        """The image files of `sizes`, sorted; memory holds only the entries of the folders above one file."""
         return _image_names(os.fspath(self.path), "")
 
     def read(self, name: str) -> bytes:
@@ -82,7 +81,7 @@ class FolderSource:
         file = self.path / name
         try:
             about = file.stat()
-            if not stat.S_ISREG(about.st_mode):  # a pipe would be waited for
+            if not stat.S_ISREG(about.st_mode):  # reading a pipe would wait
                 raise UnreadableFile(f"{file} is no file")
             _check_bytes(about.st_size)
             return file.read_bytes()
@@ -129,22 +128,22 @@ def open_source(path: Path) -> ImageSource:
 
 
 def unreadable(error: Exception) -> UnreadableFile:
-    """What to raise for an error of reading a file: `UnreachableFile` if the system failed, and not the file."""
+    """What to raise for an error in reading a file: `UnreachableFile` if the system is at fault and not the file."""
     return UnreachableFile(str(error)) if _of_the_system(error) else UnreadableFile(str(error))
 
 
 def is_image(name: str) -> bool:
-    """Whether a posix path is an image's by its suffix, and not hidden."""
+    """Whether a posix path has the suffix of an image, and is not hidden."""
     return splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or a folder of a posix path is hidden, or __MACOSX."""
+    """Whether a part of a posix path is hidden, or is __MACOSX."""
     return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
 
 
 def _image_names(folder: str, below: str) -> Iterator[str]:
-    """The image files at any depth of `folder`, whose path in the source is `below`, as sorted paths would be."""
+    """The image files at any depth of `folder`, whose path in the source is `below`, in the order of sorted paths."""
     try:
         with os.scandir(folder) as found:
             entries = sorted(_sorting_name(entry) for entry in found if _is_wanted(entry))
@@ -159,7 +158,7 @@ def _image_names(folder: str, below: str) -> Iterator[str]:
 
 
 def _sorting_name(entry: os.DirEntry[str]) -> str:
-    """A folder as the paths below it go on: "a.jpg" comes before "a/b.jpg"."""
+    """The entry's name, a folder's with the slash of the paths below it: "a.jpg" comes before "a/b.jpg"."""
     return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
 
 
@@ -193,7 +192,7 @@ def _is_utf8(name: str) -> bool:
 
 
 def _of_the_system(error: BaseException | None) -> bool:
-    """Whether it, or what it came from, is of the system: `zipfile` puts errors of its own before those of reading."""
+    """Whether the system is at fault; looks at causes too, because `zipfile` raises errors of its own from those."""
     while error is not None:
         if isinstance(error, OSError) and error.errno not in _OF_THE_FILE:
             return True

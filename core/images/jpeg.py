@@ -1,10 +1,10 @@
 """JPEG by simplejpeg: the pixels of Pillow in a fraction of its time, and large pictures decoded at a smaller scale.
 
-libjpeg can leave out the highest frequencies of each 8x8 block and so give a picture of half, a quarter or an eighth
-of the side. That is used only while the picture stays at least six times as large as what is wanted of it; the bicubic
-filter then sees enough to give nearly the same pixels. On 380 crops of photographs, embedded by a trained encoder at
-32 px, the least cosine with the full decode is 0.9990; at twice as large it would be 0.9963, at four times 0.9981.
-Whatever is unusual - other colour spaces, broken files - is left to Pillow, and so are its errors.
+libjpeg can leave out the highest frequencies of each 8x8 block, and so decode at a half, a quarter or an eighth of the
+side. That is used only while the picture stays at least six times as large as it is wanted; the bicubic filter then
+sees enough to give nearly the same pixels. On 380 crops of photographs, embedded by a trained encoder at 32 px, the
+least cosine with the full decode is 0.9990; with a factor of two it would be 0.9963, with four 0.9981. Anything
+unusual - other colour spaces, broken files - is left to Pillow, which also raises the errors.
 """
 
 import io
@@ -43,7 +43,7 @@ def jpeg_size(data: bytes) -> tuple[int, int] | None:
 def decode_jpeg(data: bytes, *, side: int = 0) -> Image.Image | None:
     """Decode an ordinary JPEG to an upright RGB picture; None if it is broken in any way.
 
-    With a `side` the picture may come smaller than it is stored, but its short side no smaller than `MARGIN` x `side`.
+    With a `side`, the picture may be smaller than it is stored, but its short side is at least `MARGIN` x `side`.
     """
     try:
         least = {"min_height": MARGIN * side, "min_width": MARGIN * side} if side else {}
@@ -61,5 +61,5 @@ def _orientation(data: bytes) -> Any:
         return 1
     try:
         return Image.open(io.BytesIO(data), formats=("JPEG",)).getexif().get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata turns nothing
+    except Exception:  # damaged metadata rotates nothing
         return 1

@@ -1,8 +1,8 @@
-"""Pictures told from one another by the first eight bytes of their file's SHA-256, as numbers.
+"""Pictures identified by the first eight bytes of their file's SHA-256, as numbers.
 
-A release carries those that its training could see (`Release.seen`), so that a collection's items are known for old or
-new by what they show, whenever and however they came (`serving.collection.drift.drift`). Eight bytes are enough: among
-a million seen pictures, a new one is taken for one of them with a chance of 5e-14.
+A release carries those of the pictures that its training could see (`Release.seen`), so that an item of a collection is
+known to be old or new by its content, whenever and however it came. Eight bytes are enough: among a million seen
+pictures, a new one is mistaken for one of them with a probability of 5e-14.
 """
 
 from collections.abc import Iterable
@@ -14,5 +14,5 @@ Contents = NDArray[np.uint64]
 
 
 def contents(digests: Iterable[bytes]) -> Contents:
-    """Of SHA-256 digests, or their first eight bytes, uint64 (N,), in the order given."""
+    """The numbers of SHA-256 digests, or of their first eight bytes, uint64 (N,), in the order given."""
     return np.frombuffer(b"".join(digest[:8] for digest in digests), dtype=">u8").astype(np.uint64)

@@ -1,4 +1,4 @@
-"""Signals that a terminal or a scheduler sends to a whole group of processes, of which only the first is to react."""
+"""Signals that a terminal or a scheduler sends to a whole group of processes, of which only the first should react."""
 
 import signal
 from collections.abc import Iterator
@@ -10,11 +10,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def signals_held() -> Iterator[None]:
-    """This process gets these signals after the block, and processes that are started in it never get them.
+    """Within the block this process receives none of them until its end, and processes started in it never do.
 
-    They inherit what is blocked, from their first moment on: a handler would come too late for one that starts up.
+    Those inherit the blocked signals from their first moment on; a handler would come too late while one starts up.
     """
-    resource_tracker.ensure_running()  # multiprocessing would start it in the block, and unblock the signals
+    resource_tracker.ensure_running()  # else multiprocessing would start it in the block, and unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield

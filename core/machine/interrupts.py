@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a wish to stop, so that a loop can finish its step and save."""
+"""SIGINT and SIGTERM as a request to stop, so that a loop can finish its step and save."""
 
 import signal
 import time
@@ -6,11 +6,11 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_ONE_WISH = 1.0  # seconds: a scheduler signals every process, and torchrun passes on what it got itself
+_ONE_REQUEST = 1.0  # seconds: a scheduler signals every process, and torchrun passes on its own signal
 
 
 class Interrupted(Exception):
-    """A run that was asked to stop, and saved; `exit_code` is the shell's 128 + signal number."""
+    """A run was asked to stop, and has saved; `exit_code` is the shell's 128 + signal number."""
 
     def __init__(self, received: signal.Signals) -> None:
         super().__init__(f"stopped by {received.name}")
@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 
 class Interrupts:
-    """Within the `with` block the first signal only sets `received`; one that comes a second later acts as ever."""
+    """Within the `with` block the first signal only sets `received`; one that comes a second later acts as usual."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -37,7 +37,7 @@ class Interrupts:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received, self._when = signal.Signals(number), time.monotonic()
-        elif time.monotonic() - self._when > _ONE_WISH:
+        elif time.monotonic() - self._when > _ONE_REQUEST:
             self._restore()
             signal.raise_signal(number)
 

@@ -1,4 +1,4 @@
-"""What this machine has that decides how the graph runs: cores, int8 instructions, GPUs, TensorRT."""
+"""What this machine has: cores, int8 instructions, GPUs, TensorRT. It decides how the graph runs."""
 
 import ctypes
 import os
@@ -17,10 +17,10 @@ def usable_cores() -> int:
 
 
 def default_workers() -> int:
-    """Worker processes of a server: two a GPU, else one a core, but at most four.
+    """The number of a server's worker processes: two for each GPU, or else one for each core, but at most four.
 
-    One works while another's answers are written and its next requests read. Each holds the graph in memory, and more
-    than a few are not needed for that: on a CPU the cores are shared out among them.
+    One works while another's answers are written and its next requests read. A few are enough for that, and each holds
+    the graph in memory; on a CPU the cores are shared out among them.
     """
     gpus = cuda_devices()
     return 2 * gpus if gpus else min(usable_cores(), _MOST_WORKERS)
@@ -28,14 +28,14 @@ def default_workers() -> int:
 
 @cache
 def int8_instructions() -> str | None:
-    """The CPU's instructions for int8 dot products, the first of those it has; None: int8 would not be faster."""
+    """The CPU's instructions for int8 dot products, by name; None if it has none, so int8 would not be faster."""
     if platform.system() != "Linux":
         return None
     return int8_instructions_in(Path("/proc/cpuinfo").read_text())
 
 
 def int8_instructions_in(cpuinfo: str) -> str | None:
-    """The same of a /proc/cpuinfo: its first `flags` (x86) or `Features` (Arm)."""
+    """The same for the text of a /proc/cpuinfo: in its first `flags` (x86) or `Features` (Arm)."""
     for line in cpuinfo.splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
@@ -44,7 +44,7 @@ def int8_instructions_in(cpuinfo: str) -> str | None:
 
 
 def cuda_devices() -> int:
-    """The number of CUDA GPUs, asked of the driver itself: no torch, no failing provider."""
+    """The number of CUDA GPUs, asked of the driver itself, without torch."""
     try:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:

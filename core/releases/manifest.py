@@ -1,9 +1,8 @@
-"""The release's manifest: the only contract between `export`, which writes it, and `serving`, which reads it.
+"""A release's manifest: the contract between those who write releases and those who run them.
 
 A release is a folder `model_store/<name>/<version>/` with this file as `manifest.json`. Everything in the
 folder is listed with its SHA-256; the digest of `manifest.json` itself therefore names the whole release, and
-the embedding space with it. Left out: writing a release (`export.publishing.release`) and running it
-(`serving.inference.runtime`).
+the embedding space with it.
 """
 
 import hashlib
@@ -34,7 +33,7 @@ FORMATS = {
 
 
 class ManifestError(ValueError):
-    """A release that can't be trusted: missing, altered, half-written, or of an unknown schema."""
+    """A release that can't be trusted: it is missing, altered, half-written, or of an unknown schema."""
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,12 +57,11 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What a release is, where it came from, and what was measured on it.
 
     `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted. `gates` says
-    of each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
-    `space` names the embedding space, where that is another release's: one with the same encoder and another probe.
+    for each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
+    `space` names the embedding space if that is another release's, which has the same encoder and another probe.
     `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
-    `lineage` and `metrics` are records for people and tools: of their content serving reads only up to which write of
-    a collection the encoder was trained on, `lineage["collection"]["seq"]`, to tell what is new for a release that
-    does not list the pictures.
+    `lineage` and `metrics` are records for people and tools. Serving reads only `lineage["collection"]["seq"]` of them,
+    the last write of a collection that the encoder was trained on, to know what is new where no `seen.npy` says so.
     """
 
     schema: int
@@ -99,7 +97,7 @@ class Release:
 
     @property
     def space(self) -> str:
-        """The embedding space: vectors are comparable if, and only if, they are of the same."""
+        """The embedding space: vectors are comparable if, and only if, they are of the same space."""
         return self.manifest.space or self.digest
 
     def file(self, name: str) -> Path:
@@ -125,16 +123,16 @@ class Release:
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The formats of `FORMATS` that lie here: an archive carries fewer than its manifest lists."""
+        """The formats of `FORMATS` whose files are here; an archive carries fewer than its manifest lists."""
         listed = {form: file for form, file in FORMATS.items() if file in self.manifest.files}
         return tuple(form for form, file in listed.items() if (self.folder / file).is_file())
 
     def medians(self) -> NDArray[np.float32] | None:
-        """The median of each number of the embedding on training images, float32 (D,); None in an older release."""
+        """The median of each element of the embedding over training images, float32 (D,); None in an older release."""
         return self._numbers(MEDIANS)
 
     def probe(self) -> NDArray[np.float32] | None:
-        """The linear probe, float32 (C, D + 1), its bias last; None without labels, and in an older release."""
+        """The linear probe, float32 (C, D + 1), with the bias last; None without labels, and in an older release."""
         return self._numbers(PROBE)
 
     def seen(self) -> Contents | None:

@@ -1,12 +1,11 @@
-"""The model store: which releases of a name there are, and which of them an alias means.
+"""The model store: which releases of a name there are, and which of them each alias means.
 
     model_store/<name>/<version>/         immutable releases (`core.releases.manifest`)
     model_store/<name>/aliases/<alias>    a small text file with a version, replaced as a whole
     model_store/<name>-<version>.mar      a release's archive for TorchServe
 
-The alias `champion` is the release that serves: a server follows it, and comes back with it. `previous` is the one
-before, for a rollback; `challenger` one that was made and not promoted yet.
-Left out: making releases (`export.publishing.release`), and promoting, comparing and removing them (`export.store`).
+The alias `champion` is the release that serves: a server follows it, and starts with it. `previous` is the one before,
+for a rollback; `challenger` is one that was made and not promoted yet.
 """
 
 from pathlib import Path
@@ -49,7 +48,7 @@ class ModelStore:
         return int(text)
 
     def set_alias(self, alias: Alias, version: int | None) -> None:
-        """Let an alias mean a version that there is, or with None nothing; on disk when this returns."""
+        """Let an alias mean an existing version, or with None remove it; on disk when this returns."""
         if version is None:
             self._file(alias).unlink(missing_ok=True)
             return
@@ -58,7 +57,7 @@ class ModelStore:
         publish_text(self._file(alias), f"{version}\n")
 
     def version(self, reference: str | int) -> int:
-        """The version that "3", 3 or an alias means; raises `ManifestError` for one that there is not."""
+        """The version that "3", 3 or an alias means; raises `ManifestError` if there is no such release."""
         text = str(reference)
         found = self.alias(text) if text in ALIASES else int(text) if text.isascii() and text.isdigit() else None
         if found is None or found not in self.versions():
@@ -71,7 +70,7 @@ class ModelStore:
         return Release(self.home / str(self.version(reference)))
 
     def archive(self, version: int) -> Path:
-        """Where the release's archive for TorchServe lies, whether or not it is there."""
+        """The path of the release's archive for TorchServe, whether or not it exists."""
         return self.root / f"{self.name}-{version}.mar"
 
     def _file(self, alias: Alias) -> Path:
@@ -86,9 +85,9 @@ def versions_in(home: Path) -> list[int]:
 
 
 def find_release(reference: str, root: Path | str = "model_store") -> Release:
-    """The release in a folder, or that of `name/3` or `name/champion` in the store `root`, or with the store in front.
+    """The release in a folder, or `name/3` or `name/champion` in the store `root`, or the same with a store in front.
 
-    Raises `ManifestError` where there is none.
+    Raises `ManifestError` if there is none.
     """
     folder = Path(reference)
     if (folder / FILE_NAME).is_file() or len(folder.parts) < 2:

@@ -1,9 +1,8 @@
-"""What the servers that follow a model store say of themselves: a small file each, for people and for retraining.
+"""What the servers that follow a model store say about themselves, in a small file each, for people and programs.
 
 `model_store/<name>/servers/<host>-<pid>.json` is replaced as a whole whenever something changes and every few seconds,
-and removed when the server stops. It is a sign of life, so it is not synced to disk.
-Left out: who writes it when (`serving.torchserve.rollover.following`), and servers that were started with an archive of
-their own.
+and removed when the server stops. It is a sign of life, so it is not synced to disk. Servers that were started with an
+archive of their own follow no store, and have no file.
 """
 
 import logging
@@ -22,11 +21,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class StateUnreadable(ValueError):
-    """A server's file can't be read, so it could serve any release."""
+    """A server's file can't be read, so it might serve any release."""
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """A version that a server was asked to serve and does not, and why; it tries again where that is not `final`."""
+    """A version that a server was asked to serve but does not, and why; unless that is `final`, it tries again."""
 
     version: int
     reason: str
@@ -57,12 +56,12 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gone(self) -> bool:
-        """Whether its process has ended; of one on another host, whether it said nothing for long."""
+        """Whether its process has ended; on another host, whether it has been silent for long."""
         return not _runs(self.pid) if self.here else self._silent
 
     @property
     def alive(self) -> bool:
-        """Whether it said so lately and, if it runs here, whether its process still does."""
+        """Whether it wrote its file lately and, on this host, its process still runs."""
         return not self._silent and not self.gone
 
     @property
@@ -82,25 +81,25 @@ class StateFile:
     def __init__(self, store: ModelStore) -> None:
         self._folder = _folder(store)
         self._path = self._folder / f"{socket.gethostname()}-{os.getpid()}.json"
-        self._told = False
+        self._reported = False
 
     def write(self, state: ServerState) -> None:
-        """Say this, now. A store that can't be written is told once in the log, and nothing else comes of it."""
+        """Write the state. If the store can't be written, that is logged once and has no other consequence."""
         partial = self._path.with_suffix(".partial")
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             partial.write_bytes(msgspec.json.encode(msgspec.structs.replace(state, time=time.time())))
             os.replace(partial, self._path)
         except OSError as error:
-            if not self._told:
+            if not self._reported:
                 _LOG.warning("%s can't be written, so nobody sees there what this server serves: %s", self._path, error)
-            self._told = True
+            self._reported = True
 
     def remove(self) -> None:
-        """Be gone, and so that nobody else need do it, also what servers left behind that were killed here."""
+        """Remove the file, and those of servers that were killed on this host."""
         try:
             self._path.unlink(missing_ok=True)
-            for path in self._folder.glob("*.json"):  # whose name does not tell the host: "web-2-7" may be of "web"
+            for path in self._folder.glob("*.json"):  # names are ambiguous: "web-2-7" may be of "web"
                 found = _read_or_none(path)
                 if found is not None and found.here and found.gone:
                     path.unlink(missing_ok=True)
@@ -115,7 +114,7 @@ def live_servers(store: ModelStore) -> list[ServerState]:
 
 
 def present_servers(store: ModelStore) -> list[ServerState]:
-    """Those that are not gone, also if they say nothing; raises `StateUnreadable` rather than leaving one out."""
+    """Those that are not gone, even if they are silent; raises `StateUnreadable` rather than leave one out."""
     found = [_read(path) for path in _files(store)]
     return [state for state in found if state is not None and not state.gone]
 
@@ -129,7 +128,7 @@ def _files(store: ModelStore) -> list[Path]:
 
 
 def _read(path: Path) -> ServerState | None:
-    """What the file says; None if its server removed it meanwhile."""
+    """What the file says; None if its server has removed it meanwhile."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=ServerState)
     except FileNotFoundError:

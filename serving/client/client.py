@@ -4,7 +4,7 @@
         client.upsert([{"id": "cat", "image": "cat.jpg", "label": "pet", "metadata": {"year": 2024}}])
         client.search(["dog.jpg"], k=5, filter={"label": "pet"})
 
-Left out: the command line (`cli.ask`), and anything asynchronous; one `Client` may be shared among threads.
+One `Client` may be shared among threads.
 """
 
 import base64
@@ -45,8 +45,8 @@ class NewItem(TypedDict):
 class Client:
     """Talks to one model of one server. Images are bytes, or paths of image files.
 
-    Methods raise `ServerError` for a request that is refused as a whole; of several images or ids, one that fails has
-    an `error` in its place.
+    Methods raise `ServerError` for a request that is refused as a whole. Where one of several images or ids fails, its
+    place in the results has an `error`.
     """
 
     def __init__(self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0) -> None:
@@ -61,12 +61,12 @@ class Client:
         return np.concatenate([self.embed_once(part)[0] for part in _parts(images)])
 
     def embed_once(self, images: Sequence[Image]) -> tuple[NDArray[np.float32], str]:
-        """The same of as many images as one request may hold, and the release that the embeddings are of."""
+        """The same for at most as many images as one request may hold, and the release that embedded them."""
         reply = self._post("embed", images=_texts(images), headers={"accept": "application/x-npy"})
         return np.load(io.BytesIO(reply.content), allow_pickle=False), reply.headers["x-release"]
 
     def classify(self, images: Sequence[Image], *, vote: bool = False) -> list[dict[str, Any]]:
-        """Per image `label`, `probability` and `probabilities`, with `vote` also what its neighbours' labels say."""
+        """For each image `label`, `probability` and `probabilities`, with `vote` also `vote`, its neighbours' label."""
         include = ["vote"] if vote else []
         return [
             result
@@ -87,7 +87,7 @@ class Client:
         include: Sequence[str] = (),
         **options: Any,
     ) -> list[dict[str, Any]]:
-        """Per image, id, vector and mix of examples (in this order) its `neighbours`, or `error`.
+        """For each image, id, vector and mix of examples (in this order) its `neighbours`, or `error`.
 
         A neighbour has `id`, `score` (cosine similarity, at most 1) and `label`; an id is not its own neighbour.
         `positives` and `negatives` are ids, or {"image": ...} or {"vector": ...}, and make one query. `include` may
@@ -127,11 +127,11 @@ class Client:
         return self._json(self._request("POST", "upsert", **request))
 
     def delete(self, ids: Sequence[str] = (), *, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Delete by ids or by a filter; returns `deleted`, how many, and `missing`, ids that there were not."""
+        """Delete by ids or by a filter; returns `deleted`, a number, and `missing`, the ids that did not exist."""
         return self._post("delete", ids=list(ids), filter=filter).json()  # type: ignore[no-any-return]
 
     def get(self, ids: Sequence[str], *, include: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Per id its item, or `error`; `include` may have vector, thumbnail and image (both base64)."""
+        """For each id its item, or `error`; `include` may have vector, thumbnail and image (both base64)."""
         results: list[dict[str, Any]] = self._post("get", ids=list(ids), include=list(include)).json()["results"]
         return results
 
@@ -147,15 +147,15 @@ class Client:
         include: Sequence[str] = (),
         page: int = 100,
     ) -> Iterator[dict[str, Any]]:
-        """Every item that a filter means, `page` of them at a request."""
+        """Every item that a filter matches, fetched `page` at a time."""
         yield from self._pages("list", filter=filter, include=list(include), limit=page)
 
     def count(self, *, filter: Mapping[str, Any] | None = None) -> int:
-        """How many items a filter means."""
+        """How many items a filter matches."""
         return int(self._post("count", filter=filter).json()["count"])
 
     def stats(self, *, drift: bool = False) -> dict[str, Any]:
-        """What the collection holds, and what is known of its index; with `drift` also how it has changed."""
+        """What the collection holds, and the state of its index; with `drift` also how it has changed."""
         include = {"include": "drift"} if drift else {}
         return self._json(self._request("GET", "stats", params={"op": "stats", **include}))
 
@@ -166,7 +166,7 @@ class Client:
         filter: Mapping[str, Any] | None = None,
         page: int = 100,
     ) -> Iterator[dict[str, Any]]:
-        """Every item that has near-duplicates, with them; each pair is told from both sides."""
+        """Every item that has near-duplicates, with them; each pair appears twice, once for each item."""
         yield from self._pages("duplicates", min_score=min_score, filter=filter, limit=page)
 
     def snapshots(self) -> dict[str, Any]:
@@ -174,11 +174,11 @@ class Client:
         return self._json(self._request("GET", "snapshots"))
 
     def snapshot(self, name: str) -> dict[str, Any]:
-        """Save the collection as of now under a name, in place of an older one, and wait for it; the finished job."""
+        """Save the collection as it is now, in place of an older snapshot of the name; returns the finished job."""
         return self._finished(self._post("snapshot", name=name).json()["job"])
 
     def restore(self, name: str, *, replace: bool = False) -> dict[str, Any]:
-        """Give the collection a snapshot's items in one step, and wait for it; `replace` those that it has. The job."""
+        """Give the collection a snapshot's items in one step; `replace` gives up its own. Returns the finished job."""
         return self._finished(self._post("restore", name=name, replace=replace).json()["job"])
 
     def describe(self) -> dict[str, Any]:
@@ -248,7 +248,7 @@ def _message(reply: httpx.Response) -> str:
 
 
 def _parts(images: Sequence[Image]) -> list[Sequence[Image]]:
-    """As many images as one request may hold, at a time; none is still one request, for the server to refuse."""
+    """Split into as many images as one request may hold; no images are still one request, for the server to refuse."""
     return [images[at : at + MAX_IMAGES] for at in range(0, len(images), MAX_IMAGES)] or [images]
 
 

@@ -1,8 +1,7 @@
 """Two libraries that run the exported graph: ONNX Runtime, and torch for TorchScript.
 
-Each is imported only where it is asked for. All map uint8 images (N, S, S, 3) to unit-norm embeddings (N, D) and,
-where the release has a linear probe, logits (N, C).
-Left out: choosing one (`serving.inference.choice`), and the interface that they share (`serving.inference.runtime`).
+Each is imported only when it is used. All map uint8 images (N, S, S, 3) to unit-norm embeddings (N, D) and,
+where the release has a linear probe, logits (N, C). `serving.inference.runtime` has the interface that they share.
 """
 
 import logging
@@ -32,9 +31,9 @@ class Outputs(NamedTuple):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a graph runs: a GPU by its number, or (None) this many CPU threads.
+    """Where a graph runs: on a GPU by its number, or (None) on this many CPU threads.
 
-    With a `lock` a pass of one image takes `wide_threads` while no other process with this lock runs.
+    With a `lock`, a pass of one image takes `wide_threads` if no other process that shares the lock is running a pass.
     """
 
     gpu: int | None = None
@@ -81,7 +80,7 @@ class OnnxBackend:
             self._lock = CoresLock(place.lock)
         provider = self._session.get_providers()[0]
         if place.gpu is not None and provider == "CPUExecutionProvider":
-            _LOG.warning("there is a GPU, but ONNX Runtime could not use it: running on the CPU")
+            _LOG.warning("there is a GPU, but ONNX Runtime can't use it: running on the CPU")
             self._gpu = None
         self._outputs = [output.name for output in self._session.get_outputs()]
         self.name = f"onnxruntime {onnxruntime.__version__}, {provider}, {path.name}"
@@ -125,7 +124,7 @@ class TorchScriptBackend:
         self._torch = torch
         self._device = torch.device("cpu" if place.gpu is None else f"cuda:{place.gpu}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; our users ask for it
+            warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript, but users ask for it
             self._module = torch.jit.load(str(path), map_location=self._device)
         self.name = f"torchscript {torch.__version__}, {self._device}"
 
@@ -143,16 +142,16 @@ def _session(path: Path, place: Place, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # threads wait for each other in busy loops while a pass runs, and leave the cores to others between passes
+    # threads spin while a pass runs, and leave the cores to others between passes
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(str(path), options, providers=_providers(path, place))
 
 
 def _providers(path: Path, place: Place) -> list[object]:
-    """ONNX Runtime's ways to run the graph, the best first; each later one takes what an earlier one can't."""
+    """ONNX Runtime's providers, the best first; each takes what those before it can't run."""
     if place.gpu is None:
         return ["CPUExecutionProvider"]
-    # TF32 would keep 10 bits of each number: a GPU must store what a CPU would find again
+    # TF32 would keep 10 bits of each number, but a GPU must give the embeddings that a CPU gives
     providers: list[object] = [("CUDAExecutionProvider", {"device_id": place.gpu, "use_tf32": 0})]
     if tensorrt_here():
         options = {

@@ -1,6 +1,6 @@
 """Which of a release's files runs here, and why: half precision on a GPU, int8 where a CPU has instructions for it.
 
-Whatever is chosen can be overridden; what can't be had is refused with the reason, never replaced in silence.
+Any choice can be overridden. A file that the release does not have is refused with the reason, never replaced silently.
 """
 
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from core.releases.manifest import FORMATS, ManifestError, Release
 from serving.inference.runtime import Device
 
 Form = Literal["auto", "onnx", "int8", "fp16", "torchscript"]
-Place = Literal["cpu", "cuda"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -20,15 +19,15 @@ class Choice:
     """The format that runs, on "cpu" or "cuda", and a sentence that says why."""
 
     form: str
-    device: Place
+    device: Literal["cpu", "cuda"]
     why: str
 
 
 def choose(release: Release, *, form: str = "auto", device: Device = "auto", gpu: int = 0) -> Choice:
-    """Choose by what the release holds and this machine has; raises `ManifestError` if `form` can't be had."""
+    """Choose by what the release holds and this machine has; raises `ManifestError` if the release lacks `form`."""
     if form not in FORMS:
         raise ManifestError(f"form is {form!r}; it must be one of {', '.join(FORMS)}")
-    place: Place = ("cuda" if cuda_devices() > gpu else "cpu") if device == "auto" else device
+    place: Literal["cpu", "cuda"] = ("cuda" if cuda_devices() > gpu else "cpu") if device == "auto" else device
     if form != "auto":
         return Choice(_had(release, form), place, "asked for")
     if release.forms == ("torchscript",):

@@ -1,7 +1,6 @@
-"""Image files to embeddings: threads decode the next pass while the runtime works on the present one.
+"""Image files to embeddings: threads decode the next pass while the runtime works on the current one.
 
-Each file fails or succeeds alone. Left out: requests (`serving.engine`) and the rule of decoding
-(`core.images.decode`).
+Each file fails or succeeds alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from serving.inference.backends import Outputs
 from serving.inference.embedding_cache import EmbeddingCache
 from serving.inference.runtime import Runtime, images_of_pass, run_in_passes
 
-_TASK_BYTES = 64 * 1024  # of files that a thread decodes in one go: handing over less costs more than decoding it
+_TASK_BYTES = 64 * 1024  # of files that a thread decodes at once: handing over fewer costs more than decoding them
 
 Embedded = Outputs | ImageError
 _Decoded = NDArray[np.uint8] | ImageError
@@ -35,7 +34,7 @@ class Embedder:
         limits: Limits = DEFAULT_LIMITS,
         cache: EmbeddingCache | None = None,
     ) -> None:
-        """`threads` decode (default: as many as there are cores to use), and a pass has `per_pass` images at most."""
+        """`threads` decode (default: one for each usable core), and a pass has at most `per_pass` images."""
         self.size = size
         self.limits = limits
         self.cache = cache
@@ -49,7 +48,7 @@ class Embedder:
         return self._runtime.name
 
     def warm_up(self) -> None:
-        """Run one image and a whole pass: what a runtime allocates and chooses at first is then behind it."""
+        """Run one image and a whole pass, so that the runtime has allocated and chosen what it does on first use."""
         for count in (1, self._per_pass):
             self.pixels(np.zeros((count, self.size, self.size, 3), np.uint8))
 
@@ -58,7 +57,7 @@ class Embedder:
         return run_in_passes(self._runtime, images)
 
     def files(self, images: Sequence[bytes]) -> list[Embedded]:
-        """Per image file its `Outputs`, (D,) and (C,), or the `ImageError` that it failed with."""
+        """For each image file its `Outputs`, (D,) and (C,), or the `ImageError` that it failed with."""
         if self.cache is None:
             return self.files_afresh(images)
         found: list[Embedded | None] = [*self.cache.find(images)]
@@ -74,7 +73,7 @@ class Embedder:
         return [entry for decoded in self._decoded(images) for entry in self._run(decoded)]
 
     def _decoded(self, images: Sequence[bytes]) -> Iterator[list[_Decoded]]:
-        """Decoded images, a pass at a time; those of later passes are decoded meanwhile."""
+        """The decoded images of each pass; those of later passes are decoded meanwhile."""
         starts = range(0, len(images), self._per_pass)
         passes = [[*_tasks(images[at : at + self._per_pass])] for at in starts]
         if len(passes) == 1 and len(passes[0]) == 1:

@@ -1,7 +1,7 @@
-"""Embeddings of images that come again, by the digest of their bytes: bounded, least recently used first out.
+"""Embeddings of images that may come again, by the digest of their bytes: the least recently used are dropped first.
 
-A cache belongs to one engine, so to one release: an entry can never answer for another. Each worker has its own.
-Off by default: it pays only where clients send the same files again.
+A cache belongs to one engine and so to one release: an entry can never answer for another. Each worker has its own.
+It is off by default, because it pays only where clients send the same files again.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from cachetools import LRUCache
 
 from serving.inference.backends import Outputs
 
-_OVERHEAD = 400  # bytes of Python objects an entry
+_OVERHEAD = 400  # bytes of Python objects for each entry
 
 
 class EmbeddingCache:
@@ -23,7 +23,7 @@ class EmbeddingCache:
         self.misses = 0
 
     def find(self, images: Sequence[bytes]) -> list[Outputs | None]:
-        """What is known of each image, None where nothing is."""
+        """The outputs of each image that is known, else None."""
         found = [self._entries.get(_digest(image)) for image in images]
         known = sum(entry is not None for entry in found)
         self.hits += known

@@ -1,5 +1,4 @@
-"""How an engine runs, as one value: what `serving.torchserve.launch` decides and a worker process reads from its
-environment."""
+"""How an engine runs, as one value that the launcher decides and a worker process reads from its environment."""
 
 import os
 from collections.abc import Mapping
@@ -16,10 +15,10 @@ _PREFIX = "SIMCLR_"
 class EngineOptions:
     """How to run a release.
 
-    `form` see `serving.inference.choice`; `threads` of one forward pass, 0 for every core that the process may use;
-    `cache_mb` is how many megabytes of embeddings are kept for images that are sent again, 0 for none; `cores_lock` is
-    the file of a `serving.inference.backends.CoresLock` that several workers share, "" if there is none; `index` is
-    what a collection is searched with, see `serving.collection.index.choice`.
+    For `form` see `serving.inference.choice`. `threads` run one forward pass; 0 means every core that the process may
+    use. `cache_mb` megabytes of embeddings are kept for images that are sent again. `cores_lock` is the file of a
+    `serving.inference.backends.CoresLock` that several workers share, or "". `index` is what a collection is searched
+    with, see `serving.collection.index.choice`.
     """
 
     form: Form = "auto"

@@ -2,7 +2,6 @@
 
 A runtime maps uint8 images (N, S, S, 3) to unit-norm embeddings (N, D) and, where the release has a linear
 probe, logits (N, C). torch is imported only if a TorchScript file is asked for.
-Left out: decoding images (`core.images.decode`), and choosing and verifying a release (`core.releases.manifest`).
 """
 
 from pathlib import Path
@@ -20,7 +19,7 @@ Device = Literal["auto", "cpu", "cuda"]
 _WIDEST = 8  # threads: one image is not enough work for more
 _LARGEST_PASS = 64  # images in one forward pass: bounds memory, and is past where speed per image levels off
 _CPU_PASS = 32  # the same where a CPU runs it: small images are not faster beyond
-_CPU_PASS_PIXELS = 4 * 224 * 224  # of all images of a pass: with more, activations leave the caches
+_CPU_PASS_PIXELS = 4 * 224 * 224  # of all images of a pass together: with more, activations leave the caches
 
 
 class Runtime(Protocol):
@@ -43,7 +42,7 @@ def open_runtime(
     """Open an exported graph: `.onnx` in ONNX Runtime, `.pt` in torch.
 
     `device` auto takes the GPU where there is one. `threads` is the number of CPU threads of one forward
-    pass, by default every core that this process may use; `lock` see `serving.inference.backends.Place`.
+    pass, by default every core that this process may use. For `lock` see `serving.inference.backends.Place`.
     """
     cuda = cuda_devices() > gpu if device == "auto" else device == "cuda"
     cores = usable_cores()
@@ -52,7 +51,7 @@ def open_runtime(
 
 
 def images_of_pass(size: int, *, gpu: bool = False) -> int:
-    """How many images of `size` pixels a side a pass should have where many are to be embedded."""
+    """How many images of `size` pixels a side a pass should have, when many are to be embedded."""
     return _LARGEST_PASS if gpu else max(1, min(_CPU_PASS, _CPU_PASS_PIXELS // size**2))
 
 

@@ -1,8 +1,8 @@
-"""Whether any worker of a version handles requests just now: TorchServe tells only how many wait.
+"""Whether any worker of a version is handling requests just now; TorchServe reports only how many wait.
 
-Each worker holds a shared lock on its version's file while it handles a batch, which costs some microseconds; whoever
-can lock the file for itself alone knows that nobody does. The kernel frees the lock of a process that dies.
-The files lie in the folder that the environment variable SIMCLR_BUSY names (none: nobody wants to know).
+Each worker holds a shared lock on its version's file while it handles a batch, which costs some microseconds. Whoever
+gets an exclusive lock on the file knows that no worker is busy. The files lie in the folder that the environment
+variable SIMCLR_BUSY names; without it nothing is locked.
 """
 
 import os
@@ -16,16 +16,16 @@ BUSY_VARIABLE = "SIMCLR_BUSY"
 
 
 class Busy:
-    """A worker's side of it."""
+    """A worker's side: it says when it is busy."""
 
     def __init__(self, version: int | None = None, environment: Mapping[str, str] = os.environ) -> None:
-        """Without a version there is nobody to tell."""
+        """Without a version nothing is locked."""
         folder = environment.get(BUSY_VARIABLE)
         self._file = open_lock_file(busy_file(Path(folder), version)) if folder and version is not None else None
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Say that this process works, meanwhile."""
+        """Be busy within the block."""
         if self._file is None:
             yield
             return

@@ -47,7 +47,7 @@ ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
 _LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
-_PORT_SECONDS = 2.0  # for what a killed server left behind to let go of it
+_PORT_SECONDS = 2.0  # for the processes of a killed server to let go of it
 _POLL_SECONDS = 0.1
 
 
@@ -83,7 +83,7 @@ class Server:
         assert archive is not None
         version = version_of(archive)
         self._wait_for_port()
-        # short on purpose: TorchServe's Unix sockets lie in it, whose names may have 108 characters
+        # short on purpose: TorchServe's Unix sockets lie in it, and their paths may have 108 characters
         self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
         self.log = (self.settings.log or self._folder / "torchserve.log").resolve()
         try:
@@ -119,7 +119,7 @@ class Server:
 
     @property
     def pid(self) -> int:
-        """The process that TorchServe's other processes descend from."""
+        """The process id of TorchServe's launcher, whose descendants its other processes are."""
         assert self._process is not None
         return self._process.pid
 
@@ -187,7 +187,7 @@ class Server:
             "OMP_NUM_THREADS": str(options.threads),
         }
         mine |= options.to_environment()
-        # our own process may have a PYTHONPATH with this checkout; the archive brings the code it was built with
+        # PYTHONPATH may point to this checkout, but the archive brings the code that it was built with
         misleading = ("PYTHONPATH", "TS_CONFIG_FILE")
         return {name: value for name, value in os.environ.items() if name not in misleading} | mine
 
@@ -221,7 +221,7 @@ class Server:
 
 
 def champion_of(store: ModelStore) -> Release:
-    """The release to start with; raises `LaunchError` if there is none that may be served."""
+    """The release to start with; raises `LaunchError` if there is no champion, or it may not be served."""
     promote = f"simclr releases promote VERSION --store {store.root} --name {store.name}"
     try:
         version = store.alias(CHAMPION)
@@ -250,7 +250,7 @@ def exit_on_signals() -> None:
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ask the whole process group to end, and make it; TorchServe's launcher ends before its Java does."""
+    """End a whole process group, by force if need be; TorchServe's launcher ends before its Java does."""
     deadline = time.monotonic() + _STOP_SECONDS
     sign = signal.SIGTERM
     while True:

@@ -1,6 +1,6 @@
 """Ends a process group when the process that holds the leash dies, however it dies: TorchServe must not outlive us.
 
-Signals can be caught, kill -9 can't: a small shell waits at a pipe whose other end is ours, and the kernel closes that.
+Signals can be caught, but kill -9 can't. So a small shell waits at a pipe whose other end the kernel closes for us.
 """
 
 import subprocess
@@ -10,7 +10,7 @@ _SCRIPT = 'read -r _; kill -9 "-$1" 2>/dev/null; rm -rf -- "$2"'
 
 
 class Leash:
-    """From its making until `let_go`, the death of this process ends the group and removes the folder."""
+    """Until `let_go`, the death of this process ends the group and removes the folder."""
 
     def __init__(self, group: int, folder: Path) -> None:
         self._shell = subprocess.Popen(
@@ -20,7 +20,7 @@ class Leash:
         )
 
     def let_go(self) -> None:
-        """Nothing happens any more when this process dies."""
+        """From now on the death of this process has no consequences."""
         self._shell.kill()
         self._shell.wait()
         assert self._shell.stdin is not None

@@ -1,11 +1,10 @@
 """A client of TorchServe's management API: the versions of one model, their workers, and which of them is the default.
 
-What TorchServe 0.12 does, as tried: registering and deleting is switched off unless `enable_model_api` is set; a new
-version does not become the default, and the default can't be unregistered; what waits in the queue of a version that
-is unregistered is never answered, so it must be drained before. A call works in one of the few threads that also carry
-inference connections, and those wait meanwhile: so nothing here waits for workers, and a model is registered as a
-folder, for TorchServe would unpack an archive in that thread.
-Left out: in which order all this makes a rollover (`serving.torchserve.rollover.rollover`).
+What TorchServe 0.12 does, as tried: registering and deleting is switched off unless `enable_model_api` is set. A new
+version does not become the default, and the default can't be unregistered. Requests that wait in the queue of a version
+are never answered once it is unregistered, so the queue must be drained first. A call runs in one of the few threads
+that also carry inference connections, which wait meanwhile. So nothing here waits for workers, and a model is
+registered as a folder, because TorchServe would unpack an archive in that thread.
 """
 
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ class NoAnswer(ManagementError):
 
 @dataclass(frozen=True)
 class Registered:
-    """A version as TorchServe has it: workers that it should have and that are ready, and requests that wait."""
+    """A version in TorchServe: the workers that it should have, those that are ready, and the requests that wait."""
 
     version: int
     workers: int
@@ -38,7 +37,7 @@ class Registered:
 
 
 class Management:
-    """The management API of one server; to be closed in the end."""
+    """The management API of one server; `close` it in the end."""
 
     def __init__(self, url: str, model: str = MODEL) -> None:
         self.url = url
@@ -50,26 +49,26 @@ class Management:
         return {found.version: found for found in map(_registered, self._call("GET", "/all"))}
 
     def default(self) -> int:
-        """The version that answers requests which name none."""
+        """The version that answers requests that name no version."""
         (found,) = self._call("GET", "")
         return _registered(found).version
 
     def register(self, folder: str, *, batch_size: int) -> None:
-        """Take a folder in the server's model folder as a further version, without workers yet (`scale`)."""
+        """Register a folder in the server's model folder as another version; it has no workers until `scale`."""
         options: dict[str, Any] = {"url": folder, "model_name": self.model, "initial_workers": 0}
         options |= {"batch_size": batch_size, "max_batch_delay": 1, "response_timeout": RESPONSE_SECONDS}
         self._ask("POST", "/models", options)
 
     def scale(self, version: int, workers: int) -> None:
-        """Begin to have so many workers."""
+        """Ask for this many workers, without waiting for them."""
         self._call("PUT", f"/{version}", {"min_worker": workers, "max_worker": workers})
 
     def set_default(self, version: int) -> None:
-        """From now on requests that name no version go to this one."""
+        """Send requests that name no version to this one from now on."""
         self._call("PUT", f"/{version}/set-default")
 
     def unregister(self, version: int) -> None:
-        """End a version's workers at once, whatever they do; it must not be the default."""
+        """End a version's workers at once, whatever they are doing; it must not be the default."""
         self._call("DELETE", f"/{version}")
 
     def close(self) -> None:

@@ -1,9 +1,9 @@
-"""TorchServe's configuration for the archive that it starts with, and the ports it takes.
+"""How a server is started: its settings, TorchServe's configuration made of them, and the ports.
 
-Facts of TorchServe that shape it: `maxBatchDelay` 0 means unset (100 ms); the settings of a `models` entry count only
-if its name and version are those under which the archive is loaded; an archive that is registered by an address is
-copied into the model folder, and deleted there when it is unregistered. So the model folder is the server's own, with
-links to the archives that were checked, and no address at all is allowed.
+Facts about TorchServe that shape it: `maxBatchDelay` 0 means unset (100 ms). The settings of a `models` entry count
+only if its name and version are those under which the archive is loaded. An archive that is registered by an address is
+copied into the model folder, and deleted there when it is unregistered; so the model folder is the server's own, with
+links to archives that were checked, and no address is allowed.
 """
 
 import json
@@ -33,12 +33,12 @@ class LaunchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve one model archive, or, following it, the champion of the releases `name` in the model store `store`.
+    """How to serve one model archive, or the champion of the releases `name` in the model store `store`.
 
-    `keep_previous` keeps the release before loaded, so that a rollback waits for nothing. `workers` is how many
-    processes embed. `batch_size` is the most requests that one of them collects; TorchServe waits 1 ms for them. `port`
-    0 takes any free one. `form` and `cache_mb` see `serving.inference.options`. `access_log` writes a line for every
-    request. `index` see `serving.collection.index.choice`.
+    `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once;
+    TorchServe waits 1 ms for them. `port` 0 takes any free one. `access_log` writes a line for every request.
+    `keep_previous` keeps the previous release loaded, so that a rollback waits for nothing. For `form` and `cache_mb`
+    see `serving.inference.options`, for `index` see `serving.collection.index.choice`.
     """
 
     archive: Path | None = None
@@ -68,17 +68,17 @@ class Settings:
         if IndexChoice.parse(self.index).local and (self.workers > 1 or self.store is not None):
             raise ValueError(
                 f"index is a milvus-lite folder, for one process alone; workers is {self.workers}, and a server "
-                "that follows a store runs two releases at times: use --archive and --workers 1, or start `milvus-lite "
-                "server --data-dir FOLDER.db --host 127.0.0.1` and use --index milvus:http://127.0.0.1:19530"
+                "that follows a store sometimes runs two releases: use --archive and --workers 1, or start "
+                "`milvus-lite server --data-dir FOLDER.db --host 127.0.0.1` and use --index milvus:http://127.0.0.1:19530"
             )
 
     @property
     def model_store(self) -> ModelStore | None:
-        """The releases whose champion is followed, if any."""
+        """The releases whose champion is followed; None with an archive."""
         return ModelStore(self.store, self.name) if self.store is not None and self.name is not None else None
 
     def engine_options(self, cores: int, folder: Path) -> EngineOptions:
-        """How each worker runs the graph: the cores are shared out; `folder` is this server's own."""
+        """How each worker runs the graph: with its share of the `cores`. `folder` is this server's own."""
         return EngineOptions(
             form=self.form,
             threads=max(1, cores // self.workers),
@@ -130,7 +130,7 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
 
 
 def choose_ports(first: int) -> list[int]:
-    """The inference port as asked, and four more free ones for what only this machine needs."""
+    """The inference port as asked, and four free ones for TorchServe's other listeners."""
     sockets = [socket.socket() for _ in range(5)]
     try:
         for handle in sockets:

@@ -1,1 +1,1 @@
-"""Many images into a collection, without a server (the command `serving.jobs.ingest`) or through one."""
+"""Many images into a collection: into its folder, or through a running server."""

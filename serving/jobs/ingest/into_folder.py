@@ -42,7 +42,7 @@ class _File:
 
 
 def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool = True) -> Ingestion:
-    """Have the collection hold `images`, embedded by the engine's release, and its base up to date.
+    """Have the collection hold `images`, embedded by the engine's release, and bring its base up to date.
 
     With `prune`, items whose files lie in the same source but are not among `images` are removed.
     """
@@ -78,7 +78,7 @@ def _wants_base(catalogue: Catalogue, release: str) -> bool:
 
 
 def _read_ahead(images: Images) -> Iterator[list[_File]]:
-    """Batches of files, those to come being read while one is embedded."""
+    """Batches of files; the next ones are read while one is embedded."""
     with ThreadPoolExecutor(usable_cores(), thread_name_prefix="read") as pool:
         ahead: deque[list[Future[_File]]] = deque()
         for batch in in_batches(images.listed, _BATCH):
@@ -92,12 +92,12 @@ def _read_ahead(images: Images) -> Iterator[list[_File]]:
 def _read(images: Images, listed: Listed) -> _File:
     try:
         return _File(listed, images.read(listed))
-    except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+    except (UnreadableFile, ValueError) as error:  # ValueError: the name can't be a path
         return _File(listed, b"", f"can't be read: {error}")
 
 
 def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence[_File], done: Ingestion) -> None:
-    """One transaction for what is new of a batch, or has a new label or place."""
+    """Store, in one transaction, what is new in a batch or has a new label or place."""
     made = _items(catalogue, images, files, done)
     digests = catalogue.digests_of([item.id for _, item in made], engine.space)
     known = [item.id for _, item in made if digests.get(item.id) == item.source.sha256]
@@ -139,7 +139,7 @@ def _problem(item: Item) -> str | None:
 
 
 def _remove_others(catalogue: Catalogue, images: Images) -> int:
-    """Of the items whose files lie in the source, also those that can't be read just now stay."""
+    """Remove items whose files have gone from the source; those whose files just can't be read stay."""
     wanted = {listed.id for listed in images.listed}
     gone, cursor = 0, None
     while True:

@@ -1,7 +1,6 @@
-"""The images that an ingestion takes, from a folder, a zip, or a data folder of `training.data.prepare`.
+"""The images that an ingestion takes, from a folder, a zip, or a data folder that `simclr prepare` wrote.
 
 Of a data folder only `dataset.json` (where the images are) and `items.jsonl` (id, label, split) are read.
-Left out: what becomes of them (`serving.jobs.ingest`, `serving.jobs.ingest.through_server`).
 """
 
 import json
@@ -68,7 +67,7 @@ def data_folder(data: Path, splits: Sequence[str]) -> Images:
     except FileNotFoundError as error:
         raise SourceError(f"{data} is no data folder: {error.filename} is missing") from error
     path, prefix = Path(about["source"]), about["prefix"]
-    if not path.exists():  # an unmounted disk must not look like a collection whose images were all removed
+    if not path.exists():  # an unmounted disk must not look as if all images had been removed
         raise SourceError(f"{path}, where the images of {data} are, does not exist")
     rows = (json.loads(line) for line in lines)
     wanted = [
@@ -80,7 +79,7 @@ def data_folder(data: Path, splits: Sequence[str]) -> Images:
 
 
 def in_batches(listed: Sequence[Listed], size: int) -> Iterator[list[Listed]]:
-    """Them in order, `size` at a time."""
+    """The images in order, `size` at a time."""
     rest = iter(listed)
     while batch := list(islice(rest, size)):
         yield batch

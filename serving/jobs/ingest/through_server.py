@@ -26,7 +26,7 @@ _REQUESTS_AHEAD = 2  # for each connection
 
 
 def ingest_images(client: Client, images: Images, *, connections: int = CONNECTIONS) -> Ingestion:
-    """Have the server's collection hold them, with a progress bar. Raises `ServerError` if it can't go on."""
+    """Have the server's collection hold the images, with a progress bar. Raises `ServerError` if it can't go on."""
     total = Ingestion()
     with (
         ThreadPoolExecutor(connections, thread_name_prefix="send") as pool,
@@ -60,7 +60,7 @@ def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> In
     for listed in batch:
         try:
             read[listed.id] = images.read(listed)
-        except (UnreadableFile, ValueError) as error:  # ValueError of a name that can be no path
+        except (UnreadableFile, ValueError) as error:  # ValueError: the name can't be a path
             done.left_out[listed.id] = f"can't be read: {error}"
     readable = [listed for listed in batch if listed.id in read]
     stored = patiently(lambda: _get(client, [listed.id for listed in readable]))
@@ -89,7 +89,7 @@ def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _send(client: Client, items: Sequence[NewItem], done: Ingestion) -> None:
-    """Upsert them; a request that is refused as a whole is tried item by item, so that only its cause is left out."""
+    """Upsert them; if a request is refused as a whole, item by item, so that only its cause is left out."""
     try:
         results = patiently(lambda: client.upsert(items))["results"]
     except ServerError as error:

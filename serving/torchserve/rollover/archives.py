@@ -1,8 +1,7 @@
-"""Whether a model archive (.mar) may be served as a release of the model store: it is code, and it runs as we do.
+"""Whether a model archive (.mar) may be served as a release of the model store: it holds code that runs as our user.
 
 The release must verify, and the archive must have been built from it: the manifest in the archive is that of the
-store, to the byte. The graphs inside are checked against that manifest when they are unpacked and when they load.
-Left out: building archives (`export.publishing.archive`).
+store, byte for byte. The graphs inside are checked against that manifest when they are unpacked and when they load.
 """
 
 import hashlib

@@ -1,7 +1,6 @@
-"""Real requests to a release that is registered but serves nobody yet, by the path that names its version.
+"""Real requests to a release that is registered but serves nobody yet, sent to the path that names its version.
 
-Each must be answered as this release, with an embedding of the right length and unit norm, and the same every time.
-Left out: what follows from a failure (`serving.torchserve.rollover.rollover`).
+Each must be answered by this release, with an embedding of the right length and unit norm that is the same every time.
 """
 
 import io
@@ -26,11 +25,11 @@ class CanaryError(RuntimeError):
 
 
 def try_release(url: str, release: Release, workers: int, *, search: bool) -> None:
-    """Ask it who it is, for some embeddings, and to search if there is a collection; raises `CanaryError`."""
+    """Ask who answers, for some embeddings, and with `search` for neighbours; raises `CanaryError`."""
     try:
         _try(url, release, workers, search=search)
     except (KeyError, ValueError, TypeError) as error:  # the archive brings its own code, perhaps an older one
-        raise CanaryError(f"the canary's answer has another form: {type(error).__name__} {error}") from error
+        raise CanaryError(f"the canary's answer has an unknown form: {type(error).__name__} {error}") from error
 
 
 def _try(url: str, release: Release, workers: int, *, search: bool) -> None:

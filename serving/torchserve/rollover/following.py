@@ -1,10 +1,8 @@
 """A server that follows its store: when the alias `champion` means another release, it rolls over to it.
 
-A thread looks at the alias twice a second; another keeps the server's state file fresh. A release that is refused is
-not tried again until the alias is written again; one that is not all there yet, or whose embeddings are not, is tried
-until it is.
-Left out: the rollover itself (`serving.torchserve.rollover.rollover`), and the state file's form
-(`core.releases.servers`).
+A thread looks at the alias twice a second; another keeps the server's state file (`core.releases.servers`) fresh. A
+release that is refused is not tried again until the alias is written again. One whose files or embeddings are not
+complete yet is tried until they are.
 """
 
 import logging
@@ -37,11 +35,11 @@ class Follower:
         self._cancelled = threading.Event()
         self._file = StateFile(site.store)
         self._lock = threading.Lock()
-        self._told = ""
+        self._reported = ""
         self._refused_writing: int | None = None  # which writing of the alias was refused
         self._serving = serving.manifest.version
         self._kept = {self._serving}
-        self._settled = True  # nothing but what is kept is registered
+        self._settled = True  # only what is kept is registered
         self._state = ServerState(
             host=socket.gethostname(),
             pid=getpid(),
@@ -57,7 +55,7 @@ class Follower:
 
     @property
     def state(self) -> ServerState:
-        """What the server does, as its state file tells it."""
+        """What the server does, as its state file says."""
         return self._state
 
     def start(self) -> None:
@@ -71,7 +69,7 @@ class Follower:
         self._cancelled.set()
 
     def stop(self) -> None:
-        """End the threads and remove the state file; to be called when TorchServe has ended."""
+        """End the threads and remove the state file; call it once TorchServe has ended."""
         self.cancel()
         for thread in self._threads:
             if thread.ident is not None:
@@ -82,17 +80,17 @@ class Follower:
         while not self._cancelled.wait(seconds):
             try:
                 act()
-                self._told = ""
+                self._reported = ""
             except Cancelled:
                 return
             except Exception as error:  # whatever it is, a server that stopped following would be worse
-                if str(error) != self._told and not self._cancelled.is_set():  # told once, not twice a second
+                if str(error) != self._reported and not self._cancelled.is_set():  # reported once, not twice a second
                     foreseen = isinstance(error, ManagementError | ManifestError | OSError)
                     _LOG.error("following %s: %s", self._site.store.home, error, exc_info=not foreseen)
-                    self._told = str(error)
+                    self._reported = str(error)
 
     def _look(self) -> None:
-        """Act if there is anything to do; TorchServe is asked nothing before."""
+        """Act if there is anything to do; until then TorchServe is not asked anything."""
         version, writing = _champion(self._site.store)
         if version is None or version == self._serving:
             self._settle()
@@ -100,9 +98,9 @@ class Follower:
             self._roll(version, writing)
 
     def _settle(self) -> None:
-        """What serves is what should: forget what was refused, and end what a rollover left behind."""
+        """The right release serves: forget what was refused, and end what a rollover left behind."""
         if not self._settled:
-            if self._site.management.default() != self._serving:  # of a version whose rollover went wrong half-way
+            if self._site.management.default() != self._serving:  # its rollover went wrong half-way
                 self._site.management.set_default(self._serving)
             retire(self._site, self._kept, cancelled=self._cancelled)
             self._settled = True
@@ -116,10 +114,10 @@ class Follower:
             self._change(state="rolling", target=version)
             switch(self._site, release, cancelled=self._cancelled)
         except RolloverError as error:
-            self._settled = False  # something of it may be registered still
+            self._settled = False  # some of it may still be registered
             self._refuse(Refused(version, str(error), final=not isinstance(error, NotYet)), writing)
             return
-        _LOG.info("%s serves now, after %s", release.manifest.title, self._state.release)
+        _LOG.info("%s serves now, in place of %s", release.manifest.title, self._state.release)
         self._kept = {version, self._serving} if self._keep else {version}
         self._serving, self._settled = version, False
         self._change(release=release.manifest.title, digest=release.digest, refused=None)
@@ -141,7 +139,7 @@ class Follower:
 
 
 def _champion(store: ModelStore) -> tuple[int | None, int]:
-    """The version that the alias means, and a number that differs for every time that the alias was written."""
+    """The version that the alias means, and a number that changes each time the alias is written."""
     try:
         written = (store.home / "aliases" / CHAMPION).stat().st_mtime_ns  # first: if it changes now, we look again
     except FileNotFoundError:

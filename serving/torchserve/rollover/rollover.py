@@ -4,10 +4,9 @@
     switch   register -> warm -> caught up -> canaries -> set default
     retire   drain the old -> unregister it
 
-Each looks first at what is there, so a rollover that was broken off anywhere is finished by running all three again.
+Each first looks at what is there, so a rollover that was broken off anywhere is finished by running all three again.
 If anything fails before the default is set, the old release goes on serving and the new one is unregistered.
-Left out: deciding when (`serving.torchserve.rollover.following`), and the requests that try a release
-(`serving.torchserve.rollover.canaries`).
+`serving.torchserve.rollover.following` decides when.
 """
 
 import logging
@@ -28,12 +27,12 @@ from serving.torchserve.rollover.canaries import CanaryError, try_release
 
 _WARM_SECONDS = 120.0
 _LOOK_SECONDS = 0.05
-_ASK_SECONDS = 0.3  # seldom: with a GPU, TorchServe runs nvidia-smi for every worker that it tells of
+_ASK_SECONDS = 0.3  # seldom: with a GPU, TorchServe runs nvidia-smi for every worker that it reports
 _FEW = 256  # items: a first search embeds them within seconds
 _STALLED_SECONDS = 300.0
 _DRAIN_SECONDS = 150.0  # longer than TorchServe lets any request take
-# What is between the queue and the handler, or between the handler and the socket, is seen by neither sign: TorchServe
-# packing, sending and reading at most 64 MB, which takes well below a second even where the cores are busy.
+# Neither sign shows a request on its way from the queue to the handler, or from the handler to the socket: TorchServe
+# packs, sends and reads at most 64 MB. That takes well below a second even where the cores are busy.
 _QUIET_SECONDS = 3.0
 _GAVE_UP = "Load model failed"
 _OF_WORKER = " MODEL_LOG - "
@@ -41,11 +40,11 @@ _LOG = logging.getLogger(__name__)
 
 
 class RolloverError(RuntimeError):
-    """The new release can't serve, and why; the one before still does."""
+    """Why the new release can't serve; the one before still does."""
 
 
 class NotYet(RolloverError):
-    """The new release can't serve for now: something is not finished that others work on."""
+    """Why the new release can't serve yet: something that others work on is not finished."""
 
 
 class Cancelled(RuntimeError):
@@ -68,9 +67,9 @@ class Site:
 
 
 def check(site: Site, version: int) -> Release:
-    """The release of a version that may be served; raises `RolloverError` with what is wrong, or not finished yet."""
+    """The release of a version, if it may be served; raises `RolloverError`, or `NotYet` if it may be soon."""
     try:
-        if site.collection is not None:  # first, for it is cheap, and asked again and again
+        if site.collection is not None:  # first, because it is cheap and asked again and again
             missing = space_ready(site.collection, site.store.release(version).space)
             if missing is not None:
                 raise NotYet(missing)
@@ -82,8 +81,8 @@ def check(site: Site, version: int) -> Release:
 def switch(site: Site, release: Release, *, cancelled: Event) -> None:
     """Let a checked release answer every request that names no version; the others stay registered (`retire`).
 
-    Raises `RolloverError` if it can't serve, `NotYet` if it may later, `Cancelled` once `cancelled` is set; what served
-    before then still does.
+    Raises `RolloverError` if it can't serve, `NotYet` if it may later, `Cancelled` once `cancelled` is set; the release
+    that served before still does then.
     """
     version = release.manifest.version
     if site.management.default() == version:
@@ -99,7 +98,7 @@ def switch(site: Site, release: Release, *, cancelled: Event) -> None:
         if cancelled.is_set():
             raise Cancelled from error  # TorchServe goes away under us
         if _is_default(site, version):
-            return  # it was done, and only the reply was lost
+            return  # the default was set, and only the reply was lost
         _withdraw(site, version)
         raise (NotYet if isinstance(error, NoAnswer | NotYet) else RolloverError)(str(error)) from error
 
@@ -113,7 +112,7 @@ def retire(site: Site, kept: set[int], *, cancelled: Event) -> None:
 
 
 def space_ready(collection: Path, space: str) -> str | None:
-    """None if the collection is complete in this embedding space, else what is missing and the fix."""
+    """None if the collection is complete in this embedding space, else a sentence: what is missing, and the fix."""
     catalogue = Catalogue(collection)
     try:
         known = {one.release: one for one in catalogue.spaces()}
@@ -130,7 +129,7 @@ def space_ready(collection: Path, space: str) -> str | None:
 
 
 def _register(site: Site, release: Release, cancelled: Event) -> None:
-    """Workers one after the other: each takes a core while it loads, and the old release needs the rest."""
+    """Start the workers one by one: each takes a core while it loads, and the old release needs the others."""
     version = release.manifest.version
     start = site.log.stat().st_size
     found = site.management.versions().get(version)
@@ -147,18 +146,18 @@ def _register(site: Site, release: Release, cancelled: Event) -> None:
 def _wait_until_warm(site: Site, version: int, workers: int, *, start: int, cancelled: Event) -> None:
     deadline = time.monotonic() + _WARM_SECONDS
     while (found := site.management.versions().get(version)) is None or found.ready < workers:
-        told = _told(site.log, start)
-        if found is None or _GAVE_UP in told:
-            raise RolloverError(f"{_folder(site, version).name} can't be loaded{_last_error(told)}")
+        logged = _logged(site.log, start)
+        if found is None or _GAVE_UP in logged:
+            raise RolloverError(f"{_folder(site, version).name} can't be loaded{_last_error(logged)}")
         if time.monotonic() > deadline:
-            raise RolloverError(f"version {version} had not {workers} workers ready after {_WARM_SECONDS:.0f} s")
+            raise RolloverError(f"version {version} did not have {workers} workers ready after {_WARM_SECONDS:.0f} s")
         _go_on(cancelled, _ASK_SECONDS)
 
 
 def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> None:
-    """Until its workers, which embed what waits in the background, have left no more than a first search may.
+    """Wait until its workers, which embed in the background, have left no more than a first search can embed.
 
-    A space that was complete long ago, or is written to faster than it was filled, may have a lot waiting.
+    In a space that was complete long ago, or is written to faster than it was filled, a lot may wait.
     """
     if site.collection is None:
         return
@@ -170,8 +169,8 @@ def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> Non
                 least, deadline = waiting, time.monotonic() + _STALLED_SECONDS
             elif time.monotonic() > deadline:
                 raise NotYet(
-                    f"{waiting} items wait for an embedding by it, and get no fewer: they come as fast as they are "
-                    "embedded, or their pictures are out of reach"
+                    f"{waiting} items wait for an embedding by it, and their number does not fall: new ones come as "
+                    "fast as they are embedded, or their pictures are out of reach"
                 )
             _go_on(cancelled, _ASK_SECONDS)
     finally:
@@ -179,16 +178,17 @@ def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> Non
 
 
 def _drain(site: Site, version: int, cancelled: Event) -> None:
-    """Wait until nothing is in the version's queue or hands; whoever names it in a path may keep that from ever ending.
+    """Wait until the version has no request in its queue or in its workers' hands; gives up after a while.
 
-    TorchServe never answers what it has queued for a version that goes, and tells of nothing but that queue. Requests
-    that name no version stop coming with the switch; at every look for some seconds none may wait or be handled.
+    TorchServe never answers what is queued for a version that goes, and reports nothing but that queue. Requests that
+    name no version stop coming with the switch, so it is drained once every look for some seconds has found none. It
+    may never be, if somebody names the version in the path.
     """
     deadline = time.monotonic() + _DRAIN_SECONDS
     quiet_since = asked = time.monotonic()
     while (now := time.monotonic()) - quiet_since < _QUIET_SECONDS:
         if now > deadline:
-            _LOG.warning("version %d still gets requests of its own; ending it nonetheless", version)
+            _LOG.warning("version %d still gets requests that name it; ending it nonetheless", version)
             return
         if is_busy(site.busy, version):
             quiet_since = now
@@ -203,11 +203,11 @@ def _drain(site: Site, version: int, cancelled: Event) -> None:
 
 
 def _withdraw(site: Site, version: int) -> None:
-    """Nobody but our canaries sent it anything, so there is nothing to drain."""
+    """Unregister a version that only our canaries asked, so there is nothing to drain."""
     try:
         if version in site.management.versions():
             site.management.unregister(version)
-    except ManagementError as error:  # its workers may need the folder still; `retire` ends it
+    except ManagementError as error:  # its workers may still need the folder; `retire` ends it
         _LOG.warning("the refused version %d may still be registered: %s", version, error)
         return
     shutil.rmtree(_folder(site, version), ignore_errors=True)
@@ -221,7 +221,7 @@ def _is_default(site: Site, version: int) -> bool:
 
 
 def _is_here(store: ModelStore, version: int) -> bool:
-    """Whether the release's files have come: on a disk that is shared or copied, the alias may come before them."""
+    """Whether all files of the release are here: on a disk that is shared or copied, the alias may come first."""
     try:
         release = store.release(version)
     except ManifestError:
@@ -240,13 +240,13 @@ def _folder(site: Site, version: int) -> Path:
     return site.models / site.store.archive(version).stem
 
 
-def _told(log: Path, start: int) -> str:
-    """What TorchServe and its workers logged since the log had `start` bytes."""
+def _logged(log: Path, start: int) -> str:
+    """What TorchServe and its workers have logged since the log had `start` bytes."""
     with log.open("rb") as file:
         file.seek(start)
         return file.read().decode(errors="replace")
 
 
-def _last_error(told: str) -> str:
-    lines = [line.partition(_OF_WORKER)[2] for line in told.splitlines() if _OF_WORKER in line and "Error: " in line]
+def _last_error(logged: str) -> str:
+    lines = [line.partition(_OF_WORKER)[2] for line in logged.splitlines() if _OF_WORKER in line and "Error: " in line]
     return f": {lines[-1]}" if lines else "; the server's log says why"
