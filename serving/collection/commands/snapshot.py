@@ -1,27 +1,26 @@
-"""Snapshots of a collection as one file, made and restored while it is served.
+"""Saving a collection to one file and restoring it, while it is served.
 
-`python -m serving.snapshot save    --collection runs/digits/collection digits.sqlite`
-`python -m serving.snapshot restore --collection runs/digits/collection digits.sqlite`
-`python -m serving.snapshot list    --collection runs/digits/collection`
+`save` and `restore` work on a folder, for `simclr snapshot` and `simclr restore` with `--collection`. Run as a program
+(`python -m serving.collection.commands.snapshot`), this module is the job that a server starts for a snapshot that the
+collection keeps by name.
 
-A snapshot is of one moment, however much is written meanwhile. Restoring replaces everything in the collection in one
-transaction and builds the index. Pictures that stay in their files, as `serving.jobs.ingest` leaves them, are there by
-path. With `--name` instead of a file, the collection keeps it in its own folder, as a server does that is asked for
-one. Left out: asking a server (`python -m serving.client snapshot`).
+A snapshot is of one moment, whatever is written meanwhile. Restoring replaces everything in the collection in one
+transaction and builds the index. Of pictures that stay in their own files, as `simclr ingest` leaves them, a snapshot
+has the paths.
 """
 
 import argparse
 import errno
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import apsw
 
+from core.command_line.command import Command, main
+from core.command_line.endings import conclude, counted
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.errors import CollectionError, CompactionError, SnapshotError
-from serving.collection.index.faiss.compaction import compact
 from serving.collection.snapshots.file import restore_snapshot, save_snapshot
 from serving.collection.snapshots.jobs import Jobs
 from serving.collection.snapshots.named import Snapshots
@@ -29,67 +28,55 @@ from serving.collection.snapshots.named import Snapshots
 _LOG = logging.getLogger(__name__)
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.snapshot", description="A collection in one file.")
-    parser.add_argument("what", choices=("save", "restore", "list", "remove"))
-    parser.add_argument("file", type=Path, nargs="?", metavar="FILE")
+def save(folder: Path, file: Path) -> int:
+    """Write the collection in `folder` to `file`, whole or not at all; returns how many items it has.
+
+    Raises `CatalogueError` or OSError.
+    """
+    return save_snapshot(Catalogue(folder), file)
+
+
+def restore(folder: Path, file: Path, *, replace: bool = False) -> int:
+    """Give the collection in `folder`, which may be new, the items of `file`; returns how many there are.
+
+    Raises `SnapshotError` if it has items already and `replace` is false, `CatalogueError` for a damaged file.
+    """
+    catalogue = Catalogue(folder, create=True)
+    if (count := catalogue.count()) and not replace:
+        raise SnapshotError(f"{folder} has {counted(count, 'item')}; --replace gives them up")
+    count = restore_snapshot(file, folder)
+    _build_indexes(catalogue)
+    return count
+
+
+def _build_indexes(catalogue: Catalogue) -> None:
+    from serving.collection.index.faiss.compaction import compact
+
+    for one in catalogue.stats().releases:
+        if one.vectors:
+            try:
+                compact(catalogue, one.release)
+            except CompactionError as error:  # it is restored, and searched without a base until there is one
+                _LOG.error("the index is not built: %s", error)
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("save", "restore"))
     parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
-    parser.add_argument("--name", help="instead of FILE: the collection keeps the snapshot under this name")
-    parser.add_argument("--replace", action="store_true", help="restore into a collection that has items")
-    parser.add_argument("--job", help=argparse.SUPPRESS)  # begun by a server, which hands over the lock
-    given = parser.parse_intermixed_args(arguments)  # FILE may stand behind --collection
-    named = {"save": 1, "restore": 1, "list": 0, "remove": 1}[given.what]
-    if (given.file is not None) + (given.name is not None) != named or (given.what == "remove" and given.file):
-        parser.error(f"{given.what} takes " + ("FILE or --name" if given.what != "remove" else "--name") * named)
-    return given
+    parser.add_argument("--name", required=True, help="the snapshot's name")
+    parser.add_argument("--replace", action="store_true", help="give up the items that the collection has")
+    parser.add_argument("--job", help="the job's number, if a server began it and handed over the lock")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    given = _arguments(arguments)
-    try:
-        if given.what == "list":
-            return _list(given.collection)
-        if given.name is None:
-            return _save(given) if given.what == "save" else _restore(given)
-        if given.job is not None:
-            return _job(given, given.job)
-        with Jobs(given.collection).alone():
-            if given.what == "remove":
-                Snapshots(given.collection).remove(given.name)
-                return 0
-            return _job(given, Jobs(given.collection).begin(given.what, given.name).id)
-    except (CollectionError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def _run(given: argparse.Namespace) -> int:
+    if given.job is not None:
+        return _do(given, given.job)
+    jobs = Jobs(given.collection)
+    with jobs.alone():
+        return _do(given, jobs.begin(given.what, given.name).id)
 
 
-def _save(given: argparse.Namespace) -> int:
-    count = save_snapshot(Catalogue(given.collection), given.file)
-    print(f"{given.file}: {count} items, {given.file.stat().st_size} bytes")
-    return 0
-
-
-def _restore(given: argparse.Namespace) -> int:
-    catalogue = Catalogue(given.collection, create=True)
-    if (count := catalogue.count()) and not given.replace:
-        print(f"error: {given.collection} has {count} items; --replace gives them up", file=sys.stderr)
-        return 1
-    count = restore_snapshot(given.file, given.collection)
-    for release in _releases(catalogue):
-        compact(catalogue, release)
-    print(f"{given.collection}: {count} items")
-    return 0
-
-
-def _list(folder: Path) -> int:
-    for kept in Snapshots(folder).listed():
-        print(f"{kept.name}: {kept.items} items, {kept.bytes} bytes, {Snapshots(folder).folder / kept.file}")
-    return 0
-
-
-def _job(given: argparse.Namespace, number: str) -> int:
+def _do(given: argparse.Namespace, number: str) -> int:
     """Save or restore by name, alone, and write down how it went."""
     jobs = Jobs(given.collection)
     try:
@@ -98,7 +85,7 @@ def _job(given: argparse.Namespace, number: str) -> int:
         jobs.end(number, error=_reason(error))
         raise
     jobs.end(number, items=count)
-    print(f"{given.what} {given.name}: {count} items")
+    conclude(f"{given.what} {given.name}: {counted(count, 'item')}")
     return 0
 
 
@@ -110,22 +97,14 @@ def _restore_named(given: argparse.Namespace) -> int:
     catalogue = Catalogue(given.collection)
     file = Snapshots(given.collection).verified(given.name)
     if (count := catalogue.count()) and not given.replace:
-        raise SnapshotError(f"the collection has {count} items, and --replace was not given")
+        raise SnapshotError(f"the collection has {counted(count, 'item')}, and --replace was not given")
     count = restore_snapshot(file, given.collection)
-    for release in _releases(catalogue):
-        try:
-            compact(catalogue, release)
-        except CompactionError as error:  # it is restored, and searched without a base until there is one
-            _LOG.error("the index is not built: %s", error)
+    _build_indexes(catalogue)
     return count
 
 
-def _releases(catalogue: Catalogue) -> list[str]:
-    return [one.release for one in catalogue.stats().releases if one.vectors]
-
-
 def _reason(error: Exception) -> str:
-    """What whoever asked a server may read: no path of this machine."""
+    """What anyone who asks a server may read: no path of this machine."""
     cause = error.__cause__
     if isinstance(cause, apsw.FullError | apsw.IOError) or getattr(error, "errno", None) == errno.ENOSPC:
         return "the collection's disk is probably full; all is as it was before"
@@ -134,5 +113,7 @@ def _reason(error: Exception) -> str:
     return "it failed and all is as it was before; the server's log says why"
 
 
+COMMAND = Command("snapshot", "Save or restore a snapshot that the collection keeps by name.", _add_arguments, _run)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(COMMAND))

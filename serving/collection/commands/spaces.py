@@ -1,28 +1,32 @@
-"""The embedding spaces of a collection: which there are, how complete each is, and giving one up.
+"""`simclr spaces`: which embedding spaces a collection keeps, how complete each is, and giving one up.
 
-    python -m serving.spaces --collection runs/digits/collection list
-    python -m serving.spaces --collection runs/digits/collection close model_store/digits/2 --yes
-
-A space is kept complete for a release that serves or may serve again; each costs a vector an item, and every write must
-reach it. Close one only when no server has its release loaded. Without --yes, closing tells what it would remove.
-Where Milvus searches, name it as the server's --index does, for what it has of the space to be removed there too.
-Left out: filling a space (`serving.jobs.reembed`).
+Retraining starts it as `python -m serving.collection.commands.spaces`. Spaces are filled by `simclr reembed`.
 """
 
 import argparse
-import logging
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from core.command_line.command import Command, main
+from core.command_line.endings import conclude
 from core.releases.manifest import FILE_NAME, ManifestError, Release
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.spaces import Space
-from serving.collection.errors import CatalogueError, CollectionError
+from serving.collection.errors import CatalogueError
 from serving.collection.index.choice import FAISS, IndexChoice, index_name
-from serving.collection.index.faiss.compaction import clear
-from serving.collection.index.opening import drop_in_milvus
+
+_DETAILS = """\
+  simclr spaces --collection runs/digits/collection list
+  simclr spaces --collection runs/digits/collection close model_store/digits/2 --yes
+
+A space is kept complete for a release that is served or may be served again. Each costs one vector an item, and every
+write must reach it. Close a space only when no server has its release loaded. Without --yes, close only says what it
+would remove. If Milvus searches the collection, name it as the server's --index does, so that Milvus drops the vectors
+of the space too.
+"""
 
 
 class _Line(NamedTuple):
@@ -32,6 +36,13 @@ class _Line(NamedTuple):
     space: Space | None
     vectors: int
     base: str
+
+    @property
+    def state(self) -> str:
+        """In a word or two."""
+        if self.space is None:
+            return "not kept"
+        return "complete" if self.space.complete else "filling"
 
 
 def _lines(catalogue: Catalogue) -> list[_Line]:
@@ -49,29 +60,49 @@ def _lines(catalogue: Catalogue) -> list[_Line]:
     ]
 
 
-def _list(catalogue: Catalogue) -> int:
+def _list(catalogue: Catalogue, *, as_json: bool) -> int:
+    lines = _lines(catalogue)
+    if as_json:
+        print(json.dumps([_to_json(line) for line in lines]))
+        return 0
     print(f"{'space':16}  {'state':8}  {'vectors':>10}  {'pending':>10}  {'failed':>8}  index")
-    for release, space, vectors, base in _lines(catalogue):
-        state = "not kept" if space is None else "complete" if space.complete else "filling"
-        pending, failed = (space.pending, space.failed) if space is not None else (0, 0)
-        print(f"{release[:16]}  {state:8}  {vectors:>10}  {pending:>10}  {failed:>8}  {base}")
+    for line in lines:
+        pending, failed = (line.space.pending, line.space.failed) if line.space is not None else (0, 0)
+        print(
+            f"{line.release[:16]}  {line.state:8}  {line.vectors:>10}  {pending:>10}  {failed:>8}  {line.base}",
+        )
     return 0
 
 
-def _close(catalogue: Catalogue, named: str, index: IndexChoice, *, sure: bool) -> int:
-    line = _meant(_lines(catalogue), named)
+def _to_json(line: _Line) -> dict[str, object]:
+    pending, failed = (line.space.pending, line.space.failed) if line.space is not None else (0, 0)
+    counts = {"vectors": line.vectors, "pending": pending, "failed": failed}
+    return {"space": line.release, "state": line.state, **counts, "index": line.base}
+
+
+def _close(catalogue: Catalogue, given: argparse.Namespace) -> int:
+    index = IndexChoice.parse(given.index)
+    line = _meant(_lines(catalogue), given.space)
     what = f"space {line.release[:16]} with {line.vectors} vectors (index: {line.base})"
-    if not sure:
-        print(f"would remove {what}; give --yes to do it")
+    values: dict[str, Any] = {"space": line.release, "vectors": line.vectors}
+    if not given.yes:
+        conclude(f"would remove {what}; give --yes to do it", as_json=given.json, removed=False, **values)
         return 0
-    if index.uri:  # first: where Milvus does not answer, the space is still there to be named again
-        drop_in_milvus(catalogue, line.release, index)
-    catalogue.close_space(line.release)
-    clear(catalogue)
+    _remove(catalogue, line.release, index)
     if catalogue.space(line.release) is not None:
         raise CatalogueError(f"{what} was opened again meanwhile: some process uses its release; stop it first")
-    print(f"removed {what}")
+    conclude(f"removed {what}", as_json=given.json, removed=True, **values)
     return 0
+
+
+def _remove(catalogue: Catalogue, release: str, index: IndexChoice) -> None:
+    from serving.collection.index.faiss.compaction import clear
+    from serving.collection.index.opening import drop_in_milvus
+
+    if index.uri:  # first: if Milvus does not answer, the space is still there to be named again
+        drop_in_milvus(catalogue, release, index)
+    catalogue.close_space(release)
+    clear(catalogue)
 
 
 def _meant(lines: Sequence[_Line], named: str) -> _Line:
@@ -85,31 +116,32 @@ def _meant(lines: Sequence[_Line], named: str) -> _Line:
     return found[0]
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.spaces", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     commands = parser.add_subparsers(dest="what", required=True)
     commands.add_parser("list", help="a line for each space")
     close = commands.add_parser("close", help="remove a space with its vectors and its index")
     close.add_argument("space", metavar="SPACE", help="the beginning of its digest, or the folder of a release")
     close.add_argument("--index", type=index_name, default=FAISS, help="milvus:URI, if Milvus searches")
     close.add_argument("--yes", action="store_true", help="really remove it")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    given = _arguments(arguments)
-    try:
-        catalogue = Catalogue(given.collection)
-        if given.what == "list":
-            return _list(catalogue)
-        return _close(catalogue, given.space, IndexChoice.parse(given.index), sure=given.yes)
-    except (CollectionError, ManifestError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def _run(given: argparse.Namespace) -> int:
+    catalogue = Catalogue(given.collection)
+    if given.what == "list":
+        return _list(catalogue, as_json=given.json)
+    return _close(catalogue, given)
 
+
+COMMAND = Command(
+    "spaces",
+    "List the embedding spaces of a collection, or remove one.",
+    _add_arguments,
+    _run,
+    details=_DETAILS,
+    errors=(ManifestError,),
+)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(COMMAND))

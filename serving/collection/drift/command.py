@@ -1,23 +1,25 @@
-"""Tell what came into a collection since its encoder was trained, and whether that is reason to train again.
+"""`simclr drift`: what came into a collection since its encoder was trained, and whether to train it again.
 
-`python -m serving.drift --release digits/champion --collection runs/digits/collection`
-
-Exit codes: 0 not needed, 10 needed, 1 error, 2 usage. The rule is in `serving.collection.drift.drift`.
+Retraining starts it as `python -m serving.collection.drift.command`. The rule is in `serving.collection.drift.drift`.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
+from core.command_line.command import Command, main
 from core.releases.manifest import ManifestError
 from core.releases.model_store import find_release
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.drift.drift import Drift, Reference, drift, needed
-from serving.collection.errors import CollectionError
 
 NEEDED = 10
+_DETAILS = """\
+  simclr drift --release digits/champion --collection runs/digits/collection
+
+Exit codes: 0 retraining is not needed, 10 it is needed, 1 an error, 2 wrong usage.
+"""
 _NEW = {
     "picture": "pictures that it did not learn from",
     "sequence": "items written after its collection was frozen",
@@ -25,25 +27,17 @@ _NEW = {
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    given = _arguments(arguments)
-    try:
-        found = drift(Catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
-    except (ManifestError, CollectionError, ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps(found.to_json(), indent=2) if given.json else _text(found))
-    return NEEDED if needed(found)[0] else 0
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m serving.drift", description="Has the collection changed?")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", required=True, metavar="REF", help="name/champion, name/3, or a release's folder")
     parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
     parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    return parser.parse_args(arguments)
+
+
+def _run(given: argparse.Namespace) -> int:
+    found = drift(Catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
+    print(json.dumps(found.to_json(), indent=2) if given.json else _text(found))
+    return NEEDED if needed(found)[0] else 0
 
 
 def _text(found: Drift) -> str:
@@ -59,5 +53,14 @@ def _text(found: Drift) -> str:
     return "\n".join([*lines, f"retraining {'needed' if is_needed else 'not needed'}: {verdict}"])
 
 
+COMMAND = Command(
+    "drift",
+    "Say what came into a collection since its encoder was trained, and whether to train again.",
+    _add_arguments,
+    _run,
+    details=_DETAILS,
+    errors=(ManifestError,),
+)
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(COMMAND))

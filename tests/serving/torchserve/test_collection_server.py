@@ -18,7 +18,8 @@ from cli.main import main as simclr
 from serving.client.client import Client, NewItem, ServerError
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.commands.snapshot import main as snapshot_main
+from serving.collection.commands.snapshot import restore, save
+from serving.collection.errors import SnapshotError
 from serving.torchserve.handler import WORKER_HEADER
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
@@ -235,13 +236,14 @@ def test_a_snapshot_is_restored_under_a_running_server(
     running: Server, connected: Client, folder: Path, files: list[bytes], tmp_path: Path
 ) -> None:
     connected.upsert(new_items(files)[:40])
-    given = ["--collection", str(folder), str(tmp_path / "snapshot.sqlite")]
-    assert snapshot_main(["save", *given]) == 0
+    snapshot = tmp_path / "snapshot.sqlite"
+    assert save(folder, snapshot) == 40
     connected.upsert(new_items(files)[40:])
     connected.delete(["item3"])
-    assert snapshot_main(["restore", *given]) == 1  # it has items
+    with pytest.raises(SnapshotError, match="--replace gives them up"):
+        restore(folder, snapshot)
     assert connected.count() == len(files) - 1
-    assert snapshot_main(["restore", *given, "--replace"]) == 0
+    assert restore(folder, snapshot, replace=True) == 40
     for _ in range(6):  # whichever worker answers
         (result,) = connected.search([files[3]], k=100)
         assert {near["id"] for near in result["neighbours"]} == {f"item{n}" for n in range(40)}

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.command_line.command import main
 from core.images.seen import contents
 from core.releases.manifest import FILE_NAME, Release, to_json
 from core.releases.model_store import find_release
 from serving.client.client import Client
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.drift.command import NEEDED, main
+from serving.collection.drift.command import COMMAND, NEEDED
 from serving.collection.drift.discrepancy import discrepancy
 from serving.collection.drift.drift import Drift, Reference, drift, needed
 from serving.engine import Engine
@@ -150,7 +151,7 @@ def test_the_command_tells_by_its_exit_code(chain: Chain, tmp_path: Path, capsys
     seq = Catalogue(chain.collection).stats().seq
     given = ["--collection", str(chain.collection), "--store", str(tmp_path)]
     as_trained_on(chain.release, tmp_path / "chain/1", seq)
-    assert main([*given, "--release", "chain/1"]) == 0
+    assert main(COMMAND, [*given, "--release", "chain/1"]) == 0
     assert "0 of 240 items are new" in capsys.readouterr().out
     as_trained_on(chain.release, tmp_path / "chain/2", 1)
     (tmp_path / "chain/aliases").mkdir()
@@ -170,9 +171,9 @@ def test_the_command_tells_by_its_exit_code(chain: Chain, tmp_path: Path, capsys
     assert found["new"] > 0.2 * 240
     assert found["needed"] is True
     assert 0 <= found["unsure_new"] <= 1
-    assert main([*given, "--release", "chain/9"]) == 1
+    assert main(COMMAND, [*given, "--release", "chain/9"]) == 1
     assert "there are: 1, 2, champion" in capsys.readouterr().err
-    assert main(["--release", str(tmp_path / "chain/1"), "--collection", str(tmp_path)]) == 1
+    assert main(COMMAND, ["--release", str(tmp_path / "chain/1"), "--collection", str(tmp_path)]) == 1
     assert "is no collection" in capsys.readouterr().err
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from core.command_line.command import main
 from core.files.durable import sha256_of
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.commands.snapshot import main
+from serving.collection.commands.snapshot import COMMAND, restore, save
 from serving.collection.errors import CollectionError, SnapshotError
 from serving.collection.snapshots.jobs import Jobs, JobUnderWay
 from serving.collection.snapshots.named import Snapshots, bytes_to_save, check_name, room_lacking
@@ -79,7 +80,7 @@ def test_a_save_that_fails_keeps_the_old_one(catalogue: Catalogue, tmp_path: Pat
         assert snapshots.listed() == [kept]
         assert files(snapshots) == {"safe.json", kept.file}
         assert snapshots.verified("safe").is_file()
-        assert main(["save", "--collection", str(own.folder), "--name", "safe"]) == 1
+        assert main(COMMAND, ["save", "--collection", str(own.folder), "--name", "safe"]) == 1
         (job,) = Jobs(own.folder).listed()
         assert (job.state, job.error) == ("failed", "the collection's disk is probably full; all is as it was before")
         own.close()
@@ -98,32 +99,31 @@ def test_a_file_that_is_not_the_one_that_was_written_is_refused(catalogue: Catal
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
     command = ["restore", "--collection", str(catalogue.folder), "--name", "monday", "--replace"]
-    assert main(command) == 1
+    assert main(COMMAND, command) == 1
     assert "is damaged" in str(Jobs(catalogue.folder).listed()[0].error)
     file.unlink()
-    assert main(command) == 1
+    assert main(COMMAND, command) == 1
     assert catalogue.count() == 40
 
 
-def test_the_command_saves_lists_and_restores_by_name(catalogue: Catalogue, capsys: pytest.CaptureFixture[str]) -> None:
-    given = ["--collection", str(catalogue.folder)]
-    assert main(["save", *given, "--name", "monday"]) == 0
+def test_the_job_saves_and_restores_by_name(catalogue: Catalogue) -> None:
+    given = ["--collection", str(catalogue.folder), "--name", "monday"]
+    assert main(COMMAND, ["save", *given]) == 0
     catalogue.delete(["n1", "n2"])
-    assert main(["list", *given]) == 0
-    assert "monday: 40 items, " in capsys.readouterr().out
-    assert main(["restore", *given, "--name", "monday"]) == 1  # it has items
-    assert main(["restore", *given, "--name", "monday", "--replace"]) == 0
+    assert [(kept.name, kept.items) for kept in Snapshots(catalogue.folder).listed()] == [("monday", 40)]
+    assert main(COMMAND, ["restore", *given]) == 1  # it has items
+    assert main(COMMAND, ["restore", *given, "--replace"]) == 0
     assert catalogue.count() == 40
     assert [(job.what, job.state, job.items) for job in Jobs(catalogue.folder).listed()] == [
         ("restore", "done", 40),
         ("restore", "failed", None),
         ("save", "done", 40),
     ]
-    assert main(["remove", *given, "--name", "monday"]) == 0
-    assert main(["restore", *given, "--name", "monday", "--replace"]) == 1
-    for wrong in (["save"], ["save", "file", "--name", "x"], ["list", "file"], ["remove", "file"]):
+    Snapshots(catalogue.folder).remove("monday")
+    assert main(COMMAND, ["restore", *given, "--replace"]) == 1
+    for wrong in (["save"], ["list", *given], ["save", "file", *given[:2]]):
         with pytest.raises(SystemExit):
-            main([*wrong, *given])
+            main(COMMAND, wrong)
 
 
 def test_one_job_at_a_time_and_a_killed_one_has_failed(catalogue: Catalogue) -> None:
@@ -149,9 +149,11 @@ def test_one_job_at_a_time_and_a_killed_one_has_failed(catalogue: Catalogue) -> 
     ]
 
 
-def test_a_file_may_stand_before_or_behind_the_collection(catalogue: Catalogue, tmp_path: Path) -> None:
-    file, given = str(tmp_path / "one.sqlite"), ["--collection", str(catalogue.folder)]
-    assert main(["save", *given, file]) == 0
-    assert main(["restore", file, *given]) == 1  # it has items
-    assert main(["restore", *given, file, "--replace"]) == 0
-    assert catalogue.count() == 40
+def test_a_collection_goes_into_a_file_and_comes_back_from_it(catalogue: Catalogue, tmp_path: Path) -> None:
+    file = tmp_path / "one.sqlite"
+    assert save(catalogue.folder, file) == 40
+    with pytest.raises(SnapshotError, match="has 40 items; --replace gives them up"):
+        restore(catalogue.folder, file)
+    fill(catalogue, clustered_vectors(3), prefix="later")
+    assert restore(catalogue.folder, file, replace=True) == 40
+    assert restore(tmp_path / "new", file) == catalogue.count() == 40

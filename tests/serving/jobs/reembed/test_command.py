@@ -23,7 +23,7 @@ from core.images.decode import decode
 from core.releases.manifest import Release
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
-from serving.collection.commands.spaces import main as spaces
+from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.engine import Engine
 from serving.jobs.reembed.command import COMMAND
 from tests.serving.jobs.bulk.conftest import ROOT, SIZE, write_images, write_release
@@ -248,17 +248,17 @@ def test_spaces_are_listed_and_given_up(
     first, second = releases
     catalogue.open_space(second.space)
     command = ["--collection", str(catalogue.folder)]
-    assert spaces([*command, "list"]) == 0
+    assert main(SPACES, [*command, "list"]) == 0
     said = capsys.readouterr().out
     assert re.search(rf"{first.space[:16]}  complete +{COUNT} +0 +0  -", said)
     assert re.search(rf"{second.space[:16]}  filling +0 +{COUNT} +0  -", said)
-    assert spaces([*command, "close", str(first.folder)]) == 0
+    assert main(SPACES, [*command, "close", str(first.folder)]) == 0
     assert f"would remove space {first.space[:16]} with {COUNT} vectors" in capsys.readouterr().out
     assert len(catalogue.spaces()) == 2
-    assert spaces([*command, "close", first.space[:8], "--yes"]) == 0
+    assert main(SPACES, [*command, "close", first.space[:8], "--yes"]) == 0
     assert [space.release for space in catalogue.spaces()] == [second.space]
     assert len(catalogue.census(first.space).rows) == 0
-    assert spaces([*command, "close", "no such"]) == 1
+    assert main(SPACES, [*command, "close", "no such"]) == 1
     assert "names 0 spaces" in capsys.readouterr().err
 
 
@@ -268,7 +268,7 @@ def test_a_space_that_is_opened_again_while_it_is_closed_is_not_said_to_be_remov
     with closing(apsw.Connection(str(catalogue.folder / FILE_NAME))) as db:  # as a server would, at the worst moment
         again = "INSERT INTO spaces(release, complete) VALUES (OLD.release, 0)"
         db.execute(f"CREATE TRIGGER again AFTER DELETE ON spaces BEGIN {again}; END")
-    assert spaces(["--collection", str(catalogue.folder), "close", releases[0].space, "--yes"]) == 1
+    assert main(SPACES, ["--collection", str(catalogue.folder), "close", releases[0].space, "--yes"]) == 1
     said = capsys.readouterr()
     assert "was opened again meanwhile: some process uses its release" in said.err
     assert "removed" not in said.out

@@ -9,9 +9,10 @@ import pytest
 
 from serving.collection.catalogue.sqlite.catalogue import Catalogue
 from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.commands.compact import INDEX_KINDS
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import compact
-from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.kinds import KINDS, Plan
 from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.faiss.trial import asked_file, keep_asked, kept_asked, trial_queries
 from serving.collection.index.faiss.tuning import tune
@@ -106,6 +107,10 @@ def test_an_exact_base_has_no_depth_and_no_base_can_t_be_tuned(catalogue: Catalo
     before = catalogue.base(RELEASE)
     assert tune(catalogue, RELEASE, Plan())
     assert catalogue.base(RELEASE) == before
+
+
+def test_the_command_knows_every_kind_of_index() -> None:
+    assert ("auto", *KINDS) == INDEX_KINDS
 
 
 def test_real_queries_are_kept_and_measured_at_every_build(catalogue: Catalogue, tmp_path: Path) -> None:

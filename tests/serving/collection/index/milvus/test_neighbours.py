@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from pymilvus import MilvusClient, MilvusException
 
+from core.command_line.command import main
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
-from serving.collection.commands.spaces import main as spaces
+from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.milvus import neighbours as milvus
@@ -113,13 +114,13 @@ def test_a_space_that_is_closed_is_dropped_in_milvus_too(
     there = MilvusClient(server.uri)
     assert there.has_collection(name)
     close = ["--collection", str(catalogue.folder), "close", RELEASE, "--index", str(server)]
-    assert spaces(close) == 0
+    assert main(SPACES, close) == 0
     assert there.has_collection(name)
     away = [*close[:-1], f"milvus:{catalogue.folder / 'nowhere' / 'milvus.db'}", "--yes"]
     (catalogue.folder / "nowhere").write_text("no folder")
-    assert spaces(away) == 1
+    assert main(SPACES, away) == 1
     assert catalogue.spaces(), "a space that Milvus could not drop is still there to be closed"
-    assert spaces([*close, "--yes"]) == 0
+    assert main(SPACES, [*close, "--yes"]) == 0
     assert not [one for one in there.list_collections() if one.startswith(name)]
     assert "removed space" in capsys.readouterr().out
     assert not catalogue.spaces()
