@@ -21,7 +21,7 @@ from retraining.journal import Journal, Record, remove_bulk
 from retraining.plan import SUMMARY, Plan, PlanError
 from retraining.stages import Commands, shown, stages_of
 from retraining.switching import Refused, champion_is, wait_until_followed
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 
 FOLLOW_SECONDS = 900.0  # a server that starts on a slow disk, and catches up with what was written meanwhile
 
@@ -135,8 +135,8 @@ class Retraining:
             _tell("an alias names a release that can't be read: no embedding space is closed")
             return
         ours = {_space(store, version) for version in store.versions()}
-        catalogue = Catalogue(collection)
-        there = {one.release for one in catalogue.spaces()}
+        catalogue = open_catalogue(collection)
+        there = {one.release for one in catalogue.spaces.all()}
         there |= {one.release for one in catalogue.stats().releases}  # half closed ones are not among the spaces
         for space in sorted(there & (ours - kept)):
             self._command(name, self._commands.close_space(space))

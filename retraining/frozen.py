@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.images.folders import SourceError
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.pictures.frozen import CollectionSource, Frozen, FrozenItem, freeze
 from training.data.dataset import Dataset
 from training.data.listing import Listing
@@ -28,7 +28,7 @@ class FrozenCollection:
 
     def __init__(self, folder: Path) -> None:
         """Raises `CollectionError` for a folder that is none, `SourceError` for an empty one."""
-        self._frozen: Frozen = freeze(Catalogue(folder))
+        self._frozen: Frozen = freeze(open_catalogue(folder))
         if not self._frozen.items:
             raise SourceError(f"{folder} has no items: there is nothing to learn from")
         self.source = CollectionSource(folder, self._frozen)

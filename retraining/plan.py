@@ -11,8 +11,7 @@ from typing import Any, Literal, get_args
 from core.files.durable import publish_text
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
-from serving.collection.catalogue.sqlite.catalogue import FILE_NAME as CATALOGUE
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import is_collection, open_catalogue
 from training.recipe.presets import PRESETS
 
 PLAN, SUMMARY = "plan.json", "summary.json"
@@ -138,7 +137,7 @@ def _check_sources(asked: Plan) -> None:
 
 def items_of(collection: Path) -> int:
     """How many items a collection has; 0 where there is none."""
-    return Catalogue(collection).count() if (collection / CATALOGUE).is_file() else 0
+    return open_catalogue(collection).items.count() if is_collection(collection) else 0
 
 
 def _preset_of(release: Release) -> str:

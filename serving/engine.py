@@ -250,7 +250,7 @@ class Engine:
         """For each request, per query what was found or why nothing was."""
         assert self.collection is not None
         wanted = [request for request, _ in reads if _searches(request)]
-        stored = self.collection.catalogue.vectors_of([name for one in wanted for name in ids_of(one)], self.space)
+        stored = self.collection.catalogue.vectors.of([name for one in wanted for name in ids_of(one)], self.space)
         dim = self.manifest.embedding_dim
         queries: list[list[Search | Failure]] = [
             [
@@ -277,7 +277,7 @@ def _looks_at_collection(request: Request) -> bool:
 
 def _count(collection: OpenCollection, request: Request) -> dict[str, Any]:
     where = request.where if request.where is not None else EVERYTHING
-    return {"count": collection.catalogue.count(where)}
+    return {"count": collection.catalogue.items.count(where)}
 
 
 _OF_THE_WHOLE: dict[str, Callable[[OpenCollection, Request], dict[str, Any]]] = {

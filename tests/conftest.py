@@ -17,7 +17,7 @@ from core.releases.manifest import Release
 from export.publishing.archive import build_archive
 from export.publishing.release import Ingredients, publish
 from serving.client.client import Client
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.jobs.ingest.into_folder import ingest
@@ -89,9 +89,9 @@ class Chain:
 
     def stored(self) -> tuple[list[str], NDArray[np.float64]]:
         """Every id of the collection and its stored embedding, read from SQLite."""
-        catalogue = Catalogue(self.collection)
-        rows, vectors = catalogue.vectors_at(catalogue.census(self.release.digest).rows, self.release.digest)
-        items = catalogue.items_at(rows.tolist())
+        catalogue = open_catalogue(self.collection)
+        rows, vectors = catalogue.vectors.at(catalogue.vectors.census(self.release.digest).rows, self.release.digest)
+        items = catalogue.items.at(rows.tolist())
         return [items[row].id for row in rows.tolist()], vectors.astype(np.float64)
 
 
@@ -110,7 +110,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Chain:
     archive = build_archive(release, root / "store")
     ingest(
         Engine.open(release.folder, options=EngineOptions(form="onnx")),
-        Catalogue(root / "collection", create=True),
+        open_catalogue(root / "collection", create=True),
         data_folder(data.folder, ("train", "validation")),
     )
     return Chain(data, ingredients, root / "store", release, archive, root / "collection")

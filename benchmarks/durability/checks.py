@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from benchmarks.durability.child import BATCH, DIM, RELEASE, vectors_of
 from benchmarks.durability.worker import Heard
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import brute_force, unit_vectors
 
@@ -83,22 +84,23 @@ class Judge:
             self._search(anew, rows, vectors)
         self.counts["searches compared"] += 2
         anew.close()
-        db = self._catalogue._database.connection
+        assert isinstance(self._catalogue, SqliteCatalogue)
+        db = self._catalogue.database.connection
         self.counts["divergences"] += db.execute("PRAGMA integrity_check").get != "ok"
         self.counts["divergences"] += len(db.execute("PRAGMA foreign_key_check").fetchall())
 
     def _present(self) -> tuple[dict[Batch, int], Rows, Vectors]:
         """Which batches are there, with how many items; all rows and vectors of this moment."""
         release = self._subject.release
-        rows, vectors = self._catalogue.vectors_at(self._catalogue.census(release).rows, release)
-        items = self._catalogue.items_at(rows.tolist())
+        rows, vectors = self._catalogue.vectors.at(self._catalogue.vectors.census(release).rows, release)
+        items = self._catalogue.items.at(rows.tolist())
         present: Counter[Batch] = Counter()
         for row, vector in zip(rows.tolist(), vectors, strict=True):
             writer, number, part = items[row].id.split("-")
             present[writer, int(number)] += 1
             right = self._subject.vectors_of(writer, int(number))[int(part)]
             self.counts["divergences"] += not np.allclose(right, vector, rtol=0, atol=self._subject.tolerance)
-        self.counts["divergences"] += abs(self._catalogue.count() - len(rows))
+        self.counts["divergences"] += abs(self._catalogue.items.count() - len(rows))
         return present, rows, vectors
 
     def _search(self, neighbours: Neighbours, rows: Rows, vectors: Vectors) -> None:

@@ -14,9 +14,10 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 
@@ -79,7 +80,7 @@ def main() -> None:
     """The command; it runs until it is killed, or has no more to hear."""
     role, folder, name, first, *more = sys.argv[1:]
     faiss.omp_set_num_threads(1)
-    catalogue = Catalogue(Path(folder))
+    catalogue = open_catalogue(Path(folder))
     if role == "write":
         write(catalogue, name, int(first))
     elif role == "compact":

@@ -36,7 +36,8 @@ from benchmarks.durability.checks import Judge
 from benchmarks.durability.child import RELEASE, items_of, names_of, vectors_of
 from benchmarks.durability.worker import COMMAND, Worker
 from benchmarks.tools.child import ROOT
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.neighbours import Neighbours
 
@@ -72,7 +73,7 @@ def kill_rounds(folder: Path, *, rounds: int, seed: int) -> Counter[str]:
 
 def stale_reads(folder: Path, *, writes: int) -> int:
     """How many of so many writes through one process the next search through another did not see."""
-    catalogue = Catalogue(folder)
+    catalogue = open_catalogue(folder)
     neighbours = Neighbours(catalogue, RELEASE)
     stale = 0
     command = [*COMMAND, "move", str(folder), "moving", "0"]
@@ -86,7 +87,7 @@ def stale_reads(folder: Path, *, writes: int) -> int:
                 raise CollectionError("the writer ended before it had answered")
             with catalogue.reading():
                 row = int(neighbours.search(vectors_of("moving", number, 1), 1).rows[0, 0])
-                found = catalogue.items_at([row])[row]
+                found = catalogue.items.at([row])[row]
             stale += (found.id, found.label) != ("moving", str(number))
         writer.stdin.close()
     neighbours.close()
@@ -94,7 +95,7 @@ def stale_reads(folder: Path, *, writes: int) -> int:
 
 
 def _begin(folder: Path) -> Catalogue:
-    catalogue = Catalogue(folder, create=True)
+    catalogue = open_catalogue(folder, create=True)
     for number in range(_LASTING):
         catalogue.upsert(items_of(names_of("first", number)), vectors_of("first", number), RELEASE)
     return catalogue

@@ -28,8 +28,9 @@ from benchmarks.durability.service import TOLERANCE, WORKERS, Service
 from benchmarks.durability.worker import Worker
 from benchmarks.durability.writer import HttpWriter, all_paused, upsert_of
 from benchmarks.tools.child import ChildError
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.torchserve.handler import WORKER_HEADER
 from tests.serving.collection.examples import brute_force, unit_vectors
 
@@ -108,7 +109,7 @@ def begin(service: Service) -> Catalogue:
     with httpx.Client(timeout=60, trust_env=False) as http:
         for number in range(_LASTING):
             http.post(service.address("upsert"), **upsert_of(service, "first", number)).raise_for_status()
-    return Catalogue(service.folder)
+    return open_catalogue(service.folder)
 
 
 @dataclass
@@ -125,10 +126,10 @@ class Searches:
         """Ask until so many workers have answered; each answer must be what brute force finds in SQLite's rows."""
         with all_paused(self.writers):
             with self.catalogue.reading():
-                rows, vectors = self.catalogue.vectors_at(
-                    self.catalogue.census(self.service.release).rows, self.service.release
+                rows, vectors = self.catalogue.vectors.at(
+                    self.catalogue.vectors.census(self.service.release).rows, self.service.release
                 )
-                items = self.catalogue.items_at(rows.tolist())
+                items = self.catalogue.items.at(rows.tolist())
             at = {items[row].id: place for place, row in enumerate(rows.tolist())}
             expected = brute_force(rows, vectors, self.queries, K)
             scores = self.queries @ vectors.T

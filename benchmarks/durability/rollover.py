@@ -34,7 +34,8 @@ from benchmarks.tools.jpegs import read_jpegs
 from core.releases.model_store import CHAMPION, ModelStore
 from core.releases.servers import live_servers
 from serving.client.client import Client
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.torchserve.launch import Server
@@ -135,9 +136,9 @@ def lost_writes(site: Site, server: Server, acknowledged: Sequence[tuple[str, in
     """Acknowledged items that are not stored, have no vector of the release that serves, or are not found."""
     release = site.store.release(CHAMPION)
     names = [name for name, _ in acknowledged]
-    catalogue = Catalogue(site.collection)
-    lost = set(names) - set(catalogue.get_many(names))
-    lost |= set(names) - set(catalogue.vectors_of(names, release.space))
+    catalogue = open_catalogue(site.collection)
+    lost = set(names) - set(catalogue.items.get_many(names))
+    lost |= set(names) - set(catalogue.vectors.of(names, release.space))
     with Client(server.url) as client:
         for at in range(0, len(names), 64):
             part = [name for name in names[at : at + 64] if name not in lost]
@@ -205,7 +206,7 @@ def _latencies(requests: Sequence[Sequence[Any]], spans: Sequence[tuple[float, f
 
 
 def _vectors(catalogue: Catalogue, names: Sequence[str], space: str) -> list[Any]:
-    stored = catalogue.vectors_of(names, space)
+    stored = catalogue.vectors.of(names, space)
     return [stored[name] for name in names]
 
 

@@ -23,7 +23,7 @@ from benchmarks.tools.random_release import write_random_release
 from core.images.decode import ImageError, decode
 from core.releases.manifest import Release
 from export.publishing.archive import build_archive
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.torchserve.launch import Server

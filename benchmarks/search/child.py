@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import faiss
 import numpy as np
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.faiss.base_files import INDEX, VECTORS
 from serving.collection.index.faiss.neighbours import Neighbours
 
@@ -30,7 +30,7 @@ def main() -> None:
         if message["do"] == "open":
             faiss.omp_set_num_threads(message["threads"])
             before = private_mb()
-            neighbours = Neighbours(Catalogue(message["folder"]), message["release"])
+            neighbours = Neighbours(open_catalogue(message["folder"]), message["release"])
             answer: dict[str, Any] = {"live": len(neighbours), "before_mb": before}
         elif message["do"] == "search":
             assert neighbours is not None

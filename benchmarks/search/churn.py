@@ -29,8 +29,8 @@ from benchmarks.search.measure import K, recall_of
 from benchmarks.tools.embeddings import grown as grow
 from benchmarks.tools.embeddings import load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill, item
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import Policy, compact
 from serving.collection.index.faiss.kinds import Plan
@@ -88,7 +88,7 @@ class Churn:
         """Where it stands."""
         with self._catalogue.reading():
             found = self._neighbours.search(queries, K)
-            rows, vectors = self._catalogue.vectors_at(self._catalogue.census(RELEASE).rows, RELEASE)
+            rows, vectors = self._catalogue.vectors.at(self._catalogue.vectors.census(RELEASE).rows, RELEASE)
         truth = rows[faiss.knn(queries, vectors, K, metric=faiss.METRIC_INNER_PRODUCT)[1]]
         sizes = self._neighbours.sizes
         assert sizes.live == len(rows) == self.count
@@ -108,7 +108,7 @@ class Churn:
         """As after a restart."""
         self._neighbours.close()
         self._catalogue.close()
-        self._catalogue = Catalogue(self.folder)
+        self._catalogue = open_catalogue(self.folder)
         self._neighbours = Neighbours(self._catalogue, RELEASE)
 
     def _replace(self) -> None:

@@ -21,7 +21,7 @@ from benchmarks.tools.turns import in_turn, medians
 from core.releases.manifest import Release
 from export.publishing.archive import build_archive
 from serving.client.client import Client
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.engine import Engine
@@ -54,7 +54,7 @@ def over_http(parts: Iterable[Vectors], folder: Path, *, count: int, kind: str, 
     folder.mkdir(parents=True, exist_ok=True)
     release = _release(folder / "release", queries.shape[1])
     catalogue = fill(folder / "collection", parts, count=count, release=release.space)
-    base = catalogue.base(release.space)
+    base = catalogue.bases.get(release.space)
     if base is None or base.kind != kind or base.count != count:
         compact(catalogue, release.space, Plan(kind=kind))
     archive = next(folder.glob("*.mar"), None) or build_archive(release, folder)

@@ -25,8 +25,8 @@ from benchmarks.tools.child import Child
 from benchmarks.tools.embeddings import load_embeddings
 from benchmarks.tools.filled import RELEASE, fill, item
 from benchmarks.tools.turns import in_turn, medians
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
@@ -37,8 +37,8 @@ BATCHES = (1, 10, 100, 1000)
 
 def upserts_per_second(folder: Path, vectors: Vectors, *, batch: int, seconds: float) -> float:
     """New items in batches for so many seconds; each item's picture is 1,000 bytes, kept."""
-    catalogue = Catalogue(folder, create=True)
-    number, start = catalogue.count(), perf_counter()
+    catalogue = open_catalogue(folder, create=True)
+    number, start = catalogue.items.count(), perf_counter()
     done = 0
     while perf_counter() - start < seconds:
         items = [item(number + done + at, kept=True) for at in range(batch)]
@@ -63,7 +63,7 @@ def latencies(neighbours: Neighbours, queries: Vectors, *, seconds: float) -> di
 
 def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[str, dict[str, float]]:
     """Latencies alone, beside a writer, and beside a writer that compacts when it is due."""
-    neighbours = Neighbours(Catalogue(folder), RELEASE)
+    neighbours = Neighbours(open_catalogue(folder), RELEASE)
     found = {"alone": latencies(neighbours, queries, seconds=seconds)}
     for name, compacting in (("while writing", False), ("writing and compacting", True)):
         with Child("benchmarks.search.ingest_child") as writer:

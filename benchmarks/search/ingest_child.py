@@ -14,7 +14,8 @@ import faiss
 import numpy as np
 
 from benchmarks.tools.filled import RELEASE, item
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.index.faiss.compaction import Policy, compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.interface import Sizes
@@ -26,7 +27,7 @@ def main() -> None:
     """Write; with `compact`, build a base whenever it is due, in this process and meanwhile."""
     told = json.loads(sys.stdin.readline())
     faiss.omp_set_num_threads(1)
-    catalogue = Catalogue(Path(told["folder"]))
+    catalogue = open_catalogue(Path(told["folder"]))
     stop = threading.Event()
     compactions: list[float] = []
     compactor = threading.Thread(target=_compact, args=(catalogue, stop, compactions), daemon=True)
@@ -47,9 +48,9 @@ def _wait_for_word(stop: threading.Event) -> None:
 
 
 def _write(catalogue: Catalogue, stop: threading.Event) -> tuple[int, float]:
-    random = np.random.default_rng(catalogue.count())
-    _, stored = catalogue.vectors_at(catalogue.census(RELEASE).rows[: 10 * _BATCH], RELEASE)
-    number, done, start = catalogue.count(), 0, perf_counter()
+    random = np.random.default_rng(catalogue.items.count())
+    _, stored = catalogue.vectors.at(catalogue.vectors.census(RELEASE).rows[: 10 * _BATCH], RELEASE)
+    number, done, start = catalogue.items.count(), 0, perf_counter()
     while not stop.is_set():
         vectors = stored[random.integers(len(stored), size=_BATCH)]
         vectors = vectors + random.standard_normal(vectors.shape, np.float32) * np.float32(
@@ -63,9 +64,9 @@ def _write(catalogue: Catalogue, stop: threading.Event) -> tuple[int, float]:
 
 def _compact(catalogue: Catalogue, stop: threading.Event, compactions: list[float]) -> None:
     while not stop.is_set():
-        base = catalogue.base(RELEASE)
+        base = catalogue.bases.get(RELEASE)
         assert base is not None
-        if Policy().due(Sizes(base.count, 0, catalogue.count() - base.count)):
+        if Policy().due(Sizes(base.count, 0, catalogue.items.count() - base.count)):
             compact(catalogue, RELEASE, Plan(kind=base.kind))
             compactions.append(perf_counter())
         stop.wait(0.05)

@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.search.parties import Party
 from benchmarks.tools.turns import in_turn, medians
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 
 K = 10
 BATCH = 100

@@ -25,9 +25,10 @@ import numpy as np
 
 from benchmarks.search.parties import truth_of
 from benchmarks.tools.embeddings import load_embeddings
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
@@ -127,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     vectors = np.ascontiguousarray(real.stored[: given.count])
     truth = truth_of(real.queries, [vectors], 10)
     with tempfile.TemporaryDirectory() as work, milvus_lite(Path(work)) as local:
-        catalogue = Catalogue(Path(work), create=True)
+        catalogue = open_catalogue(Path(work), create=True)
         _fill(catalogue, vectors)
         figures = {}
         for name, figure in _both(catalogue, given.milvus or local, real.queries, truth):

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from usearch.index import Index as UsearchIndex
 
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.base_files import BaseFiles
 from serving.collection.index.faiss.kinds import KINDS

@@ -27,9 +27,9 @@ from benchmarks.search.parties import PEERS, Party, bare_faiss, ours, truth_of
 from benchmarks.search.workers import first_search, two_workers
 from benchmarks.tools.embeddings import Embeddings, grown, load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
@@ -51,14 +51,14 @@ class Subject:
     embeddings: Embeddings
 
 
-def prepare(subject: Subject, kind: str) -> tuple[Catalogue, Base]:
+def prepare(subject: Subject, kind: str) -> tuple[Catalogue, BaseRecord]:
     """The collection, filled and with a base of the kind; what is there from an earlier run is used."""
     catalogue = fill(subject.folder, _parts(subject), count=subject.count)
-    base = catalogue.base(RELEASE)
+    base = catalogue.bases.get(RELEASE)
     if base is None or base.count != subject.count or base.kind != kind:
         logger.info("building a base of %d vectors", subject.count)
         compact(catalogue, RELEASE, Plan(kind=kind))
-        base = catalogue.base(RELEASE)
+        base = catalogue.bases.get(RELEASE)
     assert base is not None
     logger.info("%s", base)
     return catalogue, base
@@ -117,7 +117,7 @@ def _parts(subject: Subject) -> Iterator[Vectors]:
     return grown(real, subject.count, near=nearest(real))
 
 
-def memory(folder: Path, base: Base, queries: Vectors) -> dict[str, Any]:
+def memory(folder: Path, base: BaseRecord, queries: Vectors) -> dict[str, Any]:
     """Two workers' memory, and one's beside what the index costs on paper.
 
     Ours is the index file in full, as if every page of it were in memory, and what a worker took of its own to open

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.tools.child import Child
 from benchmarks.tools.filled import RELEASE
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 
 _MODULE = "benchmarks.search.child"
 

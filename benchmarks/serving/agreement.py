@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from core.releases.manifest import Release
 from serving.client.client import Client
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
 from tests.training.model.test_nt_xent import algorithm_1
@@ -55,8 +56,8 @@ def loss_errors() -> dict[str, float]:
 
 def search_errors(client: Client, catalogue: Catalogue, release: str, queries: Sequence[bytes]) -> dict[str, Any]:
     """Top-10 neighbours of every query through HTTP against float64 brute force over the stored embeddings."""
-    rows, vectors = catalogue.vectors_at(catalogue.census(release).rows, release)
-    items = catalogue.items_at(rows.tolist())
+    rows, vectors = catalogue.vectors.at(catalogue.vectors.census(release).rows, release)
+    items = catalogue.items.at(rows.tolist())
     ids = [items[row].id for row in rows.tolist()]
     stored = vectors.astype(np.float64)
     difference, same, ties = 0.0, 0, 0
@@ -127,7 +128,7 @@ def measure(name: str) -> dict[str, Any]:
             Path(published["archive"]), collection=home / "collection", port=0, log=Path(logs, "torchserve.log")
         )
         with Server(settings) as server, Client(server.url) as client:
-            figures |= search_errors(client, Catalogue(home / "collection"), release.digest, queries)
+            figures |= search_errors(client, open_catalogue(home / "collection"), release.digest, queries)
             alone = np.concatenate([client.embed([query]) for query in queries[:60]])
             figures |= load_outcome(server, queries[:60], alone)
     return figures

@@ -14,7 +14,7 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 
 NEAREST = 10
 STEP = 0.2

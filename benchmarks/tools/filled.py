@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 
 RELEASE = hashlib.sha256(b"benchmark").hexdigest()
 BATCH = 1000
@@ -32,8 +33,8 @@ def fill(folder: Path, parts: Iterable[Vectors], *, count: int, release: str = R
 
     Gone on with where it was left off.
     """
-    catalogue = Catalogue(folder, create=True)
-    there, number = catalogue.count(), 0
+    catalogue = open_catalogue(folder, create=True)
+    there, number = catalogue.items.count(), 0
     if there == count:
         return catalogue
     with tqdm(total=count, desc="fill", unit=" vectors", mininterval=5) as bar:

@@ -1,12 +1,20 @@
-"""What can go wrong with a collection, by name; each message says which value it was and what to do."""
+"""What can go wrong with a collection; each message says which value was wrong and what to do."""
 
 
 class CollectionError(ValueError):
-    """Anything of this package that a caller may want to catch."""
+    """Anything of a collection that a caller may want to catch."""
 
 
 class CatalogueError(CollectionError):
-    """A catalogue that can't be used, or a write that did not happen."""
+    """A catalogue that can't be used, or a write that was not made."""
+
+
+class CatalogueFull(CatalogueError):
+    """The catalogue's disk took nothing of a write, most likely because it is full."""
+
+
+class CatalogueBusy(CatalogueError):
+    """Others wrote for so long that this write was not made; it may be tried again."""
 
 
 class ItemError(CollectionError):
@@ -14,7 +22,7 @@ class ItemError(CollectionError):
 
 
 class FilterError(CollectionError):
-    """A filter that means nothing."""
+    """A filter that makes no sense."""
 
 
 class IndexUnusable(CollectionError):
@@ -26,7 +34,7 @@ class CompactionError(CollectionError):
 
 
 class ChangesForgotten(CollectionError):
-    """The deletions asked for are no longer on record: start again from the base that the catalogue names."""
+    """The deletions asked for are no longer on record; start again from the base that the catalogue names."""
 
 
 class SnapshotError(CollectionError):

@@ -19,8 +19,8 @@ import numpy as np
 from core.files.locks import locked
 from core.images.decode import ImageError
 from core.images.folders import UnreachableFile, UnreadableFile
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.spaces import Pending
 from serving.collection.pictures.pending import PendingSources, Picture
 from serving.inference.embedder import Embedded
 
@@ -47,10 +47,10 @@ class CatchingUp:
 
         Asked before every search.
         """
-        if not self._catalogue.behind(self._space, until=until):
+        if not self._catalogue.spaces.behind(self._space, until=until):
             return False
         passed = self._passed
-        return passed is None or bool(self._catalogue.pending(self._space, limit=1, after=passed, until=until))
+        return passed is None or bool(self._catalogue.spaces.pending(self._space, limit=1, after=passed, until=until))
 
     def everything(self, until: int) -> None:
         """Embed all that waits since writes up to `until`; raises `CollectionError` if it can't be stored."""
@@ -60,7 +60,7 @@ class CatchingUp:
     def piece(self, *, until: int | None = None) -> bool:
         """Embed some of what waits, the longest waiting first; False if nothing does that is not passed over."""
         with self._one:
-            waiting = self._catalogue.pending(self._space, limit=PIECE, after=self._passed, until=until)
+            waiting = self._catalogue.spaces.pending(self._space, limit=PIECE, after=self._passed, until=until)
             if not waiting:
                 return False
             failed: list[tuple[Pending, str]] = []
@@ -68,15 +68,15 @@ class CatchingUp:
             for some in self._read(waiting, failed, unreachable):
                 self._store(some, failed)
             if failed:
-                self._catalogue.fail_pending(self._space, failed)
+                self._catalogue.spaces.fail(self._space, failed)
             if unreachable:
                 self._pass_over(waiting[-1], unreachable[0])
             return True
 
     def in_background(self, seconds: float) -> bool:
         """Embed what waits for so long, unless another process does; whether there may be more to do at once."""
-        if not self._catalogue.pending(self._space, limit=1):
-            self._catalogue.settle(self._space)  # the last that waited may have been deleted
+        if not self._catalogue.spaces.pending(self._space, limit=1):
+            self._catalogue.spaces.settle(self._space)  # the last that waited may have been deleted
             return False
         deadline = time.monotonic() + seconds
         with filling_lock(self._catalogue.folder, self._space, shared=False) as alone:
@@ -123,7 +123,7 @@ class CatchingUp:
                 digests.append(picture.sha256)
                 vectors.append(one.embedding)
         if rows:
-            self._catalogue.fill(self._space, rows, digests, np.stack(vectors))
+            self._catalogue.spaces.fill(self._space, rows, digests, np.stack(vectors))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from serving.collection.catalogue.filters import EVERYTHING
 from serving.collection.catalogue.items import Stored
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Request
 
@@ -27,13 +27,13 @@ def duplicates(collection: OpenCollection, request: Request) -> dict[str, Any]:
     With a filter only what it means is looked at, on both sides. For use inside the collection's `turn`.
     """
     where = request.where if request.where is not None else EVERYTHING
-    page = collection.catalogue.list_items(where, limit=request.limit, cursor=request.cursor)
+    page = collection.catalogue.items.page(where, limit=request.limit, cursor=request.cursor)
     least = request.min_score if request.min_score is not None else DEFAULT_MIN_SCORE
     listed = np.array([item.row for item in page.items], np.int64)
-    rows, vectors = collection.catalogue.vectors_at(listed, collection.release)
-    allowed = collection.catalogue.rows_matching(where) if request.where is not None else None
+    rows, vectors = collection.catalogue.vectors.at(listed, collection.release)
+    allowed = collection.catalogue.items.rows_matching(where) if request.where is not None else None
     near = _near(collection, rows, vectors, least=least, allowed=allowed)
-    others = collection.catalogue.items_at(row for pairs in near.values() for row, _ in pairs)
+    others = collection.catalogue.items.at(row for pairs in near.values() for row, _ in pairs)
     here = {item.row: item for item in page.items}
     shown = [_shown(here[row], [(others[other], score) for other, score in pairs]) for row, pairs in near.items()]
     return {"items": shown, "min_score": least, "cursor": page.cursor}

@@ -2,9 +2,7 @@
 
 import logging
 
-import apsw
-
-from serving.collection.errors import CollectionError, FilterError, ItemError
+from serving.collection.errors import CatalogueBusy, CatalogueFull, CollectionError, FilterError, ItemError
 from serving.protocol.messages import RequestError
 
 _LOG = logging.getLogger(__name__)
@@ -15,9 +13,8 @@ def failure_of(error: CollectionError) -> RequestError:
     if isinstance(error, ItemError | FilterError):
         return RequestError(str(error), 400)
     _LOG.error("the collection: %s", error)
-    cause = error.__cause__
-    if isinstance(cause, apsw.FullError | apsw.IOError):
+    if isinstance(error, CatalogueFull):
         return RequestError("the collection's disk took nothing of this write; it is probably full", 507)
-    if isinstance(cause, apsw.BusyError):
+    if isinstance(error, CatalogueBusy):
         return RequestError("the collection is busy with other writes, and this one was not made: try again", 503)
     return RequestError("the collection can't be used just now; the server's log says why", 500)

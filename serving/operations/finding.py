@@ -13,7 +13,7 @@ import numpy as np
 
 from serving.collection.catalogue.filters import Filter, values_of
 from serving.collection.catalogue.items import Stored
-from serving.collection.catalogue.sqlite.vectors import Rows
+from serving.collection.catalogue.vectors import Rows
 from serving.collection.errors import CollectionError
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
@@ -94,7 +94,7 @@ def _find_together(collection: OpenCollection, searches: Sequence[Search]) -> No
     queries = np.stack([search.query.vector for search in searches])
     rows = _rows(collection, request.where)
     found = collection.neighbours.search(queries, depth, rows=rows, exact=request.exact)
-    items = collection.catalogue.items_at(found.rows.ravel().tolist())
+    items = collection.catalogue.items.at(found.rows.ravel().tolist())
     total = found.rows.shape[1]
     for search, line, scores in zip(searches, found.rows, found.scores, strict=True):
         pairs = zip(line[: search.depth].tolist(), scores[: search.depth].tolist(), strict=True)
@@ -103,7 +103,7 @@ def _find_together(collection: OpenCollection, searches: Sequence[Search]) -> No
 
 
 def _rows(collection: OpenCollection, where: Filter | None) -> Rows | None:
-    return collection.catalogue.rows_matching(where) if where is not None else None
+    return collection.catalogue.items.rows_matching(where) if where is not None else None
 
 
 def _first_of_each(hits: Sequence[Hit], key: str) -> list[Hit]:

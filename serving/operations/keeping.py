@@ -67,7 +67,7 @@ class Keeper:
             clear(collection.catalogue)  # this worker has just let go of a base
         if self._running() or time.monotonic() < self._not_before:
             return
-        up_to_date = collection.catalogue.base(collection.release) == collection.neighbours.base
+        up_to_date = collection.catalogue.bases.get(collection.release) == collection.neighbours.base
         if up_to_date and self._due() and not under_way(collection.catalogue.folder):
             self._compaction = start_compaction(collection)
 

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Space
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Space
 from serving.collection.index.choice import FAISS
 from serving.collection.index.opening import open_neighbours
 from serving.inference.embedder import Embedded
@@ -26,10 +26,10 @@ class OpenCollection:
 
     def __init__(self, folder: Path | str, release: str, *, index: str = FAISS) -> None:
         """Open the folder, or begin it. A base that is damaged is built again first, from the vectors in SQLite."""
-        self.catalogue = Catalogue(folder, create=True)
+        self.catalogue = open_catalogue(folder, create=True)
         self.release = release
         self.catching_up: CatchingUp | None = None
-        self._tell(self.catalogue.open_space(release))
+        self._tell(self.catalogue.spaces.open(release))
         self.neighbours = open_neighbours(self.catalogue, release, index=index)
         self._turn = threading.RLock()
 
@@ -68,7 +68,7 @@ class OpenCollection:
         """How many items there are, and how many of them can be found."""
         with self.turn():
             self.neighbours.refresh()
-            return {"items": self.catalogue.count(), "embedded": len(self.neighbours), **self._space()}
+            return {"items": self.catalogue.items.count(), "embedded": len(self.neighbours), **self._space()}
 
     def stats(self) -> dict[str, Any]:
         """What the catalogue holds, and of the index that this worker searches; for use inside `turn`."""
@@ -82,13 +82,13 @@ class OpenCollection:
             "seq": stats.seq,
             "sources_kept": stats.sources_kept,
             "bytes_on_disk": stats.bytes_on_disk,
-            "spaces": {space.release[:16]: _shown(space) for space in self.catalogue.spaces()},
+            "spaces": {space.release[:16]: _shown(space) for space in self.catalogue.spaces.all()},
             "vectors_by_release": {one.release[:16]: one.vectors for one in stats.releases},
             "index": {**self.neighbours.facts, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
         }
 
     def _space(self) -> dict[str, Any]:
-        space = self.catalogue.space(self.release)
+        space = self.catalogue.spaces.get(self.release)
         return _shown(space if space is not None else Space(self.release, complete=False, pending=0, failed=0))
 
     @staticmethod

@@ -21,7 +21,7 @@ MAX_PICTURE_BYTES = 32 << 20  # of all pictures in one reply; TorchServe's own l
 
 def get(collection: OpenCollection, request: Request) -> list[dict[str, Any] | RequestError]:
     """Per id its item, or that there is none."""
-    found = collection.catalogue.get_many(request.ids)
+    found = collection.catalogue.items.get_many(request.ids)
     items = [*found.values()]
     extras = includes(collection, items, request.include)
     if "image" in request.include:
@@ -33,7 +33,7 @@ def get(collection: OpenCollection, request: Request) -> list[dict[str, Any] | R
 
 def list_items(collection: OpenCollection, request: Request) -> dict[str, Any]:
     """A page of items, and the cursor of the next one."""
-    page = collection.catalogue.list_items(
+    page = collection.catalogue.items.page(
         request.where if request.where is not None else EVERYTHING, limit=request.limit, cursor=request.cursor
     )
     extras = includes(collection, page.items, request.include)
@@ -43,7 +43,7 @@ def list_items(collection: OpenCollection, request: Request) -> dict[str, Any]:
 
 def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, Any]]:
     """What is stored of each; `embedded` is whether it can be found by this release's embedding of this very file."""
-    digests = collection.catalogue.digests_of([item.id for item in items], collection.release)
+    digests = collection.catalogue.vectors.digests_of([item.id for item in items], collection.release)
     return [
         {
             "id": item.id,
@@ -94,12 +94,12 @@ def include_in_neighbours(
 
 def _vectors(collection: OpenCollection, items: Sequence[Stored]) -> Mapping[int, NDArray[np.float32]]:
     wanted = np.array(sorted({item.row for item in items}), np.int64)
-    rows, vectors = collection.catalogue.vectors_at(wanted, collection.release)
+    rows, vectors = collection.catalogue.vectors.at(wanted, collection.release)
     return dict(zip(rows.tolist(), vectors, strict=True))
 
 
 def _picture(collection: OpenCollection, item: Stored) -> Picture | RequestError:
-    stored = collection.catalogue.get(item.id, content=True)
+    stored = collection.catalogue.items.get(item.id, content=True)
     assert stored is not None, "the moment is one"
     try:
         return picture_of(stored)

@@ -1,4 +1,4 @@
-"""Snapshots by name, saved and restored while the server answers: begun here, done by a process of their own.
+"""NamedSnapshots by name, saved and restored while the server answers: begun here, done by a process of their own.
 
 A request only begins one: that of a large collection takes longer than TorchServe waits for a worker, and a worker that
 waited would answer nobody else. `snapshots` tells what became of it. The files stay on the server's disk.
@@ -15,7 +15,7 @@ from typing import Any
 import serving
 from serving.collection.errors import CollectionError, SnapshotError
 from serving.collection.snapshots.jobs import Job, Jobs, JobUnderWay, What
-from serving.collection.snapshots.named import MOST, Snapshots, bytes_to_save, check_name, room_lacking
+from serving.collection.snapshots.named import MOST, NamedSnapshots, check_name, room_lacking
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Request, RequestError
@@ -27,7 +27,7 @@ _GROWTH = 2  # a restored snapshot is in the log and in the catalogue for a whil
 def list_snapshots(collection: OpenCollection, request: Request) -> dict[str, Any]:
     """The snapshots that are there, and the last jobs with their state, newest first."""
     folder = collection.catalogue.folder
-    kept = [{**vars(one)} for one in Snapshots(folder).listed()]
+    kept = [{**vars(one)} for one in NamedSnapshots(folder).listed()]
     for one in kept:
         del one["file"]
     return {"snapshots": kept, "jobs": [job.told() for job in Jobs(folder).listed()]}
@@ -35,20 +35,20 @@ def list_snapshots(collection: OpenCollection, request: Request) -> dict[str, An
 
 def save(collection: OpenCollection, request: Request) -> dict[str, Any]:
     """Begin to save a snapshot; the job."""
-    name, snapshots = _name(request), Snapshots(collection.catalogue.folder)
+    name, snapshots = _name(request), NamedSnapshots(collection.catalogue.folder)
     if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
         raise RequestError(f"there are {MOST} snapshots: remove some, or save under a name that there is", 409)
-    _check_room(collection, bytes_to_save(collection.catalogue), f"snapshot {name!r}")
+    _check_room(collection, collection.catalogue.snapshots.bytes_needed(), f"snapshot {name!r}")
     return {"job": _begin(collection, "save", name).told()}
 
 
 def restore(collection: OpenCollection, request: Request) -> dict[str, Any]:
     """Begin to replace everything in the collection by a snapshot; the job."""
     name = _name(request)
-    kept = Snapshots(collection.catalogue.folder).find(name)
+    kept = NamedSnapshots(collection.catalogue.folder).find(name)
     if kept is None:
         raise RequestError(f"there is no snapshot {name!r}", 404)
-    if (count := collection.catalogue.count()) and not request.replace:
+    if (count := collection.catalogue.items.count()) and not request.replace:
         raise RequestError(f"the collection has {count} items; replace=true gives them up", 409)
     _check_room(collection, _GROWTH * kept.bytes, f"restoring {name!r}")
     return {"job": _begin(collection, "restore", name, *(["--replace"] if request.replace else [])).told()}

@@ -11,7 +11,7 @@ import numpy as np
 
 from core.images.decode import ImageError
 from serving.collection.catalogue.items import Item, Source, encode_item
-from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Upsert, Upserted, Written
+from serving.collection.catalogue.writes import Delete, Deleted, Upsert, Upserted, Written
 from serving.collection.errors import CollectionError
 from serving.inference.embedder import Embedded
 from serving.operations.failures import failure_of

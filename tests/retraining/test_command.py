@@ -21,7 +21,7 @@ from retraining.journal import STAGES, sweep, unfinished
 from retraining.locks import FILE_NAME, alone
 from retraining.plan import SUMMARY, Plan, PlanError, differences, settle
 from retraining.stages import stages_of
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from tests.conftest import Chain
 
 ROOT = Path(__file__).parents[2]
@@ -80,14 +80,20 @@ def test_killed_in_two_stages_it_goes_on_and_is_refused_for_its_size(site: Site)
     assert site.store.alias(CHAMPION) == 1
     manifest = site.store.release(2).manifest
     assert manifest.promotion["passed"] is False
-    assert manifest.lineage["collection"]["items"] == summary["items"] == Catalogue(site.folder / "collection").count()
+    assert (
+        manifest.lineage["collection"]["items"]
+        == summary["items"]
+        == open_catalogue(site.folder / "collection").items.count()
+    )
     assert (site.store.release(2).folder / "report" / "comparison.html").is_file()
     assert not (site.folder / "work" / "0001" / "data").exists()
-    assert [one.release for one in Catalogue(site.folder / "collection").spaces()] == [site.store.release(1).space]
+    assert [one.release for one in open_catalogue(site.folder / "collection").spaces.all()] == [
+        site.store.release(1).space
+    ]
 
 
 def test_a_new_probe_is_promoted_and_needs_no_new_embeddings(site: Site) -> None:
-    before = Catalogue(site.folder / "collection").sequence(site.store.release(1).space)
+    before = open_catalogue(site.folder / "collection").vectors.sequence(site.store.release(1).space)
     # forced, as an encoder that has hardly learnt gives no probe above chance
     code, summary = site.run("--mode", "probe", "--force", "--summary", site.folder / "summary.json")
     assert (code, summary["outcome"]) == (0, "promoted"), summary
@@ -95,7 +101,7 @@ def test_a_new_probe_is_promoted_and_needs_no_new_embeddings(site: Site) -> None
     assert list(summary["stages"]) == ["freeze", "export", "promote"]
     assert site.store.aliases() == {"champion": 2, "previous": 1}
     assert site.store.release(2).space == site.store.release(1).space
-    assert Catalogue(site.folder / "collection").sequence(site.store.release(1).space) == before
+    assert open_catalogue(site.folder / "collection").vectors.sequence(site.store.release(1).space) == before
     promoted = json.loads((site.store.home / "history.jsonl").read_text().splitlines()[-1])
     assert (promoted["reason"], promoted["to"]) == ("retraining 0001", 2)
     assert promoted["forced"] is not summary["promotion"]["passed"]
@@ -110,7 +116,7 @@ def test_a_dry_run_says_what_it_would_cost_and_does_nothing(site: Site) -> None:
     assert list(costs) == ["freeze", "pretrain", "evaluate", "export", "embed", "promote"]
     assert costs["pretrain"]["basis"] == "steps taken now"
     assert costs["pretrain"]["seconds"] > 0
-    assert costs["freeze"]["disk"] == Catalogue(site.folder / "collection").count() * 16 * 16 * 3
+    assert costs["freeze"]["disk"] == open_catalogue(site.folder / "collection").items.count() * 16 * 16 * 3
     assert not (site.folder / "work").exists()
     assert site.store.versions() == [1]
 
@@ -174,12 +180,12 @@ def test_spaces_are_closed_though_some_release_can_not_be_read(site: Site) -> No
     (site.store.home / "2" / "manifest.json").write_bytes(to_json(older))
     (site.store.home / "3").mkdir()
     (site.store.home / "3" / "manifest.json").write_text("{")
-    catalogue = Catalogue(site.folder / "collection")
-    catalogue.open_space("f" * 64)
-    catalogue.open_space(first.space)
+    catalogue = open_catalogue(site.folder / "collection")
+    catalogue.spaces.open("f" * 64)
+    catalogue.spaces.open(first.space)
     plan = settle(Plan(NAME, str(site.store.root), str(site.folder / "collection")), 1)
     Retraining(plan, site.folder, locks=(), wishes=Wishes(), costs=[])._close_old_spaces("promote")
-    assert [one.release for one in catalogue.spaces()] == [first.space]
+    assert [one.release for one in catalogue.spaces.all()] == [first.space]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from core.images.folders import SourceError
 from export.pictures import Pictures
 from retraining.frozen import FrozenCollection, prepare_frozen
 from retraining.prepare_command import COMMAND
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from tests.conftest import cifar10_files
 from training.data.dataset import Dataset
 from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
@@ -28,7 +29,7 @@ def files() -> dict[str, bytes]:
 
 
 def put(folder: Path, items: list[Item]) -> Catalogue:
-    catalogue = Catalogue(folder, create=True)
+    catalogue = open_catalogue(folder, create=True)
     vectors = np.zeros((len(items), 4), np.float32)
     vectors[:, 0] = 1
     catalogue.upsert(items, vectors, RELEASE)
@@ -125,6 +126,6 @@ def test_the_command_reuses_what_is_there_until_something_is_written(files: dict
 
 
 def test_an_empty_collection_is_refused(tmp_path: Path) -> None:
-    Catalogue(tmp_path / "c", create=True)
+    open_catalogue(tmp_path / "c", create=True)
     with pytest.raises(SourceError, match="has no items"):
         prepare_frozen(tmp_path / "c", tmp_path / "data")

@@ -73,8 +73,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
 def stored(engine: Engine) -> tuple[list[str], np.ndarray]:
     assert engine.collection is not None
     catalogue = engine.collection.catalogue
-    rows, vectors = catalogue.vectors_at(catalogue.census(engine.digest).rows, engine.digest)
-    items = catalogue.items_at(rows.tolist())
+    rows, vectors = catalogue.vectors.at(catalogue.vectors.census(engine.digest).rows, engine.digest)
+    items = catalogue.items.at(rows.tolist())
     return [items[row].id for row in rows.tolist()], vectors.astype(np.float64)
 
 
@@ -147,7 +147,7 @@ def test_the_writes_of_a_batch_come_first_and_fail_alone(chain: Chain, open_engi
 def test_searches_with_filters_are_brute_force(chain: Chain, filled: Engine, where: Any, *, exact: bool) -> None:
     condition = parse_filter(where) if where is not None else None
     assert filled.collection is not None
-    items = filled.collection.catalogue.list_items(limit=1000).items
+    items = filled.collection.catalogue.items.page(limit=1000).items
     allowed = [item.id for item in items if condition is None or condition.matches(item)]
     files = tuple(chain.test_files()[:5])
     answer = answered(filled, Request("search", images=files, k=7, where=condition, exact=exact))
@@ -288,7 +288,7 @@ def test_a_damaged_base_is_built_again_when_the_collection_is_opened(chain: Chai
     answered(first, Request("upsert", items=new_items(chain.test_files())))
     assert first.collection is not None
     compact(first.collection.catalogue, first.digest)
-    base = first.collection.catalogue.base(first.digest)
+    base = first.collection.catalogue.bases.get(first.digest)
     assert base is not None
     content = bytearray((tmp_path / base.file).read_bytes())
     content[len(content) // 2] ^= 1

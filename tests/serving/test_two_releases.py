@@ -14,7 +14,7 @@ import pytest
 
 from core.images.decode import decode
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.catalogue.spaces import Pending
 from serving.collection.pictures.pending import PendingSources, Picture
 from serving.engine import Engine
 from serving.operations.keeping import Keeper
@@ -71,7 +71,7 @@ def assert_found(engine: Engine, contents: dict[str, bytes]) -> None:
         found, score = nearest(engine, content)
         assert (found, round(score, 4)) == (name, 1.0)
     catalogue = collection_of(engine).catalogue
-    vectors = catalogue.vectors_of([*contents], engine.space)
+    vectors = catalogue.vectors.of([*contents], engine.space)
     expected = engine.embed(np.stack([decode(content, SIZE) for content in contents.values()])).embedding
     np.testing.assert_allclose(np.stack([vectors[name] for name in contents]), expected, atol=1e-6)
 
@@ -98,10 +98,10 @@ def test_what_one_writes_the_other_finds_at_once(engines: tuple[Engine, Engine],
     upsert(engines[1], n1=files[-1], new=files[-2])
     assert_found(engines[0], contents)
     assert_found(engines[1], contents)
-    before = [collection_of(engine).catalogue.sequence(engine.space) for engine in engines]
+    before = [collection_of(engine).catalogue.vectors.sequence(engine.space) for engine in engines]
     answered(engines[0], Request("upsert", items=(NewItem("n2", files[2], "label", {"colour": "red"}),)))
-    assert not collection_of(engines[1]).catalogue.behind(engines[1].space)
-    assert [collection_of(engine).catalogue.sequence(engine.space) for engine in engines] == before
+    assert not collection_of(engines[1]).catalogue.spaces.behind(engines[1].space)
+    assert [collection_of(engine).catalogue.vectors.sequence(engine.space) for engine in engines] == before
     answered(engines[0], Request("delete", ids=("n1", "n2")))
     assert {nearest(engine, files[-1])[0] for engine in engines}.isdisjoint(["n1", "n2"])
 
@@ -137,7 +137,7 @@ def test_a_picture_replaced_while_it_is_embedded_is_embedded_again(
     monkeypatch.setattr(PendingSources, "read", read_and_replace)
     assert nearest(engines[1], files[1])[0] == "b"
     assert replaced.is_set()
-    assert "a" not in collection_of(engines[1]).catalogue.vectors_of(["a"], engines[1].space)
+    assert "a" not in collection_of(engines[1]).catalogue.vectors.of(["a"], engines[1].space)
     assert_found(engines[1], {"a": files[2], "b": files[1]})
 
 
@@ -177,7 +177,7 @@ def test_what_can_not_be_read_is_told_and_blocks_nothing(
     (tmp_path / "changed.png").write_bytes(files[4])
     assert_found(engines[1], {name: contents[name] for name in ("file", "zip")})
     assert space_of(engines[1]) == (True, 0, 3)
-    reasons = collection_of(engines[1]).catalogue.failures(engines[1].space, limit=9)
+    reasons = collection_of(engines[1]).catalogue.spaces.failures(engines[1].space, limit=9)
     assert "No such file" in reasons["gone"]
     assert "no longer the file that was stored: ingest it again" in reasons["changed"]
     assert "not an image of a known format" in reasons["broken"]
@@ -229,7 +229,7 @@ def test_the_keeper_fills_a_space_and_then_keeps_it_complete(
     try:
         wait_until(lambda: space_of(second) == (True, 0, 0))
         upsert(first, later=files[0])
-        wait_until(lambda: "later" in collection_of(second).catalogue.vectors_of(["later"], second.space))
+        wait_until(lambda: "later" in collection_of(second).catalogue.vectors.of(["later"], second.space))
     finally:
         keeper.stop()
     assert_found(second, {name: contents[name] for name in ("n5", "n9")})

@@ -1,6 +1,6 @@
 """Items as they come in and as they are stored, and what an item must be like.
 
-Left out: the embedding, which belongs to an item and a release, not to the item.
+An embedding belongs to an item and a release, so it is no part of the item.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from serving.collection.catalogue.metadata import encode_metadata, text_problem
 from serving.collection.errors import ItemError
 
 MAX_ID_BYTES = 512
+MAX_LIMIT = 10_000  # items of one page
 _SHA256_BYTES = 32
 
 
@@ -60,6 +61,14 @@ class Stored:
     created: int
     updated: int
     seq: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some items, and where to go on; no cursor means that these were the last."""
+
+    items: tuple[Stored, ...]
+    cursor: str | None
 
 
 def encode_item(item: Item) -> str:

@@ -13,7 +13,7 @@ from core.command_line.command import Command, main
 from core.command_line.endings import conclude
 
 if TYPE_CHECKING:
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue
+    from serving.collection.catalogue.interface import Catalogue
 
 _POLITE = 10
 INDEX_KINDS = ("auto", "exact", "hnsw", "ivf", "ivf_rabitq")  # here, as faiss takes long to import
@@ -46,7 +46,7 @@ def _run(given: argparse.Namespace) -> int:
     import numpy as np
 
     from core.machine.machine import usable_cores
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue
+    from serving.collection.catalogue.opening import open_catalogue
     from serving.collection.index.faiss.compaction import compact
     from serving.collection.index.faiss.kinds import Plan
     from serving.collection.index.faiss.tuning import tune
@@ -54,7 +54,7 @@ def _run(given: argparse.Namespace) -> int:
     if given.nice:
         os.nice(_POLITE)
     faiss.omp_set_num_threads(usable_cores())
-    catalogue = Catalogue(given.collection)
+    catalogue = open_catalogue(given.collection)
     plan = Plan(kind=given.kind, recall_target=Plan.recall_target if given.recall is None else given.recall)
     releases = [given.release] if given.release else [one.release for one in catalogue.stats().releases]
     queries = np.load(given.queries, allow_pickle=False) if given.queries is not None else None
@@ -72,14 +72,14 @@ def _run(given: argparse.Namespace) -> int:
 def _keep(catalogue: "Catalogue", release: str, queries: Any) -> None:
     from serving.collection.index.faiss.trial import keep_asked
 
-    dim = catalogue.census(release).dim
+    dim = catalogue.vectors.census(release).dim
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise ValueError(f"queries have the shape {queries.shape}; it must be (N, {dim})")
     keep_asked(catalogue.folder, release, queries)
 
 
 def _outcome(catalogue: "Catalogue", release: str, *, built: bool) -> dict[str, Any]:
-    base = catalogue.base(release) if built else None
+    base = catalogue.bases.get(release) if built else None
     found: dict[str, Any] = {"release": release, "built": built}
     if base is not None:
         found |= {"kind": base.kind, "count": base.count, "recall_at_10": base.recall, **base.facts}

@@ -15,15 +15,13 @@ import logging
 import sys
 from pathlib import Path
 
-import apsw
-
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude, counted
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.errors import CollectionError, CompactionError, SnapshotError
-from serving.collection.snapshots.file import restore_snapshot, save_snapshot
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.errors import CatalogueFull, CollectionError, CompactionError, SnapshotError
 from serving.collection.snapshots.jobs import Jobs
-from serving.collection.snapshots.named import Snapshots
+from serving.collection.snapshots.named import NamedSnapshots
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +31,7 @@ def save(folder: Path, file: Path) -> int:
 
     Raises `CatalogueError` or OSError.
     """
-    return save_snapshot(Catalogue(folder), file)
+    return open_catalogue(folder).snapshots.save(file)
 
 
 def restore(folder: Path, file: Path, *, replace: bool = False) -> int:
@@ -41,10 +39,10 @@ def restore(folder: Path, file: Path, *, replace: bool = False) -> int:
 
     Raises `SnapshotError` if it has items already and `replace` is false, `CatalogueError` for a damaged file.
     """
-    catalogue = Catalogue(folder, create=True)
-    if (count := catalogue.count()) and not replace:
+    catalogue = open_catalogue(folder, create=True)
+    if (count := catalogue.items.count()) and not replace:
         raise SnapshotError(f"{folder} has {counted(count, 'item')}; --replace gives them up")
-    count = restore_snapshot(file, folder)
+    count = catalogue.snapshots.restore(file)
     _build_indexes(catalogue)
     return count
 
@@ -90,23 +88,22 @@ def _do(given: argparse.Namespace, number: str) -> int:
 
 
 def _save_named(given: argparse.Namespace) -> int:
-    return Snapshots(given.collection).save(Catalogue(given.collection), given.name).items
+    return NamedSnapshots(given.collection).save(open_catalogue(given.collection), given.name).items
 
 
 def _restore_named(given: argparse.Namespace) -> int:
-    catalogue = Catalogue(given.collection)
-    file = Snapshots(given.collection).verified(given.name)
-    if (count := catalogue.count()) and not given.replace:
+    catalogue = open_catalogue(given.collection)
+    file = NamedSnapshots(given.collection).verified(given.name)
+    if (count := catalogue.items.count()) and not given.replace:
         raise SnapshotError(f"the collection has {counted(count, 'item')}, and --replace was not given")
-    count = restore_snapshot(file, given.collection)
+    count = catalogue.snapshots.restore(file)
     _build_indexes(catalogue)
     return count
 
 
 def _reason(error: Exception) -> str:
     """What anyone who asks a server may read: no path of this machine."""
-    cause = error.__cause__
-    if isinstance(cause, apsw.FullError | apsw.IOError) or getattr(error, "errno", None) == errno.ENOSPC:
+    if isinstance(error, CatalogueFull) or getattr(error, "errno", None) == errno.ENOSPC:
         return "the collection's disk is probably full; all is as it was before"
     if isinstance(error, SnapshotError):
         return str(error)

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude
 from core.releases.manifest import FILE_NAME, ManifestError, Release
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Space
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Space
 from serving.collection.errors import CatalogueError
 from serving.collection.index.choice import FAISS, IndexChoice, index_name
 
@@ -47,7 +48,7 @@ class _Line(NamedTuple):
 
 def _lines(catalogue: Catalogue) -> list[_Line]:
     with catalogue.reading():
-        kept = {space.release: space for space in catalogue.spaces()}
+        kept = {space.release: space for space in catalogue.spaces.all()}
         held = {one.release: one for one in catalogue.stats().releases}
     return [
         _Line(
@@ -89,7 +90,7 @@ def _close(catalogue: Catalogue, given: argparse.Namespace) -> int:
         conclude(f"would remove {what}; give --yes to do it", as_json=given.json, removed=False, **values)
         return 0
     _remove(catalogue, line.release, index)
-    if catalogue.space(line.release) is not None:
+    if catalogue.spaces.get(line.release) is not None:
         raise CatalogueError(f"{what} was opened again meanwhile: some process uses its release; stop it first")
     conclude(f"removed {what}", as_json=given.json, removed=True, **values)
     return 0
@@ -101,7 +102,7 @@ def _remove(catalogue: Catalogue, release: str, index: IndexChoice) -> None:
 
     if index.uri:  # first: if Milvus does not answer, the space is still there to be named again
         drop_in_milvus(catalogue, release, index)
-    catalogue.close_space(release)
+    catalogue.spaces.close(release)
     clear(catalogue)
 
 
@@ -128,7 +129,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    catalogue = Catalogue(given.collection)
+    catalogue = open_catalogue(given.collection)
     if given.what == "list":
         return _list(catalogue, as_json=given.json)
     return _close(catalogue, given)

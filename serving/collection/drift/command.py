@@ -11,7 +11,7 @@ from pathlib import Path
 from core.command_line.command import Command, main
 from core.releases.manifest import ManifestError
 from core.releases.model_store import find_release
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.drift.drift import Drift, Reference, drift, needed
 
 NEEDED = 10
@@ -35,7 +35,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    found = drift(Catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
+    found = drift(open_catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
     print(json.dumps(found.to_json(), indent=2) if given.json else _text(found))
     return NEEDED if needed(found)[0] else 0
 

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 from core.images.seen import Contents
 from core.releases.manifest import Release
 from serving.collection.catalogue.filters import EVERYTHING, Bound, Range
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.drift.discrepancy import discrepancy
 
 SAMPLE = 1_000
@@ -108,11 +108,11 @@ class Drift:
 def drift(catalogue: Catalogue, reference: Reference, *, sample: int = SAMPLE, seed: int = 0) -> Drift:
     """The figures of a collection as it is; `sample` items of each sort are compared at most."""
     with catalogue.reading():
-        rows = catalogue.rows_matching(EVERYTHING)
+        rows = catalogue.items.rows_matching(EVERYTHING)
         new = _new_rows(catalogue, reference)
         random = np.random.default_rng(seed)
         old, fresh = (
-            catalogue.vectors_at(_some(of, sample, random), reference.space)[1]
+            catalogue.vectors.at(_some(of, sample, random), reference.space)[1]
             for of in (np.setdiff1d(rows, new, assume_unique=True), new)
         )
     found = discrepancy(old, fresh, seed=seed) if min(len(old), len(fresh)) >= 2 else None
@@ -156,11 +156,11 @@ def _sequence(lineage: Mapping[str, Any]) -> int:
 
 def _new_rows(catalogue: Catalogue, reference: Reference) -> Rows:
     if reference.seen is not None:
-        rows, shown = catalogue.contents()
+        rows, shown = catalogue.items.contents()
         return rows[~np.isin(shown, reference.seen)]
     if reference.seq:
-        return catalogue.rows_since(reference.seq)
-    return catalogue.rows_matching(Range("created", low=Bound(reference.created, inclusive=True)))
+        return catalogue.items.rows_since(reference.seq)
+    return catalogue.items.rows_matching(Range("created", low=Bound(reference.created, inclusive=True)))
 
 
 def _some(rows: Rows, count: int, random: np.random.Generator) -> Rows:

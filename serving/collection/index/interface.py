@@ -13,8 +13,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, Rows, Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.vectors import UNIT_TOLERANCE, Rows, Vectors
 from serving.collection.index.scoring import Found
 
 
@@ -67,7 +67,7 @@ class Index(Protocol):
         """How many vectors there are, as of the last refresh."""
 
     @property
-    def base(self) -> Base | None:
+    def base(self) -> BaseRecord | None:
         """The FAISS file in use, if it has one."""
 
     @property

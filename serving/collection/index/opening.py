@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 
 # How far apart a matrix product and a score of the same pair may be; what is closer than that is scored.
 TOLERANCE = 1e-5

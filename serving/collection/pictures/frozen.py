@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.images.folders import UnreadableFile
-from serving.collection.catalogue.items import Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.records import MAX_LIMIT
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.items import MAX_LIMIT, Source
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.pictures.stored import StoredFiles
 
 _FILES = StoredFiles()
@@ -43,7 +43,7 @@ def freeze(catalogue: Catalogue) -> Frozen:
     cursor = None
     with catalogue.reading():
         while True:
-            page = catalogue.list_items(limit=MAX_LIMIT, cursor=cursor)
+            page = catalogue.items.page(limit=MAX_LIMIT, cursor=cursor)
             items += [FrozenItem(one.id, one.label, one.source.sha256, one.source.size or 0) for one in page.items]
             cursor = page.cursor
             if cursor is None:
@@ -70,7 +70,7 @@ class CollectionSource:
     def __init__(self, folder: Path, frozen: Frozen | None = None) -> None:
         """Without a list, items are read as they are now."""
         self.path = folder
-        self._catalogue = Catalogue(folder)
+        self._catalogue = open_catalogue(folder)
         self._frozen = frozen
         self._digests = {item.id: item.sha256 for item in frozen.items} if frozen is not None else None
 
@@ -86,7 +86,7 @@ class CollectionSource:
 
     def read(self, name: str) -> bytes:
         """The picture of an item; `UnreadableFile` if it is gone, or another than on the list."""
-        stored = self._catalogue.get(name, content=True)
+        stored = self._catalogue.items.get(name, content=True)
         if stored is None:
             raise UnreadableFile("the item was deleted")
         if self._digests is not None and self._digests.get(name) != stored.source.sha256:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.images.folders import UnreachableFile, UnreadableFile
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.spaces import Pending
 from serving.collection.pictures.stored import StoredFiles
 
 
@@ -36,7 +36,7 @@ class PendingSources:
         `UnreadableFile` says why not, and `UnreachableFile` that it may be there another time.
         """
         if pending.path is None:
-            kept = self._catalogue.kept_source(pending.row)
+            kept = self._catalogue.items.kept_source(pending.row)
             if kept is None:
                 raise UnreadableFile("its picture is no longer in the catalogue")
             return Picture(*kept)

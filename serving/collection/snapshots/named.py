@@ -16,9 +16,8 @@ from pathlib import Path
 import msgspec
 
 from core.files.durable import publish_file, sha256_of
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import SnapshotError
-from serving.collection.snapshots.file import save_snapshot
 
 FOLDER = "snapshots"
 MOST = 100  # names, so that no one fills a disk by choosing new ones
@@ -38,7 +37,7 @@ class Kept:
     created: int
 
 
-class Snapshots:
+class NamedSnapshots:
     """Those of the collection in `folder`."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +60,7 @@ class Snapshots:
         self._clear()
         file = self.folder / f"{name}.{secrets.token_hex(4)}.sqlite"
         try:
-            items = save_snapshot(catalogue, file)
+            items = catalogue.snapshots.save(file)
             size, now = file.stat().st_size, time.time_ns() // 1_000_000
             kept = Kept(name, file.name, items, size, sha256_of(file), now)
             publish_file(self._entry(name), lambda partial: partial.write_bytes(msgspec.json.encode(kept)))
@@ -111,12 +110,6 @@ def check_name(name: str) -> None:
 def room_lacking(folder: Path, needed: int, *, reserve: int = RESERVE) -> int:
     """How many bytes the disk of `folder` has too few to take so many more."""
     return max(0, needed + reserve - shutil.disk_usage(folder).free)
-
-
-def bytes_to_save(catalogue: Catalogue) -> int:
-    """What a snapshot takes at most."""
-    db = catalogue.connection
-    return int(db.pragma("page_size")) * (int(db.pragma("page_count")) - int(db.pragma("freelist_count")))
 
 
 def _read(path: Path) -> Kept:

@@ -99,14 +99,14 @@ def _send(given: argparse.Namespace, images: Images) -> int:
 
 
 def _store(given: argparse.Namespace, images: Images) -> int:
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue  # SQLite, FAISS and the runtime
+    from serving.collection.catalogue.opening import open_catalogue  # SQLite, FAISS and the runtime
     from serving.engine import Engine
     from serving.jobs.ingest.into_folder import ingest
 
     release = find_release(given.release)
-    catalogue = Catalogue(given.collection, create=True)
+    catalogue = open_catalogue(given.collection, create=True)
     done = ingest(Engine.open(release.folder), catalogue, images, prune=given.prune or given.data is not None)
-    items = len(catalogue.census(release.space).rows)
+    items = len(catalogue.vectors.census(release.space).rows)
     _list_left_out(done)
     store, name = release.folder.parent.parent, release.manifest.name
     conclude(

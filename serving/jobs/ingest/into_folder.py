@@ -16,9 +16,9 @@ from tqdm import tqdm
 from core.images.decode import ImageError
 from core.images.folders import UnreadableFile
 from core.machine.machine import usable_cores
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source, encode_item
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError, IndexUnusable
 from serving.collection.index.faiss.compaction import Policy, compact, wait_for_another
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -47,7 +47,7 @@ def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool 
     With `prune`, items whose files lie in the same source but are not among `images` are removed.
     """
     done = Ingestion()
-    catalogue.open_space(engine.space)
+    catalogue.spaces.open(engine.space)
     with tqdm(total=len(images.listed), desc="embed", unit="image") as bar:
         for batch in _read_ahead(images):
             _store(engine, catalogue, images, batch, done)
@@ -65,8 +65,8 @@ def bring_up_to_date(catalogue: Catalogue, release: str) -> None:
 
 
 def _wants_base(catalogue: Catalogue, release: str) -> bool:
-    if catalogue.base(release) is None:
-        return len(catalogue.census(release).rows) > 0
+    if catalogue.bases.get(release) is None:
+        return len(catalogue.vectors.census(release).rows) > 0
     try:
         neighbours = Neighbours(catalogue, release)
     except IndexUnusable:
@@ -99,9 +99,9 @@ def _read(images: Images, listed: Listed) -> _File:
 def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence[_File], done: Ingestion) -> None:
     """Store, in one transaction, what is new in a batch or has a new label or place."""
     made = _items(catalogue, images, files, done)
-    digests = catalogue.digests_of([item.id for _, item in made], engine.space)
+    digests = catalogue.vectors.digests_of([item.id for _, item in made], engine.space)
     known = [item.id for _, item in made if digests.get(item.id) == item.source.sha256]
-    vectors: dict[str, Vectors] = catalogue.vectors_of(known, engine.space)
+    vectors: dict[str, Vectors] = catalogue.vectors.of(known, engine.space)
     fresh = [(file, item) for file, item in made if item.id not in vectors]
     for (_, item), outputs in zip(fresh, engine.embed_files([file.content for file, _ in fresh]), strict=True):
         if isinstance(outputs, ImageError):
@@ -117,7 +117,7 @@ def _store(engine: Engine, catalogue: Catalogue, images: Images, files: Sequence
 
 def _items(catalogue: Catalogue, images: Images, files: Sequence[_File], done: Ingestion) -> list[tuple[_File, Item]]:
     """The files that can be stored, as items that keep the metadata they have; the others are left out."""
-    stored = catalogue.get_many([file.listed.id for file in files])
+    stored = catalogue.items.get_many([file.listed.id for file in files])
     made: list[tuple[_File, Item]] = []
     for file in files:
         listed = file.listed
@@ -143,7 +143,7 @@ def _remove_others(catalogue: Catalogue, images: Images) -> int:
     wanted = {listed.id for listed in images.listed}
     gone, cursor = 0, None
     while True:
-        page = catalogue.list_items(limit=_PAGE, cursor=cursor)
+        page = catalogue.items.page(limit=_PAGE, cursor=cursor)
         others = [item.id for item in page.items if images.owns(item.source.path or "") and item.id not in wanted]
         if others:
             gone += catalogue.delete(others).count

@@ -14,8 +14,8 @@ from serving.jobs.parallel.tasks import WorkError, task_of
 from serving.jobs.reembed.errors import RESUME
 
 if TYPE_CHECKING:
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue
-    from serving.collection.catalogue.sqlite.spaces import Space
+    from serving.collection.catalogue.interface import Catalogue
+    from serving.collection.catalogue.spaces import Space
     from serving.jobs.reembed.reembed import Assignment
 
 _DETAILS = """\
@@ -42,17 +42,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(given: argparse.Namespace) -> int:
-    from serving.collection.catalogue.sqlite.catalogue import Catalogue  # SQLite, FAISS and the runtime
+    from serving.collection.catalogue.opening import open_catalogue  # SQLite, FAISS and the runtime
     from serving.jobs.reembed.reembed import Assignment, build_index, reembed
 
     if given.nice:
         os.nice(_NICENESS)
     task = task_of(given.task_index, given.task_count, os.environ)
     assignment = Assignment(find_release(given.release), task, given.form, given.processes)
-    catalogue = Catalogue(given.collection)
-    catalogue.open_space(assignment.space)
+    catalogue = open_catalogue(given.collection)
+    catalogue.spaces.open(assignment.space)
     if given.retry:
-        catalogue.retry_failed(assignment.space, assignment.share)
+        catalogue.spaces.retry_failed(assignment.space, assignment.share)
     reembed(catalogue, assignment)
     index = build_index(catalogue, assignment.space) if given.index else None
     _report(catalogue, assignment, index, as_json=given.json)
@@ -61,11 +61,11 @@ def _run(given: argparse.Namespace) -> int:
 
 def _report(catalogue: "Catalogue", assignment: "Assignment", index: str | None, *, as_json: bool) -> None:
     """Say what there is now; raises `WorkError` if that is no success."""
-    space = catalogue.space(assignment.space)
+    space = catalogue.spaces.get(assignment.space)
     if space is None:
         raise WorkError(f"the space {assignment.space[:16]} was closed meanwhile")
-    vectors = len(catalogue.census(space.release).rows)
-    reasons = catalogue.failures(space.release, limit=space.failed)
+    vectors = len(catalogue.vectors.census(space.release).rows)
+    reasons = catalogue.spaces.failures(space.release, limit=space.failed)
     for line in first_few((f"left out {name}: {reason}" for name, reason in reasons.items()), _REASONS_SHOWN):
         print(line, file=sys.stderr)
     manifest = assignment.release.manifest

@@ -11,8 +11,8 @@ import faiss
 
 from core.machine.machine import usable_cores
 from core.releases.manifest import Release
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Part
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.spaces import Part
 from serving.collection.index.faiss.compaction import compact, wait_for_another
 from serving.jobs.parallel.crew import Crew
 from serving.jobs.parallel.progress import progress_bar
@@ -54,18 +54,18 @@ def reembed(catalogue: Catalogue, assignment: Assignment) -> None:
         while (waiting := _left(catalogue, assignment.space)) is not None:
             _LOG.info("%d more items wait since then", waiting)
             _pass(catalogue, assignment)
-    catalogue.settle(assignment.space)
+    catalogue.spaces.settle(assignment.space)
 
 
 def build_index(catalogue: Catalogue, space: str) -> str | None:
     """Build the base and describe it; None if another task has still to fill the space, or nothing is in it."""
-    found = catalogue.space(space)
+    found = catalogue.spaces.get(space)
     if found is None or not found.complete:
         return None
     faiss.omp_set_num_threads(usable_cores())
     while not compact(catalogue, space):
         wait_for_another(catalogue.folder)
-    base = catalogue.base(space)
+    base = catalogue.bases.get(space)
     if base is None:
         return None
     return f"{base.kind} of {base.count}, recall@10 {base.recall:.3f}, {base.facts['seconds']} s"
@@ -73,14 +73,14 @@ def build_index(catalogue: Catalogue, space: str) -> str | None:
 
 def _left(catalogue: Catalogue, space: str) -> int | None:
     """How many items wait, if those are too many for the space to be complete; None if it is, or was closed."""
-    catalogue.settle_but(space, _FEW)  # this alone decides: what counted before it could be overtaken by a write
-    found = catalogue.space(space)
+    catalogue.spaces.settle_but(space, _FEW)  # this alone decides: what counted before it could be overtaken by a write
+    found = catalogue.spaces.get(space)
     return None if found is None or found.complete else found.pending
 
 
 def _pass(catalogue: Catalogue, assignment: Assignment) -> None:
     """Embed what waits now, and what is written meanwhile if that comes early enough."""
-    waiting = catalogue.count_pending(assignment.space, assignment.share)
+    waiting = catalogue.spaces.count_pending(assignment.space, assignment.share)
     posts = _posts(catalogue, assignment, waiting)
     with (
         filling_lock(catalogue.folder, assignment.space, shared=True),

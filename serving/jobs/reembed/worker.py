@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from core.images.decode import ImageError, decode
 from core.images.folders import UnreachableFile, UnreadableFile
 from core.releases.manifest import FORMATS, ManifestError, Release
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Part, Pending
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Part, Pending
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.pictures.pending import PendingSources
 from serving.inference.choice import choose
@@ -66,7 +66,7 @@ class Worker:
     def __init__(self, post: Post, foreman: Foreman) -> None:
         self._post = post
         self._foreman = foreman
-        self._catalogue = Catalogue(post.collection)
+        self._catalogue = open_catalogue(post.collection)
         self._sources = PendingSources(self._catalogue)
         release = Release(post.release)
         self._space = release.space
@@ -111,7 +111,7 @@ class Worker:
     def _passes(self, part: Part) -> Iterator[list[Pending]]:
         after: Pending | None = None
         until = self._catalogue.last_write()
-        while listed := self._catalogue.pending(self._space, limit=_LISTED, part=part, after=after, until=until):
+        while listed := self._catalogue.spaces.pending(self._space, limit=_LISTED, part=part, after=after, until=until):
             after = listed[-1]
             for at in range(0, len(listed), self._pass):
                 yield listed[at : at + self._pass]
@@ -137,9 +137,9 @@ class Worker:
         if done:
             rows = [image.pending.row for image, _ in done]
             vectors = np.stack([vector for _, vector in done])
-            self._catalogue.fill(self._space, rows, [image.sha256 for image, _ in done], vectors)
+            self._catalogue.spaces.fill(self._space, rows, [image.sha256 for image, _ in done], vectors)
         if failed:
-            self._catalogue.fail_pending(self._space, failed)
+            self._catalogue.spaces.fail(self._space, failed)
         return len(done) + len(failed)
 
     def _settle(self) -> None:

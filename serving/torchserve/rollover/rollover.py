@@ -18,7 +18,7 @@ from threading import Event
 
 from core.releases.manifest import FILE_NAME, ManifestError, Release
 from core.releases.model_store import ModelStore
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
 from serving.torchserve.busy import is_busy
 from serving.torchserve.management import Management, ManagementError, NoAnswer
@@ -113,10 +113,10 @@ def retire(site: Site, kept: set[int], *, cancelled: Event) -> None:
 
 def space_ready(collection: Path, space: str) -> str | None:
     """None if the collection is complete in this embedding space, else a sentence: what is missing, and the fix."""
-    catalogue = Catalogue(collection)
+    catalogue = open_catalogue(collection)
     try:
-        known = {one.release: one for one in catalogue.spaces()}
-        missing = known[space].pending if space in known else catalogue.count()
+        known = {one.release: one for one in catalogue.spaces.all()}
+        missing = known[space].pending if space in known else catalogue.items.count()
         complete = known[space].complete if space in known else missing == 0
     finally:
         catalogue.close()
@@ -161,10 +161,10 @@ def _wait_until_caught_up(site: Site, release: Release, cancelled: Event) -> Non
     """
     if site.collection is None:
         return
-    catalogue = Catalogue(site.collection)
+    catalogue = open_catalogue(site.collection)
     try:
         least, deadline = None, 0.0
-        while (waiting := catalogue.count_pending(release.space)) > _FEW:
+        while (waiting := catalogue.spaces.count_pending(release.space)) > _FEW:
             if least is None or waiting < least:
                 least, deadline = waiting, time.monotonic() + _STALLED_SECONDS
             elif time.monotonic() > deadline:

@@ -9,7 +9,8 @@ from benchmarks.durability.checks import Judge, lost
 from benchmarks.durability.child import BATCH, RELEASE, items_of, names_of, vectors_of
 from benchmarks.durability.http import wrong
 from benchmarks.durability.worker import Heard
-from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME
 from tests.benchmarks.conftest import last_line, run
 
 
@@ -29,7 +30,7 @@ def test_what_was_acknowledged_must_be_there_unless_its_deletion_had_begun() -> 
 
 
 def test_the_judge_finds_what_is_wrong(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     for number in range(4):
         catalogue.upsert(items_of(names_of("first", number)), vectors_of("first", number), RELEASE)
     judge = Judge(catalogue, [])

@@ -10,7 +10,7 @@ from benchmarks.search.measure import Point, cheapest, recall_of
 from benchmarks.search.parties import truth_of
 from benchmarks.tools.embeddings import grown, load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from tests.benchmarks.conftest import last_line, run
 from tests.benchmarks.embedded import write_embeddings
 from tests.serving.collection.examples import brute_force, clustered_vectors, unit_vectors
@@ -36,7 +36,7 @@ def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_
     assert (len(one), len(two)) == (1, 2)
     assert two[0]["pss_index"] < 0.75 * one[0]["pss_index"]  # a copy for both
     assert "process start to first search at 3,000" in done.stdout
-    assert Catalogue(tmp_path / "c3000").base(RELEASE) is not None
+    assert open_catalogue(tmp_path / "c3000").bases.get(RELEASE) is not None
 
 
 def test_the_quick_run_has_every_figure_but_those_of_a_million(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ def test_filling_goes_on_where_it_was_left_off(tmp_path: Path) -> None:
     vectors = unit_vectors(2500)
     fill(tmp_path, [vectors[:1300]], count=1300)
     catalogue = fill(tmp_path, [vectors[:1300], vectors[1300:]], count=2500)
-    rows = catalogue.census(RELEASE).rows
+    rows = catalogue.vectors.census(RELEASE).rows
     assert rows.tolist() == [*range(1, 2501)]
-    np.testing.assert_array_equal(catalogue.vectors_at(rows, RELEASE)[1], vectors)
+    np.testing.assert_array_equal(catalogue.vectors.at(rows, RELEASE)[1], vectors)
 
 
 def test_the_cheapest_point_has_the_recall_asked_for() -> None:

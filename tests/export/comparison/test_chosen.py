@@ -9,7 +9,7 @@ from export.comparison.chosen import Sizes, choose_rows
 from export.comparison.pixels import reader_for
 from retraining.frozen import prepare_frozen
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from tests.conftest import cifar10_files
 from training.data.dataset import Dataset
 from training.data.prepare import Request
@@ -50,7 +50,7 @@ def test_another_size_is_decoded_again_from_the_source(digits: Dataset) -> None:
 
 def test_items_that_changed_since_they_were_frozen_are_scaled_from_then(tmp_path: Path) -> None:
     files = cifar10_files(per_label={"train": 8})
-    catalogue = Catalogue(tmp_path / "c", create=True)
+    catalogue = open_catalogue(tmp_path / "c", create=True)
     vectors = np.eye(1, 4, dtype=np.float32)
     for name, content in files.items():
         catalogue.upsert([Item(name, Source.kept(content))], vectors, "r" * 64)

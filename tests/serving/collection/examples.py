@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -61,7 +61,7 @@ def brute_force(rows: Rows, vectors: Vectors, queries: Vectors, k: int) -> Found
 
 def stored(catalogue: Catalogue, release: str = RELEASE) -> tuple[Rows, Vectors]:
     """Every row and vector, read from SQLite."""
-    return catalogue.vectors_at(catalogue.census(release).rows, release)
+    return catalogue.vectors.at(catalogue.vectors.census(release).rows, release)
 
 
 def assert_same(found: Found, expected: Found) -> None:
@@ -87,6 +87,7 @@ def script(body: str, *arguments: object) -> Sequence[str]:
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.serving.collection.examples import *\n"
+        "from serving.collection.catalogue.opening import open_catalogue\n"
         "from serving.collection.errors import *\n"
     )
     return [sys.executable, "-c", head + body, *map(str, arguments)]

@@ -19,10 +19,11 @@ import faiss
 import numpy as np
 
 from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
-from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Operation, Upsert, Upserted
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
+from serving.collection.catalogue.writes import Delete, Deleted, Operation, Upsert, Upserted
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import KINDS, Plan
@@ -98,7 +99,7 @@ class Model:
         return self._workers[self._worker][1]
 
     def _open(self, *, create: bool) -> tuple[Catalogue, Neighbours]:
-        catalogue = Catalogue(self._folder, create=create)
+        catalogue = open_catalogue(self._folder, create=create)
         return catalogue, Neighbours(catalogue, RELEASE, few_rows=20)
 
     def _write(self) -> None:
@@ -169,9 +170,9 @@ class Model:
         k, exact = self._random.choice([1, 10, 10, 50, 2 * NAMES]), self._random.random() < 0.3
         queries = self._vectors[self._random.sample(range(len(self._vectors)), self._random.randrange(1, 4))]
         with self._catalogue.reading():
-            rows = self._catalogue.rows_matching(parse_filter(written)) if written is not None else None
+            rows = self._catalogue.items.rows_matching(parse_filter(written)) if written is not None else None
             found = self._neighbours.search(queries, k, rows=rows, exact=exact)
-            items = self._catalogue.items_at(found.rows.ravel().tolist())
+            items = self._catalogue.items.at(found.rows.ravel().tolist())
         orders = np.array([known.order for known in allowed.values()], np.int64)
         vectors = np.stack([known.vector for known in allowed.values()]) if allowed else np.empty((0, DIM), np.float32)
         expected = brute_force(orders, vectors, queries, k)
@@ -209,21 +210,21 @@ class Model:
         cursor = None
         limit = self._random.choice([1000, 100])
         while True:
-            page = self._catalogue.list_items(limit=limit, cursor=cursor)
+            page = self._catalogue.items.page(limit=limit, cursor=cursor)
             listed += [stored.id for stored in page.items]
             cursor = page.cursor
             if cursor is None:
                 break
         self._expect(listed, sorted(self._known, key=lambda name: self._known[name].order))
-        self._expect(self._catalogue.count(), len(self._known))
+        self._expect(self._catalogue.items.count(), len(self._known))
 
     def _get(self) -> None:
         name = f"n{self._random.randrange(NAMES)}"
-        stored, known = self._catalogue.get(name, content=True), self._known.get(name)
+        stored, known = self._catalogue.items.get(name, content=True), self._known.get(name)
         self._expect(stored is None, known is None)
         if stored is not None and known is not None:
             self._expect(Item(stored.id, stored.source, stored.label, stored.metadata), known.item)
-            vector = self._catalogue.vectors_of([name], RELEASE)[name]
+            vector = self._catalogue.vectors.of([name], RELEASE)[name]
             self._expect(vector.tolist(), known.vector.tolist())
 
     def _compact(self) -> None:

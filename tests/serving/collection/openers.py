@@ -8,7 +8,7 @@ from pathlib import Path
 
 from milvus_lite.server_manager import server_manager_instance
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.collection.index.faiss.base_files import BaseFiles
 from serving.collection.index.faiss.compaction import compact
@@ -45,7 +45,7 @@ class Opener:
     def lose(self, catalogue: Catalogue) -> None:
         """Remove the index's files, as no process has them open."""
         if self.kind in PLANS:
-            base = catalogue.base(RELEASE)
+            base = catalogue.bases.get(RELEASE)
             assert base is not None
             BaseFiles(catalogue.folder / base.file).remove()
             return

@@ -2,7 +2,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -29,7 +30,7 @@ def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has
     neighbours = Neighbours(catalogue, RELEASE)
 
     def compact_twice(prefix: str) -> None:
-        other = Catalogue(catalogue.folder)
+        other = open_catalogue(catalogue.folder)
         for turn in range(2):
             fill(other, unit_vectors(5, seed=turn), prefix=f"{prefix}{turn}-")
             other.delete([f"{prefix}{turn}-1"])
@@ -39,25 +40,25 @@ def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has
         pool.submit(compact_twice, "before").result()
         with catalogue.reading():
             expected = brute_force(*stored(catalogue), QUERIES, 10)
-            named = catalogue.base(RELEASE)
+            named = catalogue.bases.get(RELEASE)
             assert named is not None
             pool.submit(compact_twice, "after").result()
             assert not (catalogue.folder / named.file).exists()
             assert_same(neighbours.search(QUERIES, 10), expected)
         neighbours.refresh(wait=True)
-        assert neighbours.base == catalogue.base(RELEASE)
+        assert neighbours.base == catalogue.bases.get(RELEASE)
         assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
 
 def test_two_workers_see_each_others_writes(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(20))
-    other = Catalogue(catalogue.folder)
+    other = open_catalogue(catalogue.folder)
     one, two = Neighbours(catalogue, RELEASE), Neighbours(other, RELEASE)
     for step, vector in enumerate(unit_vectors(50, seed=9)):
         writer, reader = ((catalogue, two), (other, one))[step % 2]
         writer.upsert([item(f"s{step}")], vector[None], RELEASE)
         found = reader.search(vector[None], 1)
-        assert other.items_at([int(found.rows[0, 0])])[int(found.rows[0, 0])].id == f"s{step}"
+        assert other.items.at([int(found.rows[0, 0])])[int(found.rows[0, 0])].id == f"s{step}"
         writer.delete([f"s{step}"])
         assert reader.search(vector[None], 1).rows[0, 0] <= 20
 
@@ -72,7 +73,7 @@ def test_a_new_base_is_taken_over_and_the_old_one_goes_on_until_it_is(catalogue:
         catalogue.delete([f"m{turn + 10}"])
         assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
         neighbours.refresh(wait=True)
-        assert neighbours.base == catalogue.base(RELEASE) != first
+        assert neighbours.base == catalogue.bases.get(RELEASE) != first
         assert (neighbours.sizes.delta, neighbours.sizes.dead) == (5, 1)
         assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
@@ -80,7 +81,7 @@ def test_a_new_base_is_taken_over_and_the_old_one_goes_on_until_it_is(catalogue:
 def test_who_slept_through_several_compactions_starts_from_the_base_that_is_named(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(50))
     asleep = Neighbours(catalogue, RELEASE)
-    with_base = Neighbours(Catalogue(catalogue.folder), RELEASE)
+    with_base = Neighbours(open_catalogue(catalogue.folder), RELEASE)
     for turn in range(4):
         catalogue.delete([f"n{turn}"])
         compact(catalogue, RELEASE)
@@ -99,7 +100,7 @@ def test_a_collection_that_is_emptied_loses_its_base_and_fills_again(catalogue: 
     catalogue.delete(names)
     assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
     compact(catalogue, RELEASE)
-    assert catalogue.base(RELEASE) is None
+    assert catalogue.bases.get(RELEASE) is None
     assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
     assert neighbours.base is None
     fill(catalogue, unit_vectors(3))
@@ -110,7 +111,7 @@ def test_a_collection_that_is_emptied_loses_its_base_and_fills_again(catalogue: 
 def test_a_damaged_base_is_refused_and_built_again(catalogue: Catalogue, damage: str) -> None:
     fill(catalogue, unit_vectors(50))
     compact(catalogue, RELEASE)
-    base = catalogue.base(RELEASE)
+    base = catalogue.bases.get(RELEASE)
     assert base is not None
     DAMAGE[damage](catalogue.folder / base.file)
     with pytest.raises(IndexUnusable, match="compact the collection to build it again"):
@@ -124,7 +125,7 @@ def test_a_new_base_that_is_damaged_is_not_taken_over(catalogue: Catalogue) -> N
     neighbours = churned(catalogue, "exact")
     before = neighbours.search(QUERIES, 10)
     compact(catalogue, RELEASE)
-    named = catalogue.base(RELEASE)
+    named = catalogue.bases.get(RELEASE)
     assert named is not None
     DAMAGE["flipped"](catalogue.folder / named.file)
     with pytest.raises(IndexUnusable, match="altered"):
@@ -134,7 +135,7 @@ def test_a_new_base_that_is_damaged_is_not_taken_over(catalogue: Catalogue) -> N
     assert_same(neighbours.search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
     compact(catalogue, RELEASE)
     neighbours.refresh(wait=True)
-    assert neighbours.base == catalogue.base(RELEASE)
+    assert neighbours.base == catalogue.bases.get(RELEASE)
 
 
 def test_releases_are_apart(catalogue: Catalogue) -> None:

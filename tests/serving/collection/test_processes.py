@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.index.faiss.base_files import BaseFiles
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
@@ -42,13 +44,14 @@ def assert_whole(catalogue: Catalogue) -> None:
     """Searching is brute force over the rows in SQLite, and SQLite itself finds nothing wrong."""
     rows, vectors = stored(catalogue)
     assert_same(Neighbours(catalogue, RELEASE).search(QUERIES, 20), brute_force(rows, vectors, QUERIES, 20))
-    db = catalogue._database.connection
+    assert isinstance(catalogue, SqliteCatalogue)
+    db = catalogue.database.connection
     assert db.execute("PRAGMA quick_check").get == "ok"
     assert db.execute("PRAGMA foreign_key_check").fetchall() == []
 
 
 WRITER = """
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 number = 0
 for line in sys.stdin:
     vector = unit_vectors(1, seed=1000 + number)
@@ -60,7 +63,7 @@ for line in sys.stdin:
 
 
 def test_a_reader_sees_every_write_that_another_process_acknowledged(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(120))
     compact(catalogue, RELEASE, Plan(kind="hnsw"))
     neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
@@ -72,14 +75,14 @@ def test_a_reader_sees_every_write_that_another_process_acknowledged(tmp_path: P
             writer.stdin.flush()
             assert next(answers) == str(number)
             found = neighbours.search(unit_vectors(1, seed=1000 + number), 2)
-            items = catalogue.items_at(found.rows.ravel().tolist())
+            items = catalogue.items.at(found.rows.ravel().tolist())
             assert [items[row].id for row in found.rows[0].tolist()] == ["moving", f"new{number}"]
             assert items[int(found.rows[0, 0])].label == str(number)
-    assert catalogue.count() == 120 + 1 + 3
+    assert catalogue.items.count() == 120 + 1 + 3
 
 
 KILLED = """
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 for number in range(int(sys.argv[2]), 1_000_000):
     names = [f"{number}-{part}" for part in range(7)]
     catalogue.upsert([item(name, part=number) for name in names], unit_vectors(7, seed=number), RELEASE)
@@ -91,7 +94,7 @@ for number in range(int(sys.argv[2]), 1_000_000):
 
 
 def test_killed_while_writing_nothing_acknowledged_is_lost_and_nothing_is_half(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     first = 0
     acknowledged: dict[str, set[int]] = {"stored": set(), "deleted": set()}
     for turn in range(ROUNDS):
@@ -103,7 +106,7 @@ def test_killed_while_writing_nothing_acknowledged_is_lost_and_nothing_is_half(t
                 heard += 1
                 if heard == 5 + 3 * (turn % 7):
                     writer.send_signal(signal.SIGKILL)
-        names = [item.id for item in catalogue.list_items(limit=10_000).items]
+        names = [item.id for item in catalogue.items.page(limit=10_000).items]
         batches = [int(name.split("-")[0]) for name in names]
         assert {batches.count(number) for number in set(batches)} <= {BATCH}
         assert acknowledged["stored"] - acknowledged["deleted"] - {max(acknowledged["stored"]) - 1} <= set(batches)
@@ -113,7 +116,7 @@ def test_killed_while_writing_nothing_acknowledged_is_lost_and_nothing_is_half(t
 
 
 COMPACTOR = """
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 kind = sys.argv[2]
 for number in range(int(sys.argv[3]), 1_000_000):
     fill(catalogue, unit_vectors(4, seed=number), prefix=f"c{number}-")
@@ -131,7 +134,7 @@ def stages(folder: Path) -> list[str]:
 def test_killed_while_compacting_the_collection_is_whole_and_what_was_left_is_cleared(
     tmp_path: Path, kind: str
 ) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(150))
     compact(catalogue, RELEASE, Plan(kind=kind))
     acknowledged = -1
@@ -144,7 +147,7 @@ def test_killed_while_compacting_the_collection_is_whole_and_what_was_left_is_cl
             if turn % 2:  # later: the next file, whichever it is
                 while not set(stages(tmp_path)) - before - new:
                     assert compactor.poll() is None
-        names = {item.id for item in catalogue.list_items(limit=10_000).items}
+        names = {item.id for item in catalogue.items.page(limit=10_000).items}
         assert {f"c{number}-{part}" for number in range(acknowledged + 1) for part in range(4)} <= names
         acknowledged = max([acknowledged, *(int(name[1:].split("-")[0]) for name in names if name.startswith("c"))])
         neighbours = Neighbours(catalogue, RELEASE)
@@ -152,7 +155,7 @@ def test_killed_while_compacting_the_collection_is_whole_and_what_was_left_is_cl
         assert_same(neighbours.search(QUERIES, 20, exact=True), brute_force(rows, vectors, QUERIES, 20))
         neighbours.close()
         assert compact(catalogue, RELEASE, Plan(kind=kind))
-        base = catalogue.base(RELEASE)
+        base = catalogue.bases.get(RELEASE)
         assert base is not None
         assert base.count == len(rows)
         left = {path.name for path in tmp_path.iterdir()} - {"compaction.lock", BaseFiles(Path(base.file)).seal.name}
@@ -162,7 +165,7 @@ def test_killed_while_compacting_the_collection_is_whole_and_what_was_left_is_cl
 
 FULL_DISK = """
 import resource, signal
-catalogue = Catalogue(sys.argv[1], create=True)
+catalogue = open_catalogue(sys.argv[1], create=True)
 fill(catalogue, unit_vectors(1, 256), prefix="before")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
@@ -181,17 +184,17 @@ def test_on_a_full_disk_a_write_is_refused_and_reading_goes_on(tmp_path: Path) -
         said, _ = process.communicate()
     *acknowledged, refusal, searched = said.splitlines()
     assert "took nothing of this write, is the disk full?" in refusal
-    catalogue = Catalogue(tmp_path)
-    assert catalogue.get("before0") is not None
-    assert catalogue.count() == 1 + 20 * len(acknowledged) == int(searched)
+    catalogue = open_catalogue(tmp_path)
+    assert catalogue.items.get("before0") is not None
+    assert catalogue.items.count() == 1 + 20 * len(acknowledged) == int(searched)
     fill(catalogue, unit_vectors(3, 256), prefix="after")
-    assert catalogue.count() == 4 + 20 * len(acknowledged)
+    assert catalogue.items.count() == 4 + 20 * len(acknowledged)
 
 
 def test_a_log_that_was_cut_short_loses_whole_writes_only(tmp_path: Path) -> None:
     """As after a power cut with a disk that did not keep its word: never half a write, never a broken file."""
     whole = tmp_path / "whole"
-    catalogue = Catalogue(whole, create=True)
+    catalogue = open_catalogue(whole, create=True)
     for number in range(6):
         fill(catalogue, unit_vectors(10, seed=number), prefix=f"{number}-")
     files = {path.name: path.read_bytes() for path in whole.iterdir() if not path.name.endswith("-shm")}
@@ -202,10 +205,10 @@ def test_a_log_that_was_cut_short_loses_whole_writes_only(tmp_path: Path) -> Non
         cut.mkdir()
         for name, content in files.items():
             (cut / name).write_bytes(content[: int(share * len(content))] if name == log else content)
-        after = Catalogue(cut, create=True)  # of the shortest log not even the tables are left
-        assert after.count() % 10 == 0
-        seen.add(after.count())
-        if after.count():
+        after = open_catalogue(cut, create=True)  # of the shortest log not even the tables are left
+        assert after.items.count() % 10 == 0
+        seen.add(after.items.count())
+        if after.items.count():
             assert_whole(after)
     assert max(seen) == 60
     assert len(seen) > 2

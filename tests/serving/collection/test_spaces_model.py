@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Pending
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, brute_force, item, unit_vectors
@@ -30,14 +30,14 @@ class Model:
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.random = random.Random(seed)
-        self.catalogue = Catalogue(folder, create=True)
+        self.catalogue = open_catalogue(folder, create=True)
         self.content: dict[str, bytes] = {}
         self.embedded: dict[str, dict[str, bytes]] = {space: {} for space in SPACES}
         self.failed: dict[str, set[str]] = {space: set() for space in SPACES}
         self.listed: list[tuple[str, Pending, bytes]] = []  # as one who embeds it may still hold it
         self.filled = 0
         for space in SPACES:
-            self.catalogue.open_space(space)
+            self.catalogue.spaces.open(space)
         self.neighbours = {space: Neighbours(self.catalogue, space) for space in SPACES}
 
     def lacking(self, space: str) -> set[str]:
@@ -67,7 +67,7 @@ class Model:
 
     def look(self) -> None:
         space = self.random.choice(SPACES)
-        for one in self.catalogue.pending(space, limit=self.random.randrange(1, 9)):
+        for one in self.catalogue.spaces.pending(space, limit=self.random.randrange(1, 9)):
             self.listed.append((space, one, self.content[one.id]))
 
     def fill(self) -> None:
@@ -75,7 +75,7 @@ class Model:
         self.random.shuffle(self.listed)
         for space, one, content in [self.listed.pop() for _ in range(min(5, len(self.listed)))]:
             still = self._lacks(space, one) and self.content[one.id] == content  # also if another failed with it
-            wanted = self.catalogue.fill(space, [one.row], [one.sha256], vector_of(content, space)[None])
+            wanted = self.catalogue.spaces.fill(space, [one.row], [one.sha256], vector_of(content, space)[None])
             assert wanted == int(still)
             if still:
                 self.embedded[space][one.id] = content
@@ -84,34 +84,34 @@ class Model:
 
     def fail(self) -> None:
         for space, one, _ in [self.listed.pop() for _ in range(min(1, len(self.listed)))]:
-            if self.catalogue.fail_pending(space, [(one, "unreadable")]):
+            if self.catalogue.spaces.fail(space, [(one, "unreadable")]):
                 assert self._lacks(space, one)
                 assert one.id not in self.failed[space]
                 self.failed[space].add(one.id)
 
     def _lacks(self, space: str, one: Pending) -> bool:
-        stored = self.catalogue.get(one.id)
+        stored = self.catalogue.items.get(one.id)
         same = stored is not None and stored.row == one.row  # not deleted and made again
         return same and one.id in self.lacking(space)
 
     def check(self) -> None:
         for space in SPACES:
-            waiting = self.catalogue.pending(space, limit=1000)
+            waiting = self.catalogue.spaces.pending(space, limit=1000)
             assert {one.id for one in waiting} == self.lacking(space) - self.failed[space]
-            assert set(self.catalogue.failures(space, limit=1000)) == self.failed[space]
-            assert self.catalogue.behind(space) == bool(waiting)
+            assert set(self.catalogue.spaces.failures(space, limit=1000)) == self.failed[space]
+            assert self.catalogue.spaces.behind(space) == bool(waiting)
 
     def finish(self, space: str) -> None:
         """Embed all that waits, and search."""
-        for one in self.catalogue.pending(space, limit=1000):
-            self.catalogue.fill(space, [one.row], [one.sha256], vector_of(self.content[one.id], space)[None])
+        for one in self.catalogue.spaces.pending(space, limit=1000):
+            self.catalogue.spaces.fill(space, [one.row], [one.sha256], vector_of(self.content[one.id], space)[None])
             self.embedded[space][one.id] = self.content[one.id]
-        self.catalogue.retry_failed(space)
+        self.catalogue.spaces.retry_failed(space)
         self.failed[space].clear()
-        if self.catalogue.count_pending(space):
+        if self.catalogue.spaces.count_pending(space):
             self.finish(space)
             return
-        rows = {item.row: self.content[item.id] for item in self.catalogue.list_items(limit=1000).items}
+        rows = {item.row: self.content[item.id] for item in self.catalogue.items.page(limit=1000).items}
         if rows:
             vectors = np.stack([vector_of(content, space) for content in rows.values()])
             queries = unit_vectors(2, DIMS[space], seed=self.random.randrange(99))

@@ -17,7 +17,7 @@ from benchmarks.durability.service import Service, draw_pictures
 from cli.main import main as simclr
 from serving.client.client import Client, NewItem, ServerError
 from serving.collection.catalogue.filter_parser import parse_filter
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.commands.snapshot import restore, save
 from serving.collection.errors import SnapshotError
 from serving.torchserve.handler import WORKER_HEADER
@@ -142,9 +142,9 @@ def test_searches_are_brute_force_over_what_sqlite_has(
     running: Server, connected: Client, folder: Path, files: list[bytes], chain: Chain
 ) -> None:
     connected.upsert(new_items(files))
-    catalogue = Catalogue(folder)
-    rows, vectors = catalogue.vectors_at(catalogue.census(chain.release.digest).rows, chain.release.digest)
-    items = catalogue.items_at(rows.tolist())
+    catalogue = open_catalogue(folder)
+    rows, vectors = catalogue.vectors.at(catalogue.vectors.census(chain.release.digest).rows, chain.release.digest)
+    items = catalogue.items.at(rows.tolist())
     where = {"or": [{"even": True}, {"n": {"lt": 9}}]}
     condition = parse_filter(where)
     allowed = np.array([condition.matches(items[row]) for row in rows.tolist()])

@@ -1,8 +1,7 @@
 """One SQLite file and its transactions: what a `with writing()` block did is on disk when the block ends.
 
 Opened through apsw, which brings its own current SQLite (the one of many systems has the WAL-reset corruption
-bug), in WAL mode with synchronous=FULL. Every thread has its own connection.
-Left out: what the tables are (`serving.collection.catalogue.sqlite.schema`) and what is written to them.
+bug), in WAL mode with synchronous=FULL. Every thread has its own connection. SQLite's errors become our own here.
 """
 
 import threading
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import apsw
 
-from serving.collection.errors import CatalogueError
+from serving.collection.errors import CatalogueBusy, CatalogueError, CatalogueFull
 
 _BUSY_MS = 10_000
 _LOG_KEPT_BYTES = 64 << 20  # a long transaction's log is cut back to this at the next checkpoint
@@ -49,7 +48,7 @@ class Database:
         if in_transaction(db):
             yield db
             return
-        with self._told("could not be read"):
+        with in_our_words(self.path, "could not be read"):
             db.execute("BEGIN")
             try:
                 yield db
@@ -62,7 +61,7 @@ class Database:
         """All or nothing: committed and synced when the block ends, rolled back if it or the commit raises."""
         db = self.connection
         assert not in_transaction(db), "a write inside a read could not see what others wrote meanwhile"
-        with self._told("took nothing of this write, is the disk full?"):
+        with in_our_words(self.path, "took nothing of this write, is the disk full?"):
             db.execute("BEGIN IMMEDIATE")  # the write lock first, so that what is read here stays true
             try:
                 yield db
@@ -80,7 +79,7 @@ class Database:
 
     def _connect(self) -> apsw.Connection:
         create = apsw.SQLITE_OPEN_CREATE if self._create else 0
-        with self._told("could not be opened"):
+        with in_our_words(self.path, "could not be opened"):
             db = apsw.Connection(str(self.path), flags=apsw.SQLITE_OPEN_READWRITE | create)
             db.set_busy_timeout(_BUSY_MS)
             if self._create:
@@ -90,18 +89,24 @@ class Database:
             db.pragma("foreign_keys", True)
         return db
 
-    @contextmanager
-    def _told(self, what_failed: str) -> Iterator[None]:
-        """SQLite's errors in our words."""
-        try:
-            yield
-        except (apsw.FullError, apsw.IOError) as error:
-            raise CatalogueError(f"{self.path} {what_failed} ({error})") from error
-        except apsw.BusyError as error:
-            seconds = _BUSY_MS // 1000
-            raise CatalogueError(f"{self.path} was busy with others' writes for {seconds} s: try again") from error
-        except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
-            raise CatalogueError(f"{self.path} is no usable SQLite file: {error}") from error
+
+@contextmanager
+def in_our_words(path: Path, what_failed: str) -> Iterator[None]:
+    """SQLite's errors about this file as ours."""
+    try:
+        yield
+    except (apsw.FullError, apsw.IOError) as error:  # many file systems report a full disk as a failed write
+        raise CatalogueFull(f"{path} {what_failed} ({error})") from error
+    except apsw.BusyError as error:
+        seconds = _BUSY_MS // 1000
+        raise CatalogueBusy(f"{path} was busy with others' writes for {seconds} s: try again") from error
+    except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as error:
+        raise CatalogueError(f"{path} is no usable SQLite file: {error}") from error
+
+
+def next_sequence(db: apsw.Connection) -> int:
+    """The sequence number of the write that is under way, taken inside its transaction."""
+    return int(db.execute("UPDATE sequence SET last = last + 1 RETURNING last").get)
 
 
 def _use_log(db: apsw.Connection) -> None:

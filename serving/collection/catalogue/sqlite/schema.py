@@ -1,13 +1,10 @@
-"""The catalogue's tables (schema 3), and opening a file that may be new, older or newer.
-
-Left out: how an older file becomes a newer one (`serving.collection.catalogue.sqlite.migration`).
-"""
+"""The catalogue's tables (schema 3), and opening a file that may be new, older or newer."""
 
 import apsw
 
 from serving.collection.catalogue.sqlite.database import Database
 from serving.collection.catalogue.sqlite.migration import MIGRATIONS
-from serving.collection.catalogue.sqlite.spaces import TABLES as TABLES_OF_SPACES
+from serving.collection.catalogue.sqlite.waiting import TABLES as TABLES_OF_SPACES
 from serving.collection.errors import CatalogueError
 
 SCHEMA = 3

@@ -1,44 +1,71 @@
-"""The vectors of one release as the catalogue has them: by row, by id, and what changed since a sequence number.
-
-Functions on a connection; whoever calls several in one `reading()` block gets answers of one moment.
-Left out: searching among them (`serving.collection.index.faiss.neighbours`).
-"""
+"""The vectors of each release in SQLite: by row, by id, and what changed since a sequence number."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import apsw
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.collection.errors import ChangesForgotten
+from serving.collection.catalogue.interface import StoredVectors
+from serving.collection.catalogue.sqlite.database import Database
+from serving.collection.catalogue.vectors import Census, Changes, Rows, Vectors
+from serving.collection.errors import ChangesForgotten, ItemError
 
-Rows = NDArray[np.int64]
-Vectors = NDArray[np.float32]
-UNIT_TOLERANCE = 1e-3  # how far a norm may be from 1
-
-
-@dataclass(frozen=True, eq=False)
-class Changes:
-    """What became of a release's vectors up to write `seq`: those stored anew (N,), (N, D), and the rows deleted.
-
-    Neither is in any order.
-    """
-
-    seq: int
-    rows: Rows
-    vectors: Vectors
-    deleted: Rows
+_LAST = 2**62  # above every sequence number
 
 
-@dataclass(frozen=True, eq=False)
-class Census:
-    """All rows, ascending, that have a vector of the release at write `seq`; D of the vectors."""
+class SqliteVectors(StoredVectors):
+    """The tables `vectors`, `changes` and `deletions`."""
 
-    seq: int
-    rows: Rows
-    dim: int
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def of(self, ids: Sequence[str], release: str) -> dict[str, Vectors]:
+        return {name: np.frombuffer(blob, "<f4") for name, blob in self._columns_of("vector", ids, release)}
+
+    def digests_of(self, ids: Sequence[str], release: str) -> dict[str, bytes]:
+        return dict(self._columns_of("vectors.sha256", ids, release))
+
+    def at(self, rows: Rows, release: str, *, until: int | None = None) -> tuple[Rows, Vectors]:
+        query = "SELECT item, vector FROM vectors WHERE item IN carray(?) AND release = ? AND seq <= ? ORDER BY item"
+        with self._database.reading() as db:
+            dim = _dim_of(db, release)
+            if not len(rows):
+                return _rows(()), np.empty((0, dim), np.float32)
+            chosen = apsw.carray(np.ascontiguousarray(rows, np.int64))
+            lines = db.execute(query, (chosen, release, until if until is not None else _LAST))
+            return _table(lines, dim, most=len(rows))
+
+    def census(self, release: str) -> Census:
+        with self._database.reading() as db:
+            rows = db.execute("SELECT item FROM vectors WHERE release = ? ORDER BY item", (release,))
+            return Census(_sequence(db, release), _rows(rows), _dim_of(db, release))
+
+    def sequence(self, release: str) -> int:
+        with self._database.reading() as db:
+            return _sequence(db, release)
+
+    def changes_since(self, release: str, since: int) -> Changes:
+        query = "SELECT item, vector FROM vectors WHERE release = ? AND seq > ?"
+        with_deletions = since > 0  # who holds nothing yet has nothing to delete
+        with self._database.reading() as db:
+            forgotten = int(db.execute("SELECT forgotten FROM changes WHERE release = ?", (release,)).get or 0)
+            if with_deletions and since < forgotten:
+                raise ChangesForgotten(
+                    f"deletions up to write {forgotten} are forgotten; asked for those since {since}"
+                )
+            count = int(db.execute(query.replace("item, vector", "count(*)"), (release, since)).get)
+            rows, vectors = _table(db.execute(query, (release, since)), _dim_of(db, release), most=count)
+            deleted = db.execute("SELECT row FROM deletions WHERE seq > ?", (since,)) if with_deletions else ()
+            return Changes(_sequence(db, release), rows, vectors, _rows(deleted))
+
+    def _columns_of(self, column: str, ids: Sequence[str], release: str) -> list[Any]:
+        if not ids:
+            return []
+        # CROSS makes SQLite begin with the few items; by itself it begins with all vectors of the release.
+        source = "items CROSS JOIN vectors ON item = row WHERE id IN carray(?) AND release = ?"
+        with self._database.reading() as db:
+            return db.execute(f"SELECT id, {column} FROM {source}", (apsw.carray(tuple(ids)), release)).fetchall()
 
 
 def note_change(db: apsw.Connection, release: str, seq: int, dim: int | None = None) -> None:
@@ -50,63 +77,20 @@ def note_change(db: apsw.Connection, release: str, seq: int, dim: int | None = N
     )
 
 
-def sequence(db: apsw.Connection, release: str) -> int:
-    """The number of the last write that changed vectors of the release; 0 if there was none."""
+def check_dim(db: apsw.Connection, release: str, dim: int) -> None:
+    """Raise `ItemError` unless vectors of `dim` numbers go with those stored of the release."""
+    stored = _dim_of(db, release)
+    if stored not in (0, dim):
+        raise ItemError(f"vectors have {dim} numbers; those stored of release {release[:16]} have {stored}")
+
+
+def _sequence(db: apsw.Connection, release: str) -> int:
     return int(db.execute("SELECT seq FROM changes WHERE release = ?", (release,)).get or 0)
 
 
-def dim_of(db: apsw.Connection, release: str) -> int:
+def _dim_of(db: apsw.Connection, release: str) -> int:
     """D of the release's vectors; 0 if there never was one."""
     return int(db.execute("SELECT dim FROM changes WHERE release = ?", (release,)).get or 0)
-
-
-def census(db: apsw.Connection, release: str) -> Census:
-    """Which vectors there are."""
-    rows = db.execute("SELECT item FROM vectors WHERE release = ? ORDER BY item", (release,))
-    return Census(sequence(db, release), _rows(rows), dim_of(db, release))
-
-
-def vectors_at(db: apsw.Connection, rows: Rows, release: str, *, until: int | None = None) -> tuple[Rows, Vectors]:
-    """Those of `rows` that have a vector, ascending, with their vectors; `until` leaves out what is written later."""
-    dim = dim_of(db, release)
-    if not len(rows):
-        return _rows(()), np.empty((0, dim), np.float32)
-    query = "SELECT item, vector FROM vectors WHERE item IN carray(?) AND release = ? AND seq <= ? ORDER BY item"
-    chosen = apsw.carray(np.ascontiguousarray(rows, np.int64))
-    lines = db.execute(query, (chosen, release, until if until is not None else 2**62))
-    return _table(lines, dim, most=len(rows))
-
-
-def vectors_of(db: apsw.Connection, ids: Sequence[str], release: str) -> dict[str, Vectors]:
-    """The stored embedding (D,) of each of `ids` that has one."""
-    if not ids:
-        return {}
-    # CROSS makes SQLite begin with the few items; by itself it begins with all vectors of the release.
-    query = "SELECT id, vector FROM items CROSS JOIN vectors ON item = row WHERE id IN carray(?) AND release = ?"
-    return {name: np.frombuffer(blob, "<f4") for name, blob in db.execute(query, (apsw.carray(tuple(ids)), release))}
-
-
-def digests_of(db: apsw.Connection, ids: Sequence[str], release: str) -> dict[str, bytes]:
-    """Of each of `ids` that has an embedding, the SHA-256 of the bytes that it was computed from."""
-    if not ids:
-        return {}
-    query = (
-        "SELECT id, vectors.sha256 FROM items CROSS JOIN vectors ON item = row WHERE id IN carray(?) AND release = ?"
-    )
-    return dict(db.execute(query, (apsw.carray(tuple(ids)), release)))
-
-
-def changes_since(db: apsw.Connection, release: str, since: int) -> Changes:
-    """What changed after write `since`; 0 for all there is. Raises `ChangesForgotten` where that is not known."""
-    with_deletions = since > 0  # who holds nothing yet has nothing to delete
-    forgotten = int(db.execute("SELECT forgotten FROM changes WHERE release = ?", (release,)).get or 0)
-    if with_deletions and since < forgotten:
-        raise ChangesForgotten(f"deletions up to write {forgotten} are forgotten; asked for those since {since}")
-    count = int(db.execute("SELECT count(*) FROM vectors WHERE release = ? AND seq > ?", (release, since)).get)
-    query = "SELECT item, vector FROM vectors WHERE release = ? AND seq > ?"
-    rows, vectors = _table(db.execute(query, (release, since)), dim_of(db, release), most=count)
-    deleted = db.execute("SELECT row FROM deletions WHERE seq > ?", (since,)) if with_deletions else ()
-    return Changes(sequence(db, release), rows, vectors, _rows(deleted))
 
 
 def _rows(lines: Any) -> Rows:

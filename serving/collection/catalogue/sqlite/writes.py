@@ -1,65 +1,33 @@
-"""What can be written: items with their embeddings, and deletions. Checked first, then carried out in a transaction.
+"""Upserts and deletions in SQLite: prepared first, then carried out in a transaction.
 
-Checking and encoding happen before the write lock is taken, so that it is held for as short as can be.
-Left out: the transaction itself, and which operations share one (`serving.collection.catalogue.sqlite.catalogue`).
+Checking and encoding happen before the write lock is taken, so that it is held for as short a time as possible.
 """
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 import numpy as np
-from numpy.typing import NDArray
 
-from serving.collection.catalogue.filters import EVERYTHING, Filter
-from serving.collection.catalogue.items import Item, check_id, encode_item
+from serving.collection.catalogue.items import Item, encode_item
 from serving.collection.catalogue.metadata import Term, terms_of
 from serving.collection.catalogue.sqlite.filter_sql import compile_filter
-from serving.collection.catalogue.sqlite.spaces import note_stored
-from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, note_change
-from serving.collection.errors import FilterError, ItemError
+from serving.collection.catalogue.sqlite.vectors import check_dim, note_change
+from serving.collection.catalogue.sqlite.waiting import note_stored
+from serving.collection.catalogue.writes import (
+    Delete,
+    Deleted,
+    Operation,
+    Outcome,
+    Upsert,
+    Upserted,
+    Written,
+    check_deletion,
+    check_upsert,
+)
 
-Outcome = Literal["created", "replaced", "unchanged"]
-
-
-@dataclass(frozen=True, eq=False)
-class Upsert:
-    """Store `items` with their embeddings (N, D), float32 of unit norm, by `release`; the same id again replaces."""
-
-    items: Sequence[Item]
-    vectors: NDArray[np.float32]
-    release: str
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Delete the items with these ids, or those that a filter means."""
-
-    ids: Sequence[str] = ()
-    where: Filter | None = None
-
-
-@dataclass(frozen=True)
-class Upserted:
-    """On disk: the write's sequence number, and for each item in order what became of it."""
-
-    seq: int
-    outcomes: tuple[Outcome, ...]
-
-
-@dataclass(frozen=True)
-class Deleted:
-    """On disk: the write's sequence number, how many items are gone, and which of the ids there were not."""
-
-    seq: int
-    count: int
-    missing: tuple[str, ...]
-
-
-Operation = Upsert | Delete
-Written = Upserted | Deleted
 Write = Callable[[apsw.Connection, int], Written]  # within a transaction, under a sequence number
 
 
@@ -87,11 +55,7 @@ class _Line:
 
 
 def _prepare_upsert(upsert: Upsert) -> Write:
-    vectors = _checked_vectors(upsert)
-    if len({item.id for item in upsert.items}) < len(upsert.items):
-        names = [item.id for item in upsert.items]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ItemError(f"id {twice!r} occurs twice in one upsert: send each item once")
+    vectors = check_upsert(upsert)
     lines = [
         _Line(item, encode_item(item), terms_of(item.metadata), vector.tobytes())
         for item, vector in zip(upsert.items, vectors, strict=True)
@@ -119,13 +83,7 @@ def _prepare_upsert(upsert: Upsert) -> Write:
 
 
 def _prepare_deletion(deletion: Delete) -> Write:
-    ids = tuple(dict.fromkeys(deletion.ids))
-    for name in ids:
-        check_id(name)
-    if deletion.where == EVERYTHING:
-        raise FilterError("a deletion needs a filter with at least one condition: {} would delete everything")
-    if (deletion.where is None) != bool(ids):
-        raise FilterError("a deletion needs ids or a filter, and not both")
+    ids = check_deletion(deletion)
 
     def write(db: apsw.Connection, seq: int) -> Deleted:
         if deletion.where is not None:
@@ -138,31 +96,6 @@ def _prepare_deletion(deletion: Delete) -> Write:
         return Deleted(seq, len(found), tuple(name for name in ids if name not in found))
 
     return write
-
-
-def _checked_vectors(upsert: Upsert) -> NDArray[np.float32]:
-    vectors = np.ascontiguousarray(upsert.vectors, "<f4")
-    if not len(upsert.items):
-        raise ItemError("an upsert needs at least one item")
-    if vectors.ndim != 2 or len(vectors) != len(upsert.items):
-        raise ItemError(f"{len(upsert.items)} items came with vectors of shape {vectors.shape}; it must be (items, D)")
-    if (wrong := first_not_unit(vectors)) is not None:
-        raise ItemError(f"the vector of item {upsert.items[wrong[0]].id!r} has norm {wrong[1]}; it must be 1")
-    return vectors
-
-
-def first_not_unit(vectors: NDArray[np.float32]) -> tuple[int, float] | None:
-    """Of vectors (N, D), the place of the first whose norm is not 1, and its norm; None if all are as they must be."""
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    wrong = np.flatnonzero(~(np.abs(norms - 1.0) <= UNIT_TOLERANCE))  # also those that are not finite
-    return (int(wrong[0]), float(norms[wrong[0]])) if wrong.size else None
-
-
-def check_dim(db: apsw.Connection, release: str, dim: int) -> None:
-    """Raise `ItemError` unless vectors of `dim` numbers go with those stored of the release."""
-    stored = db.execute("SELECT dim FROM changes WHERE release = ? AND dim IS NOT NULL", (release,)).get
-    if stored is not None and stored != dim:
-        raise ItemError(f"vectors have {dim} numbers; those stored of release {release[:16]} have {stored}")
 
 
 def _store_item(db: apsw.Connection, line: _Line, *, seq: int, now: int) -> tuple[int, Outcome]:

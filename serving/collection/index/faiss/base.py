@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.files import locks
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors, publish_index, publish_rows
 from serving.collection.index.faiss.depth import Chosen, Trial
@@ -29,7 +29,7 @@ from serving.collection.index.faiss.seal import is_whole
 class MappedBase:
     """A base's files, mapped read-only and checked; `matrix` (N, D) has the vector of every position."""
 
-    def __init__(self, record: Base, index: Index, rows: Rows, matrix: Vectors) -> None:
+    def __init__(self, record: BaseRecord, index: Index, rows: Rows, matrix: Vectors) -> None:
         self.record = record
         self.kind = KINDS[record.kind]
         self.rows = rows
@@ -71,7 +71,9 @@ class MappedBase:
         return trial.choose(self.kind, self._index, rows=self.rows, matrix=self.matrix, target=target)
 
 
-def publish_base(folder: Path, record: Base, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None) -> Base:
+def publish_base(
+    folder: Path, record: BaseRecord, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None
+) -> BaseRecord:
     """Write the files and read them back; returns the record with their digests. Raises `CompactionError`.
 
     `vectors` has those of an approximate base already.
@@ -94,7 +96,7 @@ def publish_base(folder: Path, record: Base, *, index: Index, rows: Rows, vector
     return published
 
 
-def open_base(folder: Path, record: Base) -> MappedBase:
+def open_base(folder: Path, record: BaseRecord) -> MappedBase:
     """Map a base after checking its digests; it can't be removed until the result is gone. Raises `IndexUnusable`."""
     path = folder / record.file
     try:
@@ -127,7 +129,7 @@ def remove_base(path: Path) -> bool:
         os.close(handle)
 
 
-def _open_locked(files: BaseFiles, record: Base, handle: int) -> MappedBase:
+def _open_locked(files: BaseFiles, record: BaseRecord, handle: int) -> MappedBase:
     locks.take(handle, shared=True)
     unlike = IndexUnusable(f"{files.index} is not what the catalogue says of it: compact the collection to rebuild it")
     if record.kind not in KINDS:
@@ -148,7 +150,7 @@ def _open_locked(files: BaseFiles, record: Base, handle: int) -> MappedBase:
     return MappedBase(record, index, rows, _matrix(files, record, index))
 
 
-def _matrix(files: BaseFiles, record: Base, index: Index) -> Vectors:
+def _matrix(files: BaseFiles, record: BaseRecord, index: Index) -> Vectors:
     if KINDS[record.kind].approximate:
         return map_vectors(files.vectors, record.count, record.dim)
     return np.asarray(faiss.rev_swig_ptr(index.get_xb(), record.count * record.dim).reshape(record.count, record.dim))

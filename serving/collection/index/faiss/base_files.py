@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from core.files.durable import publish_file, sha256_of, sync
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.kinds import Index
 
 _BLOCK = 1 << 20

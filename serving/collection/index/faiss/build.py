@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Census, Rows, Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Census, Rows, Vectors
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base import publish_base
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter
@@ -43,14 +43,14 @@ class _Built:
     facts: dict[str, Any]
 
 
-def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
+def build_base(catalogue: Catalogue, release: str, plan: Plan) -> BaseRecord:
     """Write a base with every vector of `release`; the catalogue does not name it yet. Raises `CompactionError`."""
     began = time.monotonic()
-    census = catalogue.census(release)
+    census = catalogue.vectors.census(release)
     if not len(census.rows):
         raise CompactionError(f"the collection {catalogue.folder} has no vector of release {release[:16]} to index")
     kind = plan.choose(len(census.rows))
-    record = Base(
+    record = BaseRecord(
         release=release,
         file=f"{release[:16]}-{census.seq}-{uuid.uuid4().hex[:8]}.faiss",
         sha256="",
@@ -59,7 +59,7 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
         seq=census.seq,
         kind=kind.name,
     )
-    fetch = partial(catalogue.vectors_at, release=release, until=census.seq)
+    fetch = partial(catalogue.vectors.at, release=release, until=census.seq)
     vectors = _writer(catalogue, record) if kind.approximate else None
     try:
         if vectors is not None:
@@ -80,14 +80,14 @@ def build_base(catalogue: Catalogue, release: str, plan: Plan) -> Base:
             vectors.close()
 
 
-def _writer(catalogue: Catalogue, record: Base) -> VectorsWriter:
+def _writer(catalogue: Catalogue, record: BaseRecord) -> VectorsWriter:
     try:
         return VectorsWriter(BaseFiles(catalogue.folder / record.file).vectors, record.dim)
     except OSError as error:
         raise _not_whole(catalogue, record, error) from error
 
 
-def _not_whole(catalogue: Catalogue, record: Base, error: OSError) -> CompactionError:
+def _not_whole(catalogue: Catalogue, record: BaseRecord, error: OSError) -> CompactionError:
     path = catalogue.folder / record.file
     return CompactionError(f"{path} could not be written whole: is the disk full? ({error})")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.files.locks import locked
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base import remove_base
 from serving.collection.index.faiss.base_files import INDEX, ROWS, SEAL, VECTORS
@@ -55,12 +55,12 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
         if not only:
             return False
         _clear(catalogue)
-        census = catalogue.census(release)
+        census = catalogue.vectors.census(release)
         if len(census.rows):
             _check_room(catalogue, plan, count=len(census.rows), dim=census.dim, reserve=reserve_bytes)
-            catalogue.set_base(build_base(catalogue, release, plan))
+            catalogue.bases.put(build_base(catalogue, release, plan))
         else:
-            catalogue.drop_base(release)
+            catalogue.bases.drop(release)
         _clear(catalogue)
     return True
 
@@ -72,7 +72,7 @@ def ensure_base(
 
     Waits for a compaction that another process is at. Raises `CompactionError`.
     """
-    while catalogue.base(release) is None and policy.due(Sizes(0, 0, len(catalogue.census(release).rows))):
+    while catalogue.bases.get(release) is None and policy.due(Sizes(0, 0, len(catalogue.vectors.census(release).rows))):
         if not compact(catalogue, release, plan):
             wait_for_another(catalogue.folder)
 
@@ -104,7 +104,7 @@ def alone(folder: Path) -> Iterator[bool]:
 
 def _clear(catalogue: Catalogue) -> list[str]:
     """Only for who holds the lock: no file here is being written then."""
-    folder, named = catalogue.folder, catalogue.base_files()
+    folder, named = catalogue.folder, catalogue.bases.files()
     for suffix in (INDEX, ROWS, VECTORS, SEAL):
         for left in folder.glob(f".*{suffix}.partial"):
             left.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 
 _LEAST = 64
 

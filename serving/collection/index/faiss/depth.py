@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.kinds import Index, IndexKind
 from serving.collection.index.faiss.trial import Sorts
 from serving.collection.index.scoring import Best

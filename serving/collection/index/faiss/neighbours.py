@@ -14,9 +14,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import ChangesForgotten, IndexUnusable
 from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.searching import few_rows_of, search_view
@@ -41,7 +41,7 @@ class Neighbours:
         self._few_rows = few_rows
         self._lock = threading.RLock()
         self._opener = ThreadPoolExecutor(1, thread_name_prefix="open-base")
-        self._opening: tuple[Base, Future[MappedBase]] | None = None
+        self._opening: tuple[BaseRecord, Future[MappedBase]] | None = None
         self._view = View(_open_named(catalogue, release))
         self.refresh()
 
@@ -58,7 +58,7 @@ class Neighbours:
         return self._few_rows if self._few_rows is not None else few_rows_of(self._view.base)
 
     @property
-    def base(self) -> Base | None:
+    def base(self) -> BaseRecord | None:
         """The base in use."""
         return self._view.base.record if self._view.base is not None else None
 
@@ -89,11 +89,11 @@ class Neighbours:
         Raises `IndexUnusable` if a base is damaged without which it can't go on.
         """
         with self._lock, self._catalogue.reading():
-            now = self._catalogue.position(self._release)
+            now = self._catalogue.bases.position(self._release)
             if now.file != self._base_file:
                 self._change_base(wait=wait)
             elif self._view.base is not None and now.depth not in (None, self._view.base.depth):
-                self._view.base.record = self._catalogue.base(self._release) or self._view.base.record
+                self._view.base.record = self._catalogue.bases.get(self._release) or self._view.base.record
             if now.seq != self._view.seq:
                 self._catch_up()
 
@@ -130,12 +130,12 @@ class Neighbours:
 
     def _catch_up(self) -> None:
         try:
-            self._view.apply(self._catalogue.changes_since(self._release, self._view.seq))
+            self._view.apply(self._catalogue.vectors.changes_since(self._release, self._view.seq))
         except ChangesForgotten:  # asleep for two compactions: only the base that the catalogue names knows
-            named = self._catalogue.base(self._release)
+            named = self._catalogue.bases.get(self._release)
             self._take_over(self._open(named) if named is not None else None)
 
-    def _open(self, named: Base) -> MappedBase | None:
+    def _open(self, named: BaseRecord) -> MappedBase | None:
         """The base; None if it was replaced and removed since the moment that this thread reads.
 
         What is read is then in SQLite only, and loaded from there. That takes two compactions within one block of
@@ -144,12 +144,12 @@ class Neighbours:
         try:
             return open_base(self._catalogue.folder, named)
         except IndexUnusable:
-            if self._opener.submit(self._catalogue.base, self._release).result() == named:  # as of now
+            if self._opener.submit(self._catalogue.bases.get, self._release).result() == named:  # as of now
                 raise
             return None
 
     def _change_base(self, *, wait: bool) -> None:
-        named = self._catalogue.base(self._release)
+        named = self._catalogue.bases.get(self._release)
         if named is None:
             self._take_over(None)
             return
@@ -162,21 +162,21 @@ class Neighbours:
 
     def _take_over(self, base: MappedBase | None) -> None:
         view = View(base)
-        view.apply(self._catalogue.changes_since(self._release, view.seq))
+        view.apply(self._catalogue.vectors.changes_since(self._release, view.seq))
         self._view, self._opening = view, None
 
 
 def _open_named(catalogue: Catalogue, release: str) -> MappedBase | None:
     """The base that the catalogue names; again if it was replaced, and so removed, before it was locked."""
-    while (named := catalogue.base(release)) is not None:
+    while (named := catalogue.bases.get(release)) is not None:
         try:
             return open_base(catalogue.folder, named)
         except IndexUnusable:
-            if catalogue.base(release) == named:
+            if catalogue.bases.get(release) == named:
                 raise
     return None
 
 
-def _tell_failure(named: Base, opened: "Future[MappedBase]") -> None:
+def _tell_failure(named: BaseRecord, opened: "Future[MappedBase]") -> None:
     if not opened.cancelled() and (error := opened.exception()) is not None:
         _log.error("the base before %s stays in use: %s", named.file, error)

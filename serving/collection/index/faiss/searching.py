@@ -14,7 +14,7 @@ from math import isqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.kinds import Selector
 from serving.collection.index.faiss.view import Reach, View

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from core.files.durable import publish_file
-from serving.collection.catalogue.sqlite.vectors import UNIT_TOLERANCE, Vectors
+from serving.collection.catalogue.vectors import UNIT_TOLERANCE, Vectors
 from serving.collection.errors import CompactionError
 
 FEWEST_HELD = 2  # of which trial queries can be made

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
@@ -29,12 +29,12 @@ def tune(catalogue: Catalogue, release: str, plan: Plan) -> bool:
     with alone(catalogue.folder) as only:
         if not only:
             return False
-        base = catalogue.base(release)
+        base = catalogue.bases.get(release)
         if base is None:
             raise CompactionError(f"{catalogue.folder} has no base of release {release[:16]}: compact it first")
         mapped = open_base(catalogue.folder, base)
         if mapped.kind.approximate:
-            catalogue.set_base(_with_depth(base, _choose(catalogue, mapped, plan)))
+            catalogue.bases.put(_with_depth(base, _choose(catalogue, mapped, plan)))
     return True
 
 
@@ -50,5 +50,5 @@ def _choose(catalogue: Catalogue, mapped: MappedBase, plan: Plan) -> Chosen:
     return mapped.choose_depth(trial, target=plan.recall_target)
 
 
-def _with_depth(base: Base, chosen: Chosen) -> Base:
+def _with_depth(base: BaseRecord, chosen: Chosen) -> BaseRecord:
     return replace(base, recall=chosen.recall, facts={**base.facts, **chosen.facts})

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.catalogue.sqlite.vectors import Changes, Rows, Vectors
+from serving.collection.catalogue.vectors import Changes, Rows, Vectors
 from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.delta import Delta
 from serving.collection.index.faiss.kinds import Selector, selector_of

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.faiss.kinds import GRAPH
@@ -72,13 +72,13 @@ class MilvusNeighbours:
     def sizes(self) -> Sizes:
         """How many vectors SQLite has, now; Milvus has them all when a search needs them."""
         with self._catalogue.reading():
-            seq = self._catalogue.sequence(self._release)
+            seq = self._catalogue.vectors.sequence(self._release)
             if seq != self._counted[0]:
-                self._counted = (seq, len(self._catalogue.census(self._release).rows))
+                self._counted = (seq, len(self._catalogue.vectors.census(self._release).rows))
         return Sizes(self._counted[1], 0, 0)
 
     @property
-    def base(self) -> Base | None:
+    def base(self) -> BaseRecord | None:
         """There is none."""
         return None
 
@@ -90,7 +90,7 @@ class MilvusNeighbours:
     def refresh(self, *, wait: bool = False) -> None:
         """Send everything committed by now. Raises `IndexUnusable` if Milvus does not take it."""
         with self._lock, self._catalogue.reading():
-            if self._catalogue.sequence(self._release) > self._pushed.seq:
+            if self._catalogue.vectors.sequence(self._release) > self._pushed.seq:
                 self._push()
 
     def search(
@@ -162,7 +162,7 @@ class MilvusNeighbours:
         wanted = np.unique(np.array([row for line in proposed for row in line], np.int64))
         if allowed is not None:
             wanted = np.intersect1d(wanted, allowed, assume_unique=True)
-        rows, vectors = self._catalogue.vectors_at(wanted, self._release)
+        rows, vectors = self._catalogue.vectors.at(wanted, self._release)
         place = {row: at for at, row in enumerate(rows.tolist())}
         lines = [[place[row] for row in dict.fromkeys(line) if row in place] for line in proposed]
         positions = np.full((len(lines), max(map(len, lines))), -1, np.int64)
@@ -173,8 +173,8 @@ class MilvusNeighbours:
     def _allowed_rows(self, allowed: Rows | None, *, few: bool = False) -> Rows:
         """All rows that have a vector; those of them that are allowed."""
         if allowed is not None and few:
-            return self._catalogue.vectors_at(allowed, self._release)[0]
-        rows = self._catalogue.census(self._release).rows
+            return self._catalogue.vectors.at(allowed, self._release)[0]
+        rows = self._catalogue.vectors.census(self._release).rows
         return rows if allowed is None else np.intersect1d(rows, allowed, assume_unique=True)
 
     def _compare(self, queries: Vectors, k: int, rows: Rows) -> Found:
@@ -188,7 +188,7 @@ class MilvusNeighbours:
     def _offer(self, best: Best, rows: Rows, queries: Rows) -> None:
         for start in range(0, len(rows), _COMPARED_AT_ONCE):
             part = rows[start : start + _COMPARED_AT_ONCE]
-            best.offer(*self._catalogue.vectors_at(part, self._release), only=queries.tolist())
+            best.offer(*self._catalogue.vectors.at(part, self._release), only=queries.tolist())
 
 
 def _nothing(queries: Vectors) -> Found:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from core.files.durable import publish_text
 from core.files.locks import locked
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Census
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.vectors import Census
 from serving.collection.errors import ChangesForgotten
 from serving.collection.index.milvus.entities import Entities
 
@@ -56,7 +56,7 @@ class Tail:
             if verify and held is not None and self._lags_far():
                 held = None
             while True:
-                now = self._catalogue.sequence(self._release)
+                now = self._catalogue.vectors.sequence(self._release)
                 if held == now:
                     if not verify or self._whole(now):
                         return Pushed(now, self._known_dim())
@@ -68,7 +68,7 @@ class Tail:
     def _send(self, held: int) -> int | None:
         """Send what changed; the new position, or None if that is no longer known."""
         try:
-            changes = self._catalogue.changes_since(self._release, held)
+            changes = self._catalogue.vectors.changes_since(self._release, held)
         except ChangesForgotten:
             return None
         self._entities.put(changes.rows, changes.vectors, changes.seq)
@@ -79,7 +79,7 @@ class Tail:
 
     def _rebuild(self) -> int:
         """Send everything to a new Milvus collection, then switch to it."""
-        census = self._catalogue.census(self._release)
+        census = self._catalogue.vectors.census(self._release)
         self._dim = census.dim
         if not census.dim:
             self._entities.drop()
@@ -96,19 +96,19 @@ class Tail:
         step = max(1, _PART_BYTES // (4 * census.dim))
         for start in range(0, len(census.rows), step):
             part = census.rows[start : start + step]
-            rows, vectors = self._catalogue.vectors_at(part, self._release, until=census.seq)  # newer ones come later
+            rows, vectors = self._catalogue.vectors.at(part, self._release, until=census.seq)  # newer ones come later
             self._entities.put(rows, vectors, census.seq, into=fresh)
 
     def _known_dim(self) -> int:
-        self._dim = self._dim or self._catalogue.census(self._release).dim
+        self._dim = self._dim or self._catalogue.vectors.census(self._release).dim
         return self._dim
 
     def _lags_far(self) -> bool:
-        return len(self._catalogue.census(self._release).rows) > 2 * self._entities.count() + _MANY
+        return len(self._catalogue.vectors.census(self._release).rows) > 2 * self._entities.count() + _MANY
 
     def _whole(self, seq: int) -> bool:
         """Whether Milvus may well have all that it says; a loss that superfluous entities make up for is not seen."""
-        census = self._catalogue.census(self._release)
+        census = self._catalogue.vectors.census(self._release)
         live, count = len(census.rows), self._entities.count()
         whole = live <= count <= live + max(_SUPERFLUOUS, live // 10)
         if not whole and census.seq == seq:

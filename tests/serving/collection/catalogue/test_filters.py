@@ -6,8 +6,9 @@ import pytest
 
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.filters import keys_of
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source, Stored
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.errors import FilterError
 from tests.serving.collection.examples import RELEASE, item, unit_vectors
@@ -71,13 +72,13 @@ def some_tests(source: random.Random, values: list[Any]) -> Any:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Catalogue, tuple[Stored, ...]]:
     source = random.Random(7)
-    catalogue = Catalogue(tmp_path_factory.mktemp("filters"), create=True)
+    catalogue = open_catalogue(tmp_path_factory.mktemp("filters"), create=True)
     made = []
     for number in range(150):
         picture = Source.kept(b"x" * source.randrange(1, 5), source.choice(["image/png", "image/jpeg", None]))
         made.append(Item(f"i{number}", picture, source.choice(["cat", "dog", None]), some_metadata(source)))
     catalogue.upsert(made, unit_vectors(150, 8), RELEASE)
-    return catalogue, catalogue.list_items(limit=1000).items
+    return catalogue, catalogue.items.page(limit=1000).items
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -89,18 +90,18 @@ def test_sqlite_and_plain_python_agree(filled: tuple[Catalogue, tuple[Stored, ..
         written = some_filter(source)
         condition = parse_filter(written)
         expected = [item.row for item in stored if condition.matches(item)]
-        assert catalogue.rows_matching(condition).tolist() == expected, written
-        assert catalogue.count(condition) == len(expected), written
+        assert catalogue.items.rows_matching(condition).tolist() == expected, written
+        assert catalogue.items.count(condition) == len(expected), written
         matched += 0 < len(expected) < len(stored)
     assert matched > 50
 
 
 def names(catalogue: Catalogue, written: dict[str, Any]) -> list[str]:
-    return [item.id for item in catalogue.list_items(parse_filter(written)).items]
+    return [item.id for item in catalogue.items.page(parse_filter(written)).items]
 
 
 def test_what_the_language_says(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     made = [
         item("red", label="cat", colour="red", price=1, tags=["a", "b"], camera={"make": "X"}),
         item("blue", label="dog", colour="blue", price=5, tags=[], sold=False),
@@ -168,11 +169,11 @@ def test_a_filter_that_means_nothing_is_explained(written: Any, said: str) -> No
 
 
 def test_a_filter_as_deep_and_as_long_as_allowed_can_be_asked(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     deep: dict[str, Any] = {"a": {"in": list(range(9_700))}}
     for _ in range(16):
         deep = {"not": deep}
-    assert catalogue.count(parse_filter(deep)) == 0
-    assert catalogue.count(parse_filter({"or": [{"a": number} for number in range(256)]})) == 0
+    assert catalogue.items.count(parse_filter(deep)) == 0
+    assert catalogue.items.count(parse_filter({"or": [{"a": number} for number in range(256)]})) == 0
     with pytest.raises(FilterError, match="nested more than 16 deep"):
         parse_filter({"not": deep})

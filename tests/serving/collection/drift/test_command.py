@@ -16,8 +16,9 @@ from core.images.seen import contents
 from core.releases.manifest import FILE_NAME, Release, to_json
 from core.releases.model_store import find_release
 from serving.client.client import Client
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.drift.command import COMMAND, NEEDED
 from serving.collection.drift.discrepancy import discrepancy
 from serving.collection.drift.drift import Drift, Reference, drift, needed
@@ -43,7 +44,7 @@ def store(catalogue: Catalogue, prefix: str, vectors: np.ndarray) -> int:
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path / "collection", create=True)
+    return open_catalogue(tmp_path / "collection", create=True)
 
 
 def test_old_is_what_the_training_could_see_and_a_replaced_item_is_new(catalogue: Catalogue) -> None:
@@ -62,7 +63,7 @@ def test_old_is_what_the_training_could_see_and_a_replaced_item_is_new(catalogue
 
 def test_without_a_sequence_number_old_is_what_was_created_before(catalogue: Catalogue) -> None:
     store(catalogue, "old", vectors_of(30, 1))
-    last = max(item.created for item in catalogue.list_items(limit=30).items)
+    last = max(item.created for item in catalogue.items.page(limit=30).items)
     release = Reference("small/1", SPACE, 0, last + 1, None)
     assert drift(catalogue, release).new == 0
     assert drift(catalogue, replace(release, created=last)).new > 0
@@ -148,7 +149,7 @@ def as_trained_on(release: Release, folder: Path, seq: int) -> Path:
 
 
 def test_the_command_tells_by_its_exit_code(chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    seq = Catalogue(chain.collection).stats().seq
+    seq = open_catalogue(chain.collection).stats().seq
     given = ["--collection", str(chain.collection), "--store", str(tmp_path)]
     as_trained_on(chain.release, tmp_path / "chain/1", seq)
     assert main(COMMAND, [*given, "--release", "chain/1"]) == 0

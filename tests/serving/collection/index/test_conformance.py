@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Rows, Vectors
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.interface import Index
 from serving.collection.index.opening import open_neighbours
 from serving.collection.index.scoring import Found
-from serving.collection.snapshots.file import restore_snapshot, save_snapshot
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -120,10 +120,10 @@ def test_random_operations_are_found_as_brute_force_finds_them(
             indexes[0].close()
             indexes[0] = opener.open(catalogue)
         elif act == "save":
-            save_snapshot(catalogue, tmp_path / "saved.sqlite")
+            catalogue.snapshots.save(tmp_path / "saved.sqlite")
             saved += 1
         elif saved:
-            restore_snapshot(tmp_path / "saved.sqlite", tmp_path)
+            catalogue.snapshots.restore(tmp_path / "saved.sqlite")
         index = chance.choice(indexes)
         judge.search(catalogue, index, chance.choice([1, 10, 30, 1000]), exact=chance.random() < 0.3)
         rows = numbers.choice(400, chance.choice([0, 3, FEW, 60, 300]), replace=False)
@@ -192,7 +192,7 @@ def test_a_deeper_search_misses_no_more(catalogue: Catalogue, opener: Opener) ->
 
 
 def test_every_write_is_found_by_the_next_search_of_another_opener(catalogue: Catalogue, opener: Opener) -> None:
-    others = [Catalogue(catalogue.folder), Catalogue(catalogue.folder)]
+    others = [open_catalogue(catalogue.folder), open_catalogue(catalogue.folder)]
     fill(catalogue, unit_vectors(50))
     indexes = [opener.open(other) for other in others]
     written = unit_vectors(60, seed=9)
@@ -200,7 +200,7 @@ def test_every_write_is_found_by_the_next_search_of_another_opener(catalogue: Ca
         writer, reader = others[turn % 2], indexes[(turn + 1) % 2]
         name = f"w{turn % 7}"  # so that most are replacements
         writer.upsert(items([name]), vector[None], RELEASE)
-        stored_as = writer.get(name)
+        stored_as = writer.items.get(name)
         assert stored_as is not None
         assert reader.search(vector[None], 1).rows.tolist() == [[stored_as.row]]
         if turn % 5 == 4:
@@ -214,7 +214,7 @@ def test_a_search_of_an_earlier_moment_finds_nothing_that_came_after(
     catalogue: Catalogue, opener: Opener, judge: Judge
 ) -> None:
     names = fill(catalogue, unit_vectors(20))
-    index, other = opener.open(catalogue), Catalogue(catalogue.folder)
+    index, other = opener.open(catalogue), open_catalogue(catalogue.folder)
     others_index = opener.open(other)
     with ExitStack() as moment:
         moment.enter_context(catalogue.reading())
@@ -236,13 +236,13 @@ def test_a_search_of_an_earlier_moment_finds_nothing_that_came_after(
 
 def fill_elsewhere(catalogue: Catalogue) -> list[int]:
     names = fill(catalogue, unit_vectors(5, seed=3), prefix="later")
-    return [one.row for one in catalogue.get_many(names).values()]
+    return [one.row for one in catalogue.items.get_many(names).values()]
 
 
 WRITE_AND_WAIT = """
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.opening import open_neighbours
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 index = open_neighbours(catalogue, RELEASE, index=sys.argv[2])
 fill(catalogue, unit_vectors(40, seed=1))
 index.search(QUERIES, 3)

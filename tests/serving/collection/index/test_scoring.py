@@ -2,7 +2,7 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.scoring import Best, exact_scores
 from tests.serving.collection.examples import assert_same, brute_force, unit_vectors
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from core.images.folders import UnreachableFile, UnreadableFile
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.spaces import Pending
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Pending
 from serving.collection.pictures.pending import PendingSources, Picture
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
     """An ingested folder with one file left, one that is empty, an archive, and a collection."""
-    Catalogue(tmp_path / "collection", create=True)
+    open_catalogue(tmp_path / "collection", create=True)
     for name in ("photos/2020", "mount"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "photos/left.png").write_bytes(b"bytes")
@@ -25,7 +25,7 @@ def site(tmp_path: Path) -> Path:
 
 
 def read(site: Path, name: str, path: str) -> Picture:
-    sources = PendingSources(Catalogue(site / "collection"))
+    sources = PendingSources(open_catalogue(site / "collection"))
     return sources.read(Pending(1, name, hashlib.sha256(b"bytes").digest(), f"{site}/{path}", 1))
 
 

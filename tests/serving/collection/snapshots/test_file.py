@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CatalogueError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
-from serving.collection.snapshots.file import restore_snapshot, save_snapshot
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -27,14 +27,14 @@ from tests.serving.collection.examples import (
 def listed(catalogue: Catalogue) -> list[object]:
     return [
         (item.id, item.label, item.metadata, item.source, item.created, item.row)
-        for item in (catalogue.get(one.id, content=True) for one in catalogue.list_items().items)
+        for item in (catalogue.items.get(one.id, content=True) for one in catalogue.items.page().items)
         if item is not None
     ]
 
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    made = Catalogue(tmp_path / "collection", create=True)
+    made = open_catalogue(tmp_path / "collection", create=True)
     fill(made, clustered_vectors(40))
     made.upsert(items(["tagged"], colour="red"), unit_vectors(1), RELEASE)
     made.delete(["n3", "n7"])
@@ -42,9 +42,9 @@ def catalogue(tmp_path: Path) -> Catalogue:
 
 
 def test_a_snapshot_restored_elsewhere_is_the_same_collection(catalogue: Catalogue, tmp_path: Path) -> None:
-    assert save_snapshot(catalogue, tmp_path / "snapshot") == 39
-    assert restore_snapshot(tmp_path / "snapshot", tmp_path / "other") == 39
-    other = Catalogue(tmp_path / "other")
+    assert catalogue.snapshots.save(tmp_path / "snapshot") == 39
+    assert open_catalogue(tmp_path / "other", create=True).snapshots.restore(tmp_path / "snapshot") == 39
+    other = open_catalogue(tmp_path / "other")
     assert listed(other) == listed(catalogue)
     assert_same(Neighbours(other, RELEASE).search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
@@ -53,7 +53,7 @@ def test_a_snapshot_restored_elsewhere_is_the_same_collection(catalogue: Catalog
 def test_workers_that_are_open_see_what_was_restored_and_later_writes(
     catalogue: Catalogue, tmp_path: Path, kind: str
 ) -> None:
-    save_snapshot(catalogue, tmp_path / "snapshot")
+    catalogue.snapshots.save(tmp_path / "snapshot")
     before = listed(catalogue)
     fill(catalogue, clustered_vectors(300, seed=3), prefix="later")
     if kind != "none":
@@ -63,7 +63,7 @@ def test_workers_that_are_open_see_what_was_restored_and_later_writes(
     catalogue.delete(["n1"])
     workers[0].refresh()
     last = catalogue.stats().seq
-    assert restore_snapshot(tmp_path / "snapshot", catalogue.folder) == 39
+    assert catalogue.snapshots.restore(tmp_path / "snapshot") == 39
     assert listed(catalogue) == before
     assert catalogue.stats().seq > last
     for worker in workers:
@@ -77,25 +77,25 @@ def test_workers_that_are_open_see_what_was_restored_and_later_writes(
 
 def test_a_damaged_snapshot_is_refused_and_nothing_changes(catalogue: Catalogue, tmp_path: Path) -> None:
     path = tmp_path / "snapshot"
-    save_snapshot(catalogue, path)
+    catalogue.snapshots.save(path)
     before = listed(catalogue)
     for _ in range(30):
         cut(path)
     with pytest.raises(CatalogueError, match="snapshot"):
-        restore_snapshot(path, catalogue.folder)
+        catalogue.snapshots.restore(path)
     path.write_bytes(b"nonsense" * 1000)
     with pytest.raises(CatalogueError, match="no usable snapshot"):
-        restore_snapshot(path, catalogue.folder)
+        catalogue.snapshots.restore(path)
     with pytest.raises(CatalogueError, match="does not exist"):
-        restore_snapshot(tmp_path / "absent", catalogue.folder)
+        catalogue.snapshots.restore(tmp_path / "absent")
     assert listed(catalogue) == before
 
 
 def test_a_snapshot_that_can_not_be_written_leaves_nothing(catalogue: Catalogue, tmp_path: Path) -> None:
     (tmp_path / "snapshots").mkdir()
     path = tmp_path / "snapshots/one"
-    save_snapshot(catalogue, path)
+    catalogue.snapshots.save(path)
     content = path.read_bytes()
-    save_snapshot(catalogue, path)  # in place of the old one
+    catalogue.snapshots.save(path)  # in place of the old one
     assert [file.name for file in path.parent.iterdir()] == ["one"]
     assert path.read_bytes() == content

@@ -10,11 +10,12 @@ import pytest
 
 from core.command_line.command import main
 from core.files.durable import sha256_of
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.commands.snapshot import COMMAND, restore, save
 from serving.collection.errors import CollectionError, SnapshotError
 from serving.collection.snapshots.jobs import Jobs, JobUnderWay
-from serving.collection.snapshots.named import Snapshots, bytes_to_save, check_name, room_lacking
+from serving.collection.snapshots.named import NamedSnapshots, check_name, room_lacking
 from tests.disks import small_disk
 from tests.serving.collection.examples import ROOT, clustered_vectors, fill
 
@@ -32,27 +33,27 @@ with jobs.alone():
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    made = Catalogue(tmp_path / "collection", create=True)
+    made = open_catalogue(tmp_path / "collection", create=True)
     fill(made, clustered_vectors(40))
     return made
 
 
-def files(snapshots: Snapshots) -> set[str]:
+def files(snapshots: NamedSnapshots) -> set[str]:
     return {path.name for path in snapshots.folder.iterdir()}
 
 
 def test_a_snapshot_is_kept_with_its_size_and_digest(catalogue: Catalogue) -> None:
-    snapshots = Snapshots(catalogue.folder)
+    snapshots = NamedSnapshots(catalogue.folder)
     assert snapshots.listed() == []
     kept = snapshots.save(catalogue, "monday")
     file = snapshots.verified("monday")
     assert snapshots.listed() == [kept] == [snapshots.find("monday")]
     assert (kept.items, kept.bytes, kept.sha256) == (40, file.stat().st_size, sha256_of(file))
-    assert kept.bytes <= bytes_to_save(catalogue)
+    assert kept.bytes <= catalogue.snapshots.bytes_needed()
 
 
 def test_the_same_name_again_replaces_and_leaves_no_file(catalogue: Catalogue) -> None:
-    snapshots = Snapshots(catalogue.folder)
+    snapshots = NamedSnapshots(catalogue.folder)
     first = snapshots.save(catalogue, "latest")
     catalogue.delete(["n1"])
     (snapshots.folder / ".latest.0.sqlite.partial").write_bytes(b"of a killed process")
@@ -68,13 +69,13 @@ def test_the_same_name_again_replaces_and_leaves_no_file(catalogue: Catalogue) -
 
 def test_a_save_that_fails_keeps_the_old_one(catalogue: Catalogue, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 1_500_000) as disk:
-        own = Catalogue(disk / "collection", create=True)
+        own = open_catalogue(disk / "collection", create=True)
         fill(own, clustered_vectors(40))
-        snapshots = Snapshots(own.folder)
+        snapshots = NamedSnapshots(own.folder)
         kept = snapshots.save(own, "safe")
         (disk / "filler").write_bytes(bytes(500_000))
         fill(own, clustered_vectors(600), prefix="more")
-        assert room_lacking(own.folder, bytes_to_save(own), reserve=0) > 0
+        assert room_lacking(own.folder, own.snapshots.bytes_needed(), reserve=0) > 0
         with pytest.raises((CollectionError, OSError)):
             snapshots.save(own, "safe")
         assert snapshots.listed() == [kept]
@@ -93,7 +94,7 @@ def test_names_that_are_no_names(name: str) -> None:
 
 
 def test_a_file_that_is_not_the_one_that_was_written_is_refused(catalogue: Catalogue) -> None:
-    snapshots = Snapshots(catalogue.folder)
+    snapshots = NamedSnapshots(catalogue.folder)
     file = snapshots.folder / snapshots.save(catalogue, "monday").file
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
@@ -103,23 +104,23 @@ def test_a_file_that_is_not_the_one_that_was_written_is_refused(catalogue: Catal
     assert "is damaged" in str(Jobs(catalogue.folder).listed()[0].error)
     file.unlink()
     assert main(COMMAND, command) == 1
-    assert catalogue.count() == 40
+    assert catalogue.items.count() == 40
 
 
 def test_the_job_saves_and_restores_by_name(catalogue: Catalogue) -> None:
     given = ["--collection", str(catalogue.folder), "--name", "monday"]
     assert main(COMMAND, ["save", *given]) == 0
     catalogue.delete(["n1", "n2"])
-    assert [(kept.name, kept.items) for kept in Snapshots(catalogue.folder).listed()] == [("monday", 40)]
+    assert [(kept.name, kept.items) for kept in NamedSnapshots(catalogue.folder).listed()] == [("monday", 40)]
     assert main(COMMAND, ["restore", *given]) == 1  # it has items
     assert main(COMMAND, ["restore", *given, "--replace"]) == 0
-    assert catalogue.count() == 40
+    assert catalogue.items.count() == 40
     assert [(job.what, job.state, job.items) for job in Jobs(catalogue.folder).listed()] == [
         ("restore", "done", 40),
         ("restore", "failed", None),
         ("save", "done", 40),
     ]
-    Snapshots(catalogue.folder).remove("monday")
+    NamedSnapshots(catalogue.folder).remove("monday")
     assert main(COMMAND, ["restore", *given, "--replace"]) == 1
     for wrong in (["save"], ["list", *given], ["save", "file", *given[:2]]):
         with pytest.raises(SystemExit):
@@ -156,4 +157,4 @@ def test_a_collection_goes_into_a_file_and_comes_back_from_it(catalogue: Catalog
         restore(catalogue.folder, file)
     fill(catalogue, clustered_vectors(3), prefix="later")
     assert restore(catalogue.folder, file, replace=True) == 40
-    assert restore(tmp_path / "new", file) == catalogue.count() == 40
+    assert restore(tmp_path / "new", file) == catalogue.items.count() == 40

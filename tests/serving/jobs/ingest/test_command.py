@@ -13,8 +13,9 @@ import pytest
 from core.command_line.command import main
 from core.images.decode import decode
 from core.images.folders import SourceError
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -45,7 +46,7 @@ def data(chain: Chain, tmp_path: Path) -> Path:
 
 
 def run(engine: Engine, data: Path) -> tuple[Ingestion, Catalogue]:
-    catalogue = Catalogue(data.parent / "collection", create=True)
+    catalogue = open_catalogue(data.parent / "collection", create=True)
     return ingest(engine, catalogue, data_folder(data, ["train"])), catalogue
 
 
@@ -55,11 +56,11 @@ def paths(data: Path) -> list[Path]:
 
 def test_a_second_run_embeds_nothing(engine: Engine, data: Path) -> None:
     first, catalogue = run(engine, data)
-    base = catalogue.base(engine.digest)
-    assert (catalogue.count(), first.stored) == (12, 12)
+    base = catalogue.bases.get(engine.digest)
+    assert (catalogue.items.count(), first.stored) == (12, 12)
     second, _ = run(engine, data)
-    assert (catalogue.count(), second.stored, second.unchanged, second.removed) == (12, 0, 12, 0)
-    assert catalogue.base(engine.digest) == base
+    assert (catalogue.items.count(), second.stored, second.unchanged, second.removed) == (12, 0, 12, 0)
+    assert catalogue.bases.get(engine.digest) == base
 
 
 def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine, data: Path) -> None:
@@ -69,8 +70,8 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
     kept = (data / "items.jsonl").read_text().splitlines()[:-1]
     (data / "items.jsonl").write_text("\n".join(kept) + "\n")
     done, catalogue = run(engine, data)
-    assert (catalogue.count(), done.stored, done.removed) == (11, 1, 1)
-    vectors = catalogue.vectors_of(
+    assert (catalogue.items.count(), done.stored, done.removed) == (11, 1, 1)
+    vectors = catalogue.vectors.of(
         [path.relative_to(data.parent / "images").as_posix() for path in (first, second)], engine.digest
     )
     one, two = vectors.values()
@@ -84,7 +85,7 @@ def test_an_image_that_can_not_be_read_just_now_keeps_what_was_stored(engine: En
     run(engine, data)
     paths(data)[0].write_bytes(b"broken")
     done, catalogue = run(engine, data)
-    assert (catalogue.count(), done.unchanged, done.removed, len(done.left_out)) == (12, 11, 0, 1)
+    assert (catalogue.items.count(), done.unchanged, done.removed, len(done.left_out)) == (12, 11, 0, 1)
 
 
 def test_images_that_went_away_altogether_are_an_error_not_an_empty_collection(engine: Engine, data: Path) -> None:
@@ -92,16 +93,16 @@ def test_images_that_went_away_altogether_are_an_error_not_an_empty_collection(e
     (data.parent / "images").rename(data.parent / "elsewhere")
     with pytest.raises(SourceError, match="does not exist"):
         run(engine, data)
-    assert catalogue.count() == 12
+    assert catalogue.items.count() == 12
 
 
 def test_a_damaged_index_is_built_again(engine: Engine, data: Path) -> None:
     _, catalogue = run(engine, data)
-    base = catalogue.base(engine.digest)
+    base = catalogue.bases.get(engine.digest)
     assert base is not None
     (catalogue.folder / base.file).with_suffix(".rows.npy").unlink()
     run(engine, data)
-    rebuilt = catalogue.base(engine.digest)
+    rebuilt = catalogue.bases.get(engine.digest)
     assert rebuilt is not None
     assert len(open_base(catalogue.folder, rebuilt)) == 12
 
@@ -111,13 +112,13 @@ def test_what_is_stored_is_what_the_engine_answers(engine: Engine, data: Path) -
     for path in paths(data)[:3]:
         name = path.relative_to(data.parent / "images").as_posix()
         found = engine.embed(decode(path.read_bytes(), engine.manifest.input.size)[None]).embedding[0]
-        np.testing.assert_allclose(catalogue.vectors_of([name], engine.digest)[name], found, atol=1e-5)
+        np.testing.assert_allclose(catalogue.vectors.of([name], engine.digest)[name], found, atol=1e-5)
 
 
 def stored(collection: Path, release: str) -> int:
     """How many items a collection has, which may not be there yet."""
     try:
-        return len(Catalogue(collection).census(release).rows)
+        return len(open_catalogue(collection).vectors.census(release).rows)
     except CollectionError:
         return 0
 
@@ -133,8 +134,8 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
         one.send_signal(signal.SIGKILL)
     before = stored(collection, chain.release.digest)
     assert main(COMMAND, given) == 0
-    again = Catalogue(collection)
-    assert again.count() == len(chain.data.rows("train", "validation"))
+    again = open_catalogue(collection)
+    assert again.items.count() == len(chain.data.rows("train", "validation"))
     assert before > 0
     engine = Engine.open(chain.release.folder, collection)
     (answer,) = engine.answer([Request("search", ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
@@ -144,16 +145,16 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
 def test_metadata_given_elsewhere_stays_and_so_does_what_came_from_elsewhere(engine: Engine, data: Path) -> None:
     _, catalogue = run(engine, data)
     (name, *_) = (path.relative_to(data.parent / "images").as_posix() for path in paths(data))
-    before = catalogue.get(name)
+    before = catalogue.items.get(name)
     assert before is not None
-    vectors = catalogue.vectors_of([name], engine.digest)[name][None]
+    vectors = catalogue.vectors.of([name], engine.digest)[name][None]
     tagged = Item(name, before.source, before.label, {"tag": "mine"})
     foreign = Item("uploaded", Source.kept(b"bytes"), None)
     catalogue.upsert([tagged, foreign], np.repeat(vectors, 2, axis=0), engine.digest)
     paths(data)[0].write_bytes(paths(data)[1].read_bytes())
     done, _ = run(engine, data)
-    assert (done.stored, done.removed, catalogue.count()) == (1, 0, 13)
-    after = catalogue.get(name)
+    assert (done.stored, done.removed, catalogue.items.count()) == (1, 0, 13)
+    after = catalogue.items.get(name)
     assert after is not None
     assert after.metadata == {"tag": "mine"}
 
@@ -162,16 +163,16 @@ def test_a_folder_or_zip_needs_no_data_folder(engine: Engine, data: Path) -> Non
     folder = data.parent / "images"
     packed = Path(shutil.make_archive(str(data.parent / "packed"), "zip", folder))
     (folder / "train/broken.jpg").write_bytes(b"no image")
-    of_folder, of_zip = (Catalogue(data.parent / name, create=True) for name in ("one", "two"))
+    of_folder, of_zip = (open_catalogue(data.parent / name, create=True) for name in ("one", "two"))
     done = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
-    assert (of_folder.count(), list(done.left_out)) == (12, ["train/broken.jpg"])
+    assert (of_folder.items.count(), list(done.left_out)) == (12, ["train/broken.jpg"])
     again = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
     assert (again.stored, again.unchanged) == (0, 12)
     ingest(engine, of_zip, image_files(packed, prefix="zipped/"), prune=False)
-    for item in of_folder.list_items().items:
-        other = of_zip.get(f"zipped/{item.id}")
+    for item in of_folder.items.page().items:
+        other = of_zip.items.get(f"zipped/{item.id}")
         assert other is not None
         assert item.label == item.id.split("/")[-2]
         assert (picture_of(other).content, other.label) == (picture_of(item).content, None)
-    (folder / of_folder.list_items().items[0].id).unlink()
+    (folder / of_folder.items.page().items[0].id).unlink()
     assert ingest(engine, of_folder, image_files(folder), prune=True).removed == 1

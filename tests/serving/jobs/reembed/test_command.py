@@ -21,8 +21,11 @@ import pytest
 from core.command_line.command import main
 from core.images.decode import decode
 from core.releases.manifest import Release
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME
+from serving.collection.catalogue.sqlite.spaces import SqliteSpaces
 from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.engine import Engine
 from serving.jobs.reembed.command import COMMAND
@@ -46,8 +49,8 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> tuple[Release, Release
 @pytest.fixture
 def catalogue(releases: tuple[Release, Release], images: Path, tmp_path: Path) -> Catalogue:
     """A collection that the first release is complete in: some pictures kept, others in their files."""
-    made = Catalogue(tmp_path / "collection", create=True)
-    made.open_space(releases[0].space)
+    made = open_catalogue(tmp_path / "collection", create=True)
+    made.spaces.open(releases[0].space)
     files = sorted(images.iterdir())
     contents = [file.read_bytes() for file in files]
     vectors = Engine.open(releases[0].folder).embed(np.stack([decode(one, SIZE) for one in contents])).embedding
@@ -90,10 +93,10 @@ def assert_whole(catalogue: Catalogue, release: Release, images: Path) -> None:
     files = sorted(images.iterdir())
     expected = Engine.open(release.folder).embed(np.stack([decode(one.read_bytes(), SIZE) for one in files])).embedding
     names = [f"n{number}" for number in range(COUNT)]
-    found = catalogue.vectors_of(names, release.space)
+    found = catalogue.vectors.of(names, release.space)
     wanted = np.concatenate([expected] * (COUNT // len(files)))
     np.testing.assert_allclose(np.stack([found[name] for name in names]), wanted, atol=1e-6)
-    space = catalogue.space(release.space)
+    space = catalogue.spaces.get(release.space)
     assert space is not None
     assert (space.complete, space.pending, space.failed) == (True, 0, 0)
 
@@ -104,7 +107,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     second = releases[1]
     with running(REEMBED, arguments(catalogue, second, "--nice")) as process:
         deadline = time.monotonic() + 120
-        while not (stored := len(catalogue.census(second.space).rows)):
+        while not (stored := len(catalogue.vectors.census(second.space).rows)):
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < deadline
         assert psutil.Process(process.pid).nice() > os.nice(0)
@@ -116,7 +119,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(
     assert f"{COUNT} vectors by matrix/2, 0 items unreadable, complete" in said.out
     assert f"index: exact of {COUNT}, recall@10 1.000" in said.out
     assert_whole(catalogue, second, images)
-    base = catalogue.base(second.space)
+    base = catalogue.bases.get(second.space)
     assert base is not None
     assert base.count == COUNT
     assert main(COMMAND, arguments(catalogue, second)) == 0  # nothing to do
@@ -149,15 +152,15 @@ def test_a_backlog_that_grows_at_the_last_moment_is_embedded_too(
     """More begin to wait than may be left over, when all was embedded and the space is about to be settled."""
     monkeypatch.setattr("serving.jobs.reembed.reembed._FEW", 2)
     away = (images / "007.png").rename(images / "away")
-    settle_but = Catalogue.settle_but
+    settle_but = SqliteSpaces.settle_but
 
-    def settle_after_others(self: Catalogue, space: str, few: int) -> None:
+    def settle_after_others(self: SqliteSpaces, space: str, few: int) -> None:
         if away.exists():
             away.rename(images / "007.png")
             self.retry_failed(space)
         settle_but(self, space, few)
 
-    monkeypatch.setattr(Catalogue, "settle_but", settle_after_others)
+    monkeypatch.setattr(SqliteSpaces, "settle_but", settle_after_others)
     assert main(COMMAND, arguments(catalogue, releases[1], "--index")) == 0
     said = capsys.readouterr()
     assert "8 more items wait since then" in caplog.text
@@ -174,13 +177,13 @@ def test_a_space_that_fills_again_before_the_end_is_no_success(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Another command has what could not be read tried again, just when this one has settled the space."""
-    settle = Catalogue.settle
+    settle = SqliteSpaces.settle
 
-    def settle_and_retry(self: Catalogue, space: str) -> None:
+    def settle_and_retry(self: SqliteSpaces, space: str) -> None:
         settle(self, space)
         self.retry_failed(space)
 
-    monkeypatch.setattr(Catalogue, "settle", settle_and_retry)
+    monkeypatch.setattr(SqliteSpaces, "settle", settle_and_retry)
     away = (images / "007.png").rename(images / "away")
     try:
         assert main(COMMAND, arguments(catalogue, releases[1], "--index")) == 1
@@ -223,7 +226,7 @@ def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
         rf"error: {path}/0\d\d.png of item 'n\d+' can't be read now: .*{path} is empty or not there", said.err
     )
     assert said.err.count("the same command goes on from there") == 2
-    space = catalogue.space(releases[1].space)
+    space = catalogue.spaces.get(releases[1].space)
     assert space is not None
     assert (space.complete, space.failed) == (False, 0)
     assert main(COMMAND, arguments(catalogue, releases[1])) == 0
@@ -233,7 +236,7 @@ def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
 def test_where_nothing_can_be_read_it_fails(
     releases: tuple[Release, Release], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     vectors = np.eye(1, 16, dtype=np.float32)
     catalogue.upsert([Item("a", Source.kept(b"no image"))], vectors, releases[0].space)
     assert main(COMMAND, arguments(catalogue, releases[1])) == 1
@@ -246,7 +249,7 @@ def test_spaces_are_listed_and_given_up(
     catalogue: Catalogue, releases: tuple[Release, Release], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first, second = releases
-    catalogue.open_space(second.space)
+    catalogue.spaces.open(second.space)
     command = ["--collection", str(catalogue.folder)]
     assert main(SPACES, [*command, "list"]) == 0
     said = capsys.readouterr().out
@@ -254,10 +257,10 @@ def test_spaces_are_listed_and_given_up(
     assert re.search(rf"{second.space[:16]}  filling +0 +{COUNT} +0  -", said)
     assert main(SPACES, [*command, "close", str(first.folder)]) == 0
     assert f"would remove space {first.space[:16]} with {COUNT} vectors" in capsys.readouterr().out
-    assert len(catalogue.spaces()) == 2
+    assert len(catalogue.spaces.all()) == 2
     assert main(SPACES, [*command, "close", first.space[:8], "--yes"]) == 0
-    assert [space.release for space in catalogue.spaces()] == [second.space]
-    assert len(catalogue.census(first.space).rows) == 0
+    assert [space.release for space in catalogue.spaces.all()] == [second.space]
+    assert len(catalogue.vectors.census(first.space).rows) == 0
     assert main(SPACES, [*command, "close", "no such"]) == 1
     assert "names 0 spaces" in capsys.readouterr().err
 

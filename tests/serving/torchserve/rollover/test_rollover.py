@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from core.releases.model_store import ModelStore
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.torchserve.management import Management
 from serving.torchserve.rollover.canaries import CanaryError, try_release
 from serving.torchserve.rollover.rollover import NotYet, Site, _wait_until_caught_up
@@ -24,11 +25,11 @@ WAITING = 300
 @pytest.fixture
 def catalogue(chain: Chain, tmp_path: Path) -> Catalogue:
     """A collection of which 300 items wait for a vector by the chain's release."""
-    catalogue = Catalogue(tmp_path / "collection", create=True)
-    catalogue.open_space(chain.release.space)
+    catalogue = open_catalogue(tmp_path / "collection", create=True)
+    catalogue.spaces.open(chain.release.space)
     items = [Item(str(at), Source.kept(str(at).encode())) for at in range(WAITING)]
     catalogue.upsert(items, np.eye(1, 16, dtype=np.float32).repeat(WAITING, axis=0), "b" * 64)
-    assert catalogue.count_pending(chain.release.space) == WAITING
+    assert catalogue.spaces.count_pending(chain.release.space) == WAITING
     return catalogue
 
 
@@ -45,9 +46,11 @@ def test_a_backlog_is_waited_for(catalogue: Catalogue, chain: Chain, site: Site)
     waiter.start()
     waiter.join(0.5)
     assert waiter.is_alive()
-    first = catalogue.pending(space, limit=100)
+    first = catalogue.spaces.pending(space, limit=100)
     digests = [Source.kept(one.id.encode()).sha256 for one in first]
-    catalogue.fill(space, [one.row for one in first], digests, np.eye(1, 16, dtype=np.float32).repeat(100, axis=0))
+    catalogue.spaces.fill(
+        space, [one.row for one in first], digests, np.eye(1, 16, dtype=np.float32).repeat(100, axis=0)
+    )
     waiter.join(30)
     assert not waiter.is_alive()
 

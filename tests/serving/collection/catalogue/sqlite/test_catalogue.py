@@ -3,15 +3,17 @@ import numpy as np
 import pytest
 
 from serving.collection.catalogue.filter_parser import parse_filter
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.writes import Delete, Deleted, Upsert, Upserted
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
+from serving.collection.catalogue.writes import Delete, Deleted, Upsert, Upserted
 from serving.collection.errors import CatalogueError, FilterError, ItemError
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
 
 
 def ids(catalogue: Catalogue) -> list[str]:
-    return [stored.id for stored in catalogue.list_items(limit=1000).items]
+    return [stored.id for stored in catalogue.items.page(limit=1000).items]
 
 
 def test_what_is_stored_comes_back(catalogue: Catalogue) -> None:
@@ -19,32 +21,32 @@ def test_what_is_stored_comes_back(catalogue: Catalogue) -> None:
     elsewhere = Item("b", Source.at("/images/b.jpg", b"picture", "image/jpeg"), "cat", {"tags": ["x", None], "é": 1.5})
     written = catalogue.upsert([item("a", b"bytes of a"), elsewhere], vectors, RELEASE)
     assert written == Upserted(1, ("created", "created"))
-    again = Catalogue(catalogue.folder)
-    a, b = again.get("a", content=True), again.get("b", content=True)
+    again = open_catalogue(catalogue.folder)
+    a, b = again.items.get("a", content=True), again.items.get("b", content=True)
     assert a is not None
     assert b is not None
     assert a.source == Source.kept(b"bytes of a", "image/png")
     assert (b.source, b.label, b.metadata, b.seq) == (elsewhere.source, "cat", elsewhere.metadata, 1)
-    assert again.get("a") == again.items_at([a.row])[a.row]
-    assert again.get("a") != a  # without its bytes, as they were not asked for
-    assert again.get("nothing") is None
-    found = again.vectors_of(["b", "nothing", "a"], RELEASE)
+    assert again.items.get("a") == again.items.at([a.row])[a.row]
+    assert again.items.get("a") != a  # without its bytes, as they were not asked for
+    assert again.items.get("nothing") is None
+    found = again.vectors.of(["b", "nothing", "a"], RELEASE)
     assert set(found) == {"a", "b"}
     np.testing.assert_array_equal(found["b"], vectors[1])
-    assert again.vectors_of(["a"], OTHER_RELEASE) == {}
+    assert again.vectors.of(["a"], OTHER_RELEASE) == {}
 
 
 def test_an_upsert_tells_of_each_item_whether_it_was_new_or_changed(catalogue: Catalogue) -> None:
     vectors = unit_vectors(3)
     catalogue.upsert(items(["a", "b"]), vectors[:2], RELEASE)
-    before = catalogue.get("a")
+    before = catalogue.items.get("a")
     assert catalogue.upsert(items(["b", "c", "a"]), vectors[[1, 2, 0]], RELEASE).outcomes == (
         "unchanged",
         "created",
         "unchanged",
     )
-    assert catalogue.get("a") == before
-    assert catalogue.changes_since(RELEASE, 1).rows.tolist() == [3]  # c only: what did not change is not told again
+    assert catalogue.items.get("a") == before
+    assert catalogue.vectors.changes_since(RELEASE, 1).rows.tolist() == [3]  # c only
     changed = [
         (item("a", label="cat"), vectors[0]),
         (item("a", label="cat", colour="red"), vectors[0]),
@@ -55,20 +57,20 @@ def test_an_upsert_tells_of_each_item_whether_it_was_new_or_changed(catalogue: C
     for one, vector in changed:
         assert catalogue.upsert([one], vector[None], RELEASE).outcomes == ("replaced",)
         assert catalogue.upsert([one], vector[None], RELEASE).outcomes == ("unchanged",)
-    after = catalogue.get("a", content=True)
+    after = catalogue.items.get("a", content=True)
     assert before is not None
     assert after is not None
     assert (after.row, after.created) == (before.row, before.created)
     assert after.source.content is None
-    np.testing.assert_array_equal(catalogue.vectors_of(["a"], RELEASE)["a"], vectors[2])
+    np.testing.assert_array_equal(catalogue.vectors.of(["a"], RELEASE)["a"], vectors[2])
 
 
 def test_filters_follow_a_replaced_item(catalogue: Catalogue) -> None:
     catalogue.upsert([item("a", colour="red", tags=["x", "y"])], unit_vectors(1), RELEASE)
     catalogue.upsert([item("a", colour="blue")], unit_vectors(1), RELEASE)
-    assert catalogue.count(parse_filter({"colour": "red"})) == 0
-    assert catalogue.count(parse_filter({"tags": {"exists": True}})) == 0
-    assert catalogue.count(parse_filter({"colour": "blue"})) == 1
+    assert catalogue.items.count(parse_filter({"colour": "red"})) == 0
+    assert catalogue.items.count(parse_filter({"tags": {"exists": True}})) == 0
+    assert catalogue.items.count(parse_filter({"colour": "blue"})) == 1
 
 
 @pytest.mark.parametrize(
@@ -95,11 +97,11 @@ def test_delete_by_ids_tells_what_was_missing_and_is_logged(catalogue: Catalogue
     fill(catalogue, unit_vectors(5))
     assert catalogue.delete(["n1", "none", "n3", "n1"]) == Deleted(2, 2, ("none",))
     assert ids(catalogue) == ["n0", "n2", "n4"]
-    assert catalogue.get("n1") is None
-    assert catalogue.vectors_of(["n1"], RELEASE) == {}
-    assert catalogue.changes_since(RELEASE, 1).deleted.tolist() == [2, 4]
+    assert catalogue.items.get("n1") is None
+    assert catalogue.vectors.of(["n1"], RELEASE) == {}
+    assert catalogue.vectors.changes_since(RELEASE, 1).deleted.tolist() == [2, 4]
     assert catalogue.delete(["n1"]) == Deleted(3, 0, ("n1",))
-    assert catalogue.sequence(RELEASE) == 2
+    assert catalogue.vectors.sequence(RELEASE) == 2
     stats = catalogue.stats()
     assert (stats.items, stats.sources_kept, stats.deletions_on_record) == (3, 3, 2)
 
@@ -108,7 +110,7 @@ def test_delete_by_filter(catalogue: Catalogue) -> None:
     catalogue.upsert([item(f"n{n}", price=n) for n in range(6)], unit_vectors(6), RELEASE)
     assert catalogue.delete(where=parse_filter({"price": {"lt": 3}})) == Deleted(2, 3, ())
     assert ids(catalogue) == ["n3", "n4", "n5"]
-    assert catalogue.changes_since(RELEASE, 1).deleted.tolist() == [1, 2, 3]
+    assert catalogue.vectors.changes_since(RELEASE, 1).deleted.tolist() == [1, 2, 3]
 
 
 def test_a_deletion_must_say_what(catalogue: Catalogue) -> None:
@@ -173,9 +175,10 @@ def test_a_writer_that_waits_too_long_is_told(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(1))
     other = apsw.Connection(str(catalogue.folder / "catalogue.sqlite"))
     other.execute("BEGIN IMMEDIATE")
-    catalogue._database.connection.set_busy_timeout(1)
+    assert isinstance(catalogue, SqliteCatalogue)
+    catalogue.database.connection.set_busy_timeout(1)
     with pytest.raises(CatalogueError, match="was busy with others' writes"):
         fill(catalogue, unit_vectors(1), prefix="m")
     other.execute("ROLLBACK")
     fill(catalogue, unit_vectors(1), prefix="m")
-    assert catalogue.count() == 2
+    assert catalogue.items.count() == 2

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from serving.collection.catalogue.filter_parser import parse_filter
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -18,7 +20,7 @@ TABLES = ("items", "sources", "vectors", "terms", "deletions", "pending")
 
 @pytest.fixture(scope="module")
 def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    catalogue = Catalogue(tmp_path_factory.mktemp("plans"), create=True)
+    catalogue = open_catalogue(tmp_path_factory.mktemp("plans"), create=True)
     fill(catalogue, unit_vectors(200))
     compact(catalogue, RELEASE, Plan(kind="hnsw"))
     catalogue.delete(["n1", "n2"])
@@ -27,7 +29,8 @@ def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
 
 def scans(catalogue: Catalogue, ask: Callable[[], object]) -> list[str]:
     """The statements of `ask` that read a table from end to end, or every vector of a release."""
-    db = catalogue._database.connection
+    assert isinstance(catalogue, SqliteCatalogue)
+    db = catalogue.database.connection
     asked: list[tuple[str, Any]] = []
 
     def note(_: object, sql: str, bindings: Any) -> bool:
@@ -54,19 +57,19 @@ def _all_of_a_release(step: str) -> bool:
 
 
 def test_catching_up_with_another_release_reads_what_it_needs(catalogue: Catalogue) -> None:
-    catalogue.open_space(OTHER_RELEASE)
+    catalogue.spaces.open(OTHER_RELEASE)
     try:
         changed = [item("n17", content=b"other", colour="red"), item("newer", colour="red")]
         assert scans(catalogue, lambda: catalogue.upsert(changed, unit_vectors(2, seed=3), RELEASE)) == []
-        (first, *_, last) = catalogue.pending(OTHER_RELEASE, limit=20)
-        assert scans(catalogue, lambda: catalogue.behind(OTHER_RELEASE)) == []
-        assert scans(catalogue, lambda: catalogue.pending(OTHER_RELEASE, limit=5, after=last, until=100)) == []
+        (first, *_, last) = catalogue.spaces.pending(OTHER_RELEASE, limit=20)
+        assert scans(catalogue, lambda: catalogue.spaces.behind(OTHER_RELEASE)) == []
+        assert scans(catalogue, lambda: catalogue.spaces.pending(OTHER_RELEASE, limit=5, after=last, until=100)) == []
         chosen = [first.row], [first.sha256]
-        assert scans(catalogue, lambda: catalogue.fill(OTHER_RELEASE, *chosen, unit_vectors(1))) == []
-        assert scans(catalogue, lambda: catalogue.fail_pending(OTHER_RELEASE, [(last, "gone")])) == []
+        assert scans(catalogue, lambda: catalogue.spaces.fill(OTHER_RELEASE, *chosen, unit_vectors(1))) == []
+        assert scans(catalogue, lambda: catalogue.spaces.fail(OTHER_RELEASE, [(last, "gone")])) == []
         assert scans(catalogue, lambda: catalogue.delete(["n18"])) == []
     finally:
-        catalogue.close_space(OTHER_RELEASE)
+        catalogue.spaces.close(OTHER_RELEASE)
 
 
 def test_a_search_reads_what_it_needs(catalogue: Catalogue) -> None:
@@ -76,8 +79,8 @@ def test_a_search_reads_what_it_needs(catalogue: Catalogue) -> None:
     catalogue.delete(["n5"])
     assert scans(catalogue, lambda: neighbours.search(queries, 10)) == []
     assert scans(catalogue, lambda: neighbours.search(queries, 10, rows=np.arange(5))) == []
-    assert scans(catalogue, lambda: catalogue.items_at([3, 4])) == []
-    assert scans(catalogue, lambda: catalogue.vectors_of(["n3", "n4"], RELEASE)) == []
+    assert scans(catalogue, lambda: catalogue.items.at([3, 4])) == []
+    assert scans(catalogue, lambda: catalogue.vectors.of(["n3", "n4"], RELEASE)) == []
 
 
 def test_a_write_reads_what_it_needs(catalogue: Catalogue) -> None:
@@ -104,10 +107,10 @@ def test_a_write_reads_what_it_needs(catalogue: Catalogue) -> None:
     ],
 )
 def test_a_filter_reads_what_it_needs(catalogue: Catalogue, written: dict[str, Any]) -> None:
-    assert scans(catalogue, lambda: catalogue.rows_matching(parse_filter(written))) == []
-    assert scans(catalogue, lambda: catalogue.list_items(parse_filter(written), limit=5)) == []
+    assert scans(catalogue, lambda: catalogue.items.rows_matching(parse_filter(written))) == []
+    assert scans(catalogue, lambda: catalogue.items.page(parse_filter(written), limit=5)) == []
 
 
 def test_one_item_and_a_page_of_them_read_what_they_need(catalogue: Catalogue) -> None:
-    assert scans(catalogue, lambda: catalogue.get("n3", content=True)) == []
-    assert scans(catalogue, lambda: catalogue.list_items(limit=5, cursor="20")) == []
+    assert scans(catalogue, lambda: catalogue.items.get("n3", content=True)) == []
+    assert scans(catalogue, lambda: catalogue.items.page(limit=5, cursor="20")) == []

@@ -9,7 +9,8 @@ import pytest
 
 from core.files.durable import sha256_of
 from serving.collection.catalogue.filter_parser import parse_filter
-from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME
 from serving.collection.errors import CatalogueError
 from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import (
@@ -79,55 +80,59 @@ def version(folder: Path) -> int:
 
 
 def test_a_new_catalogue_is_opened_again(tmp_path: Path) -> None:
-    names = fill(Catalogue(tmp_path / "new", create=True), unit_vectors(2))
-    assert [stored.id for stored in Catalogue(tmp_path / "new").list_items().items] == names
+    names = fill(open_catalogue(tmp_path / "new", create=True), unit_vectors(2))
+    assert [stored.id for stored in open_catalogue(tmp_path / "new").items.page().items] == names
     assert version(tmp_path / "new") == 3
 
 
 def test_many_may_create_a_catalogue_at_once_and_write_to_it(tmp_path: Path) -> None:
     def create(number: int) -> int:
-        return len(fill(Catalogue(tmp_path, create=True), unit_vectors(3), prefix=f"{number}-"))
+        return len(fill(open_catalogue(tmp_path, create=True), unit_vectors(3), prefix=f"{number}-"))
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(create, range(6))) == [3] * 6
-    assert Catalogue(tmp_path).count() == 18
+    assert open_catalogue(tmp_path).items.count() == 18
 
 
 def test_a_folder_without_a_catalogue_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogueError, match="no collection"):
-        Catalogue(tmp_path)
+        open_catalogue(tmp_path)
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / FILE_NAME).write_bytes(b"this is no database, though it is long enough to be read as one" * 40)
     with pytest.raises(CatalogueError, match="no usable SQLite file"):
-        Catalogue(tmp_path)
+        open_catalogue(tmp_path)
 
 
 @pytest.mark.parametrize("other", [0, 4, 99])
 def test_another_schema_is_refused(tmp_path: Path, other: int) -> None:
-    Catalogue(tmp_path, create=True).close()
+    open_catalogue(tmp_path, create=True).close()
     db = apsw.Connection(str(tmp_path / FILE_NAME))
     db.pragma("user_version", other)
     db.close()
     with pytest.raises(CatalogueError, match=f"has schema {other}; this version reads schema 3"):
-        Catalogue(tmp_path)
+        open_catalogue(tmp_path)
 
 
 def test_a_first_catalogue_keeps_items_rows_numbers_vectors_and_its_base(tmp_path: Path) -> None:
     vectors = first_catalogue(tmp_path)
-    catalogue = Catalogue(tmp_path)
+    catalogue = open_catalogue(tmp_path)
     assert version(tmp_path) == 3
     rows, kept = stored(catalogue)
     assert rows.tolist() == list(range(3, 83, 2))
     np.testing.assert_array_equal(kept, vectors)
-    item = catalogue.get("old-5")
+    item = catalogue.items.get("old-5")
     assert item is not None
     assert (item.row, item.label, item.source.path, item.source.size) == (5, "cat", "/images/5.png", None)
     assert (item.metadata, item.seq, item.source.sha256) == ({}, 5, hashlib.sha256(b"5").digest())
     assert item.created == item.updated > 1_600_000_000_000
-    assert catalogue.count(parse_filter({"label": None})) == 14
-    assert (catalogue.sequence(RELEASE), catalogue.sequence(OTHER_RELEASE), catalogue.stats().seq) == (5, 7, 8)
+    assert catalogue.items.count(parse_filter({"label": None})) == 14
+    assert (catalogue.vectors.sequence(RELEASE), catalogue.vectors.sequence(OTHER_RELEASE), catalogue.stats().seq) == (
+        5,
+        7,
+        8,
+    )
     neighbours = Neighbours(catalogue, RELEASE)
     assert neighbours.base is not None
     assert neighbours.base.file == "first.faiss"
@@ -137,12 +142,12 @@ def test_a_first_catalogue_keeps_items_rows_numbers_vectors_and_its_base(tmp_pat
 
 def test_after_a_migration_writes_go_on_where_they_were_and_rows_are_new(tmp_path: Path) -> None:
     first_catalogue(tmp_path)
-    catalogue = Catalogue(tmp_path)
+    catalogue = open_catalogue(tmp_path)
     neighbours = Neighbours(catalogue, RELEASE)
     assert catalogue.delete(["old-81"]).seq == 9
     written = catalogue.upsert([item("old-3"), item("new")], unit_vectors(2, seed=1), RELEASE)
     assert (written.seq, written.outcomes) == (10, ("replaced", "created"))
-    assert catalogue.census(RELEASE).rows.tolist() == [*range(3, 81, 2), 82]  # not 81 again
+    assert catalogue.vectors.census(RELEASE).rows.tolist() == [*range(3, 81, 2), 82]  # not 81 again
     rows, vectors = stored(catalogue)
     queries = unit_vectors(5, seed=3)
     assert_same(neighbours.search(queries, 40), brute_force(rows, vectors, queries, 40))
@@ -150,16 +155,16 @@ def test_after_a_migration_writes_go_on_where_they_were_and_rows_are_new(tmp_pat
 
 def test_a_base_that_missed_a_write_of_schema_1_is_not_taken_over(tmp_path: Path) -> None:
     first_catalogue(tmp_path, base_seq=4)
-    catalogue = Catalogue(tmp_path)
-    assert catalogue.base(RELEASE) is None
+    catalogue = open_catalogue(tmp_path)
+    assert catalogue.bases.get(RELEASE) is None
     assert len(Neighbours(catalogue, RELEASE)) == 40
 
 
 def test_many_may_open_a_first_catalogue_at_once(tmp_path: Path) -> None:
     first_catalogue(tmp_path)
     with ThreadPoolExecutor(4) as pool:
-        opened = list(pool.map(lambda _: Catalogue(tmp_path), range(4)))
-    assert {catalogue.count() for catalogue in opened} == {40}
+        opened = list(pool.map(lambda _: open_catalogue(tmp_path), range(4)))
+    assert {catalogue.items.count() for catalogue in opened} == {40}
 
 
 def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
@@ -169,13 +174,13 @@ def test_a_migration_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> Non
     db.close()
     for _ in range(2):
         with pytest.raises(CatalogueError, match=r"stays as it was: .*no such table: changes"):
-            Catalogue(tmp_path)
+            open_catalogue(tmp_path)
     assert version(tmp_path) == 1
 
 
 def test_rows_of_deleted_items_are_never_used_again(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(3))
     catalogue.delete(["n2", "n1"])
     catalogue.upsert(items(["n2"]), unit_vectors(1), RELEASE)
-    assert catalogue.census(RELEASE).rows.tolist() == [1, 4]
+    assert catalogue.vectors.census(RELEASE).rows.tolist() == [1, 4]

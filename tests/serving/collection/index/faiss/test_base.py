@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.bases import Base
-from serving.collection.catalogue.sqlite.vectors import Rows
+from serving.collection.catalogue.bases import BaseRecord
+from serving.collection.catalogue.vectors import Rows
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.index.faiss.base import open_base, publish_base, remove_base
 from serving.collection.index.faiss.base_files import BaseFiles
@@ -19,10 +19,10 @@ from tests.serving.collection.examples import DAMAGE, RELEASE, start, unit_vecto
 COUNT = 300
 
 
-def published(folder: Path, rows: Rows | None = None, name: str = "one.faiss") -> Base:
+def published(folder: Path, rows: Rows | None = None, name: str = "one.faiss") -> BaseRecord:
     index = faiss.IndexFlatIP(16)
     index.add(unit_vectors(COUNT))
-    record = Base(RELEASE, name, "", COUNT, 16, 3)
+    record = BaseRecord(RELEASE, name, "", COUNT, 16, 3)
     return publish_base(folder, record, index=index, rows=rows if rows is not None else np.arange(COUNT) * 2)
 
 
@@ -63,7 +63,7 @@ def test_a_damaged_base_is_refused(tmp_path: Path, part: str, damage: str) -> No
 def test_a_base_that_is_not_what_the_catalogue_says_is_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
     record = published(tmp_path)
     with pytest.raises(IndexUnusable, match="not what the catalogue says"):
-        open_base(tmp_path, Base(**{**record.__dict__, **wrong}))
+        open_base(tmp_path, BaseRecord(**{**record.__dict__, **wrong}))
 
 
 def test_a_base_is_never_overwritten(tmp_path: Path) -> None:
@@ -90,8 +90,8 @@ def test_it_is_removed_only_when_nobody_has_it_mapped(tmp_path: Path) -> None:
 
 HOLDER = """
 from serving.collection.index.faiss.base import open_base
-from serving.collection.catalogue.sqlite.bases import Base
-mapped = open_base(Path(sys.argv[1]), Base(RELEASE, "one.faiss", sys.argv[2], 300, 16, 3))
+from serving.collection.catalogue.bases import BaseRecord
+mapped = open_base(Path(sys.argv[1]), BaseRecord(RELEASE, "one.faiss", sys.argv[2], 300, 16, 3))
 print("mapped", flush=True)
 sys.stdin.read()
 """

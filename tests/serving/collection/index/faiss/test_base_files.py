@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from core.files.durable import sha256_of
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors
@@ -18,7 +19,7 @@ APPROXIMATE = [name for name, kind in KINDS.items() if kind.approximate]
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    catalogue = Catalogue(tmp_path / "collection", create=True)
+    catalogue = open_catalogue(tmp_path / "collection", create=True)
     fill(catalogue, clustered_vectors(300))
     return catalogue
 
@@ -58,7 +59,7 @@ def test_vectors_that_were_damaged_make_the_base_unusable(catalogue: Catalogue, 
 @pytest.mark.parametrize("kilobytes", [4, 100, 200])
 def test_a_disk_that_fills_up_while_vectors_are_written_leaves_nothing(tmp_path: Path, kilobytes: int) -> None:
     with small_disk(tmp_path / "disk", 1_200_000) as folder:
-        catalogue = Catalogue(folder, create=True)
+        catalogue = open_catalogue(folder, create=True)
         fill(catalogue, unit_vectors(600, 64))
         before = {path.name for path in folder.iterdir()}
         free = 4096 * (kilobytes // 4)

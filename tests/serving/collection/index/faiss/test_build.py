@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.build import build_base
@@ -25,7 +26,7 @@ COUNT = 600
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
-    catalogue = Catalogue(tmp_path_factory.mktemp("build"), create=True)
+    catalogue = open_catalogue(tmp_path_factory.mktemp("build"), create=True)
     fill(catalogue, clustered_vectors(COUNT + 20))
     catalogue.delete([f"n{number}" for number in range(0, 40, 2)])  # so that rows have gaps
     return catalogue
@@ -40,7 +41,7 @@ def test_a_base_of_any_kind_holds_every_row_is_mapped_and_meets_its_target(fille
     mapped = build(filled, Plan(kind=kind, recall_target=0.95))
     record = mapped.record
     assert (record.kind, record.count, record.dim, record.seq) == (kind, COUNT, 16, 2)
-    assert sorted(mapped.rows.tolist()) == filled.census(RELEASE).rows.tolist()
+    assert sorted(mapped.rows.tolist()) == filled.vectors.census(RELEASE).rows.tolist()
     assert (mapped.positions(mapped.rows) == np.arange(COUNT)).all()
     assert is_mapped(record.file)
     assert record.recall >= 0.95
@@ -70,7 +71,7 @@ def test_the_depth_is_raised_until_the_target_is_met(filled: Catalogue) -> None:
 
 
 def test_a_target_that_is_out_of_reach_ends_where_going_deeper_gains_nothing(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     vectors = unit_vectors(200, 8)
     far = np.eye(8, dtype=np.float32)[:1]
     near = vectors * np.float32(1e-2) + far  # so close together that 8-bit codes can't tell them apart
@@ -142,9 +143,9 @@ def test_the_room_a_base_takes_is_known_beforehand(filled: Catalogue) -> None:
 
 
 def test_what_is_written_while_it_is_built_is_left_to_the_delta(tmp_path: Path) -> None:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(150))
-    census = catalogue.census(RELEASE)
+    census = catalogue.vectors.census(RELEASE)
     catalogue.upsert(items(["n3", "late"]), unit_vectors(2, seed=5), RELEASE)
-    rows, _ = catalogue.vectors_at(np.append(census.rows, 151), RELEASE, until=census.seq)
+    rows, _ = catalogue.vectors.at(np.append(census.rows, 151), RELEASE, until=census.seq)
     assert sorted(set(census.rows.tolist()) - set(rows.tolist())) == [4]

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
 from serving.collection.index.faiss.kinds import Plan
@@ -25,7 +26,7 @@ from tests.serving.collection.examples import (
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    catalogue = Catalogue(tmp_path, create=True)
+    catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(150))
     return catalogue
 
@@ -41,14 +42,14 @@ def _bases(names: set[str]) -> set[str]:
 
 
 def named(catalogue: Catalogue) -> set[str]:
-    return {name for file in catalogue.base_files() for name in (file, file.replace(".faiss", ".rows.npy"))}
+    return {name for file in catalogue.bases.files() for name in (file, file.replace(".faiss", ".rows.npy"))}
 
 
 def test_a_base_holds_everything_and_the_one_before_goes(catalogue: Catalogue) -> None:
     for turn in range(3):
         catalogue.delete([f"n{turn}"])
         assert compact(catalogue, RELEASE)
-        base = catalogue.base(RELEASE)
+        base = catalogue.bases.get(RELEASE)
         assert base is not None
         assert (base.count, base.seq, base.kind) == (149 - turn, 2 + turn, "exact")
         assert files(catalogue) == named(catalogue)
@@ -95,7 +96,7 @@ def test_what_a_killed_compaction_left_is_cleared_away(catalogue: Catalogue) -> 
 
 HOLDER = """
 from serving.collection.index.faiss.compaction import alone
-with alone(Catalogue(sys.argv[1]).folder) as only:
+with alone(open_catalogue(sys.argv[1]).folder) as only:
     print(only, flush=True)
     sys.stdin.read()
 """
@@ -107,20 +108,20 @@ def test_only_one_process_compacts_at_a_time_and_a_dead_one_is_no_obstacle(catal
         assert holder.stdout.readline() == "True\n"
         assert not compact(catalogue, RELEASE)
         assert clear(catalogue) == []
-        assert catalogue.base(RELEASE) is None
+        assert catalogue.bases.get(RELEASE) is None
         os.kill(holder.pid, signal.SIGKILL)
     assert compact(catalogue, RELEASE)
 
 
 def test_a_collection_without_a_base_gets_one_before_it_is_served_if_it_is_large(catalogue: Catalogue) -> None:
     ensure_base(catalogue, RELEASE, policy=Policy(least=151))
-    assert catalogue.base(RELEASE) is None
+    assert catalogue.bases.get(RELEASE) is None
     ensure_base(catalogue, RELEASE, policy=Policy(least=150))
-    base = catalogue.base(RELEASE)
+    base = catalogue.bases.get(RELEASE)
     assert base is not None
     fill(catalogue, unit_vectors(500), prefix="m")
     ensure_base(catalogue, RELEASE, policy=Policy(least=150))
-    assert catalogue.base(RELEASE) == base
+    assert catalogue.bases.get(RELEASE) == base
 
 
 def test_it_waits_for_a_compaction_that_another_process_is_at(catalogue: Catalogue) -> None:
@@ -132,21 +133,21 @@ def test_it_waits_for_a_compaction_that_another_process_is_at(catalogue: Catalog
             made.result(0.2)
         holder.kill()
         made.result(60)
-    assert catalogue.base(RELEASE) is not None
+    assert catalogue.bases.get(RELEASE) is not None
 
 
 def test_without_room_nothing_is_begun(catalogue: Catalogue) -> None:
     compact(catalogue, RELEASE)
-    before = catalogue.base(RELEASE)
+    before = catalogue.bases.get(RELEASE)
     with pytest.raises(CompactionError, match=r"MiB free; a new base of 150 vectors of 16 numbers needs \d+ MiB"):
         compact(catalogue, RELEASE, reserve_bytes=1 << 60)
-    assert catalogue.base(RELEASE) == before
+    assert catalogue.bases.get(RELEASE) == before
     assert files(catalogue) == named(catalogue)
 
 
 FULL_DISK = """
 import resource, signal
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 try:
@@ -159,7 +160,7 @@ print(len(Neighbours(catalogue, RELEASE).search(unit_vectors(1), 1000).rows[0]))
 
 def test_a_disk_that_fills_up_meanwhile_leaves_the_base_before_in_use(catalogue: Catalogue) -> None:
     compact(catalogue, RELEASE)
-    before = catalogue.base(RELEASE)
+    before = catalogue.bases.get(RELEASE)
     fill(catalogue, unit_vectors(10), prefix="m")
     catalogue.close()
     with start(FULL_DISK, catalogue.folder) as process:
@@ -167,7 +168,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_the_base_before_in_use(catalogue:
     assert process.returncode == 0
     assert "could not be written whole: is the disk full?" in said
     assert said.splitlines()[-1] == "160"
-    assert catalogue.base(RELEASE) == before
+    assert catalogue.bases.get(RELEASE) == before
     assert files(catalogue) == named(catalogue)
 
 
@@ -182,7 +183,7 @@ def test_it_is_due_by_share_but_neither_too_early_nor_too_late() -> None:
 
 
 WRITER = """
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for number in range(1_000_000):

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
-from serving.collection.catalogue.sqlite.vectors import Vectors
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.vectors import Vectors
 from serving.collection.commands.compact import INDEX_KINDS
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import compact
@@ -30,7 +31,7 @@ from tests.serving.collection.examples import (
 
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Catalogue:
-    return Catalogue(tmp_path, create=True)
+    return open_catalogue(tmp_path, create=True)
 
 
 def bursts(subjects: int, pictures: int, dim: int = 48) -> Vectors:
@@ -54,7 +55,7 @@ def run(*options: object) -> "subprocess.CompletedProcess[str]":
 def test_what_has_siblings_in_the_base_does_not_decide_how_deep_it_is_searched(catalogue: Catalogue) -> None:
     fill(catalogue, bursts(200, 20))
     compact(catalogue, RELEASE, Plan(kind="ivf", recall_target=0.9))
-    base = catalogue.base(RELEASE)
+    base = catalogue.bases.get(RELEASE)
     assert base is not None
     by_sort = base.facts["recall_by_sort"]
     assert set(by_sort) == {"held out", "between", "aside"}
@@ -104,9 +105,9 @@ def test_an_exact_base_has_no_depth_and_no_base_can_t_be_tuned(catalogue: Catalo
     with pytest.raises(CompactionError, match="has no base of release"):
         tune(catalogue, RELEASE, Plan())
     compact(catalogue, RELEASE, Plan(kind="exact"))
-    before = catalogue.base(RELEASE)
+    before = catalogue.bases.get(RELEASE)
     assert tune(catalogue, RELEASE, Plan())
-    assert catalogue.base(RELEASE) == before
+    assert catalogue.bases.get(RELEASE) == before
 
 
 def test_the_command_knows_every_kind_of_index() -> None:
@@ -126,7 +127,7 @@ def test_real_queries_are_kept_and_measured_at_every_build(catalogue: Catalogue,
     assert "asked" in done.stdout
     assert "held out" not in done.stdout
     compact(catalogue, RELEASE, Plan(kind="hnsw"))
-    base = catalogue.base(RELEASE)
+    base = catalogue.bases.get(RELEASE)
     assert base is not None
     assert "asked" in base.facts["recall_by_sort"]
     np.testing.assert_array_equal(kept_asked(tmp_path, RELEASE, 16), np.load(queries))
@@ -155,5 +156,5 @@ def test_a_damaged_file_of_queries_is_named_before_anything_is_built(catalogue: 
     asked_file(catalogue.folder, RELEASE).write_bytes(b"torn")
     with pytest.raises(CompactionError, match=r"asked.npy can't be read as an array: remove it"):
         compact(catalogue, RELEASE, Plan(kind="hnsw"))
-    assert catalogue.base(RELEASE) is None
+    assert catalogue.bases.get(RELEASE) is None
     assert len(stored(catalogue)[0]) == 300

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from serving.collection.catalogue.filter_parser import parse_filter
-from serving.collection.catalogue.sqlite.catalogue import Catalogue
+from serving.collection.catalogue.interface import Catalogue
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.neighbours import Neighbours
@@ -38,7 +38,7 @@ def test_an_exact_base_and_its_delta_are_brute_force(catalogue: Catalogue, k: in
     neighbours = churned(catalogue, "exact")
     assert_same(neighbours.search(QUERIES, k), brute_force(*stored(catalogue), QUERIES, k))
     assert (neighbours.sizes.base, neighbours.sizes.dead, neighbours.sizes.delta) == (400, 50, 68)
-    assert len(neighbours) == catalogue.count()
+    assert len(neighbours) == catalogue.items.count()
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
@@ -158,8 +158,8 @@ def test_a_filter_and_a_search_of_one_moment(catalogue: Catalogue) -> None:
     neighbours = Neighbours(catalogue, RELEASE)
     even = parse_filter({"even": True})
     with catalogue.reading():
-        found = neighbours.search(QUERIES, 5, rows=catalogue.rows_matching(even))
-        assert {item.id for item in catalogue.items_at(found.rows.ravel().tolist()).values()} <= set(names[::2])
+        found = neighbours.search(QUERIES, 5, rows=catalogue.items.rows_matching(even))
+        assert {item.id for item in catalogue.items.at(found.rows.ravel().tolist()).values()} <= set(names[::2])
     rows, vectors = stored(catalogue)
     assert_same(found, brute_force(rows[::2], vectors[::2], QUERIES, 5))
 

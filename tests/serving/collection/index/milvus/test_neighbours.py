@@ -16,7 +16,9 @@ import pytest
 from pymilvus import MilvusClient, MilvusException
 
 from core.command_line.command import main
-from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, Catalogue
+from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, SqliteCatalogue
 from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import IndexChoice
@@ -90,7 +92,7 @@ def check(index: MilvusNeighbours, catalogue: Catalogue, *, k: int = 10) -> None
 ECHO = """
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.opening import open_milvus
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 index = open_milvus(catalogue, RELEASE, IndexChoice.parse(sys.argv[2]))
 print("ready", flush=True)
 for line in sys.stdin:
@@ -108,7 +110,7 @@ def test_a_space_that_is_closed_is_dropped_in_milvus_too(
     catalogue: Catalogue, server: IndexChoice, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(catalogue, unit_vectors(30))
-    catalogue.open_space(RELEASE)
+    catalogue.spaces.open(RELEASE)
     open_milvus(catalogue, RELEASE, server).close()
     name = name_in_milvus(catalogue.folder, RELEASE)
     there = MilvusClient(server.uri)
@@ -119,11 +121,11 @@ def test_a_space_that_is_closed_is_dropped_in_milvus_too(
     away = [*close[:-1], f"milvus:{catalogue.folder / 'nowhere' / 'milvus.db'}", "--yes"]
     (catalogue.folder / "nowhere").write_text("no folder")
     assert main(SPACES, away) == 1
-    assert catalogue.spaces(), "a space that Milvus could not drop is still there to be closed"
+    assert catalogue.spaces.all(), "a space that Milvus could not drop is still there to be closed"
     assert main(SPACES, [*close, "--yes"]) == 0
     assert not [one for one in there.list_collections() if one.startswith(name)]
     assert "removed space" in capsys.readouterr().out
-    assert not catalogue.spaces()
+    assert not catalogue.spaces.all()
     there.close()
 
 
@@ -158,7 +160,7 @@ from serving.collection.index.milvus import entities as milvus_entities
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.opening import open_milvus
 milvus_entities._KEYS_AT_ONCE = 20  # many small messages
-catalogue = Catalogue(sys.argv[1])
+catalogue = open_catalogue(sys.argv[1])
 open_milvus(catalogue, RELEASE, IndexChoice.parse(sys.argv[2]))
 """
 
@@ -183,7 +185,7 @@ def test_a_process_killed_while_it_sends_leaves_work_that_the_next_one_does(
     assert entities.position() == position  # so it was killed before the end
     index = open_milvus(catalogue, RELEASE, server)
     check(index, catalogue)
-    assert entities.count() >= len(index) == catalogue.count()
+    assert entities.count() >= len(index) == catalogue.items.count()
     assert len([one for one in client.list_collections() if one.startswith(name)]) == 1
     index.close()
 
@@ -202,7 +204,7 @@ def test_messages_that_come_late_or_twice_change_no_answer(catalogue: Catalogue,
     names = fill(catalogue, unit_vectors(60))
     index = open_milvus(catalogue, RELEASE, local)
     rows, old = stored(catalogue)
-    before = catalogue.sequence(RELEASE)
+    before = catalogue.vectors.sequence(RELEASE)
     catalogue.upsert(items(names[:20]), unit_vectors(20, seed=1), RELEASE)
     catalogue.delete(names[20:40])
     check(index, catalogue)
@@ -239,7 +241,8 @@ def test_a_collection_dropped_while_it_is_searched_is_made_again(catalogue: Cata
 
 def test_a_catalogue_put_back_to_an_earlier_state_is_sent_anew(catalogue: Catalogue, local: IndexChoice) -> None:
     names = fill(catalogue, unit_vectors(60))
-    catalogue.connection.pragma("wal_checkpoint", "TRUNCATE")
+    assert isinstance(catalogue, SqliteCatalogue)
+    catalogue.database.connection.pragma("wal_checkpoint", "TRUNCATE")
     saved = catalogue.folder / "saved"
     shutil.copy(catalogue.folder / FILE_NAME, saved)
     catalogue.delete(names[:30])
@@ -248,7 +251,7 @@ def test_a_catalogue_put_back_to_an_earlier_state_is_sent_anew(catalogue: Catalo
     for path in catalogue.folder.glob(f"{FILE_NAME}*"):
         path.unlink()
     shutil.copy(saved, catalogue.folder / FILE_NAME)
-    earlier = Catalogue(catalogue.folder)
+    earlier = open_catalogue(catalogue.folder)
     index = open_milvus(earlier, RELEASE, local)
     assert len(index) == 60
     check(index, earlier)
@@ -257,7 +260,7 @@ def test_a_catalogue_put_back_to_an_earlier_state_is_sent_anew(catalogue: Catalo
 
 def test_a_copy_of_a_folder_has_vectors_of_its_own_and_a_moved_one_keeps_them(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    Catalogue(one, create=True)
+    open_catalogue(one, create=True)
     name = name_in_milvus(one, RELEASE)
     assert name_in_milvus(one, RELEASE) == name
     shutil.copytree(one, two)
@@ -290,7 +293,7 @@ def test_a_second_process_on_a_local_folder_is_told_what_to_do(catalogue: Catalo
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.opening import open_milvus
 try:
-    open_milvus(Catalogue(sys.argv[1]), RELEASE, IndexChoice.parse(sys.argv[2]))
+    open_milvus(open_catalogue(sys.argv[1]), RELEASE, IndexChoice.parse(sys.argv[2]))
 except IndexUnusable as error:
     print(error)
 """
@@ -312,7 +315,7 @@ sys.modules["pymilvus"] = None
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.opening import open_milvus
 try:
-    open_milvus(Catalogue(sys.argv[1]), RELEASE, IndexChoice.parse("milvus:http://127.0.0.1:1"))
+    open_milvus(open_catalogue(sys.argv[1]), RELEASE, IndexChoice.parse("milvus:http://127.0.0.1:1"))
 except IndexUnusable as error:
     print(error)
 """

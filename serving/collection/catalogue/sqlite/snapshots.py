@@ -1,0 +1,113 @@
+"""Snapshots: a collection in one SQLite file, made and restored while others read and write.
+
+A snapshot has items, kept pictures, metadata and vectors; FAISS files are built again. Restoring takes one transaction,
+in which the log grows by the snapshot's size.
+"""
+
+from pathlib import Path
+
+import apsw
+
+from core.files.durable import publish_file
+from serving.collection.catalogue.interface import SnapshotFiles
+from serving.collection.catalogue.sqlite.database import Database, in_our_words
+from serving.collection.catalogue.sqlite.schema import SCHEMA
+from serving.collection.catalogue.sqlite.waiting import COMPUTE_ANEW
+from serving.collection.errors import CatalogueError
+
+_TABLES = ("items", "sources", "vectors", "terms")  # in the order in which they refer to each other
+_RESTORE = """
+DELETE FROM bases;
+DELETE FROM deletions;
+DELETE FROM items;
+{copies}
+INSERT OR IGNORE INTO changes(release, seq, dim, forgotten) SELECT release, 0, dim, 0 FROM snapshot.changes;
+UPDATE sequence SET last = 1 + max(last, (SELECT last FROM snapshot.sequence));
+UPDATE changes SET seq = (SELECT last FROM sequence), forgotten = (SELECT last FROM sequence),
+    dim = coalesce((SELECT dim FROM snapshot.changes AS there WHERE there.release = changes.release), dim);
+UPDATE sqlite_sequence SET seq = max(seq, (SELECT max(seq) FROM snapshot.sqlite_sequence WHERE name = 'items'))
+    WHERE name = 'items';
+INSERT OR IGNORE INTO spaces(release, complete) SELECT release, 0 FROM snapshot.spaces;
+{compute_anew}
+"""
+
+
+class SqliteSnapshots(SnapshotFiles):
+    """Snapshots of one catalogue's file."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def save(self, path: Path) -> int:
+        db = self._database.connection
+        publish_file(path, lambda partial: _save(db, partial))
+        return _count_items(path)
+
+    def restore(self, path: Path) -> int:
+        _check(path, of=self._database.path.name)
+        db = self._database.connection
+        try:
+            db.execute("ATTACH ? AS snapshot", (str(path.resolve()),))
+            try:
+                with self._database.writing():
+                    _replace_all(db)
+            finally:
+                db.execute("DETACH snapshot")
+        except apsw.Error as error:
+            raise CatalogueError(
+                f"{self._database.path.parent} stays as it was, {path} could not be restored: {error}"
+            ) from error
+        return int(db.execute("SELECT count(*) FROM items").get)
+
+    def bytes_needed(self) -> int:
+        db = self._database.connection
+        return int(db.pragma("page_size")) * (int(db.pragma("page_count")) - int(db.pragma("freelist_count")))
+
+
+def _check(path: Path, *, of: str) -> None:
+    """Raise `CatalogueError` unless `path` is a whole snapshot of this schema."""
+    if not path.is_file():
+        raise CatalogueError(f"{path} does not exist")
+    try:
+        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+        version, problem = db.pragma("user_version"), db.pragma("integrity_check")
+        db.close()
+    except apsw.Error as error:
+        raise CatalogueError(f"{path} is no usable snapshot: {error}") from error
+    if problem != "ok":
+        raise CatalogueError(f"{path} is damaged: {str(problem)[:200]}")
+    if version != SCHEMA:
+        raise CatalogueError(
+            f"{path} has schema {version}, not {SCHEMA}: copy it to a new folder as {of}, where an older schema is "
+            "brought up to date when it is opened"
+        )
+
+
+def _count_items(path: Path) -> int:
+    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
+    try:
+        return int(db.execute("SELECT count(*) FROM items").get)
+    finally:
+        db.close()
+
+
+def _save(db: apsw.Connection, partial: Path) -> None:
+    partial.unlink(missing_ok=True)  # of a run that was killed; VACUUM wants no file there
+    try:
+        with in_our_words(partial, "could not be written, is the disk full?"):
+            db.execute("VACUUM INTO ?", (str(partial),))
+    except apsw.Error as error:
+        raise CatalogueError(f"{partial} could not be written: {error}") from error
+
+
+def _replace_all(db: apsw.Connection) -> None:
+    copies = "\n".join(
+        f"INSERT INTO {table}({names}) SELECT {names} FROM snapshot.{table};"
+        for table in _TABLES
+        for names in [_columns(db, table)]
+    )
+    db.execute(_RESTORE.format(copies=copies, compute_anew=COMPUTE_ANEW))
+
+
+def _columns(db: apsw.Connection, table: str) -> str:
+    return ", ".join(line[1] for line in db.execute(f"PRAGMA main.table_info({table})"))
