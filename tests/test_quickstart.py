@@ -50,6 +50,11 @@ def test_a_flat_folder_then_the_same_again(tmp_path: Path, name: str) -> None:
     assert first.stdout.count("neighbours") == 6
     assert "2048 numbers" in first.stdout
     assert (ROOT / "runs" / name / "contact_sheet.png").stat().st_size > 10_000
+    typed = [line for line in first.stdout.splitlines() if line.startswith("$ ")]
+    assert [line.split()[1:3] for line in typed] == [
+        *(["simclr", command] for command in ("prepare", "pretrain", "evaluate", "export", "ingest", "releases"))
+    ]
+    assert f"simclr serve --store model_store --name {name} --collection runs/{name}/collection" in first.stdout
 
     second = quickstart(*arguments)
     assert second.returncode == 0, second.stdout + second.stderr
@@ -88,7 +93,7 @@ def test_a_name_that_would_leave_the_folder_is_refused(bad: str) -> None:
     assert "name is" in done.stderr
 
 
-def test_images_that_are_not_there_are_told_before_anything_is_done(tmp_path: Path, name: str) -> None:
+def test_missing_images_are_reported_before_anything_is_done(tmp_path: Path, name: str) -> None:
     done = quickstart("--once", "--images", str(tmp_path / "nowhere"), "--name", name)
     assert done.returncode == 2
     assert "nowhere does not exist" in done.stderr
