@@ -31,7 +31,7 @@ SCHEMA = pa.schema(
 _GROUP = 4096  # records
 
 
-class Record(NamedTuple):
+class ImageRecord(NamedTuple):
     """One image: `source` says where it lies, `error` why there is no embedding of it."""
 
     id: str
@@ -50,9 +50,9 @@ class RecordsWriter:
     def __init__(self, file: BinaryIO) -> None:
         self._writer = pq.ParquetWriter(file, SCHEMA, compression="zstd", use_dictionary=False)
         self._rows = count()
-        self._waiting: list[Record] = []
+        self._waiting: list[ImageRecord] = []
 
-    def append(self, records: Sequence[Record]) -> None:
+    def append(self, records: Sequence[ImageRecord]) -> None:
         """Write records, or keep them until there are enough for a group."""
         self._waiting += records
         if len(self._waiting) >= _GROUP:
@@ -72,7 +72,7 @@ class RecordsWriter:
             self._writer.is_open = False  # or it would try again at garbage collection, with the file closed
 
     def _write(self) -> None:
-        columns = {name: [_storable(getattr(record, name)) for record in self._waiting] for name in Record._fields}
+        columns = {name: [_storable(getattr(record, name)) for record in self._waiting] for name in ImageRecord._fields}
         rows = [next(self._rows) if record.error is None else None for record in self._waiting]
         self._writer.write_table(pa.table({"row": rows, **columns}, schema=SCHEMA))
         self._waiting = []

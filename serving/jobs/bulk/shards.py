@@ -18,7 +18,7 @@ from core.files.rows_file import RowsWriter
 from core.releases.manifest import FileEntry, entry_of
 from serving.jobs.bulk.errors import RESUME, BulkError
 from serving.jobs.bulk.job import publish_struct
-from serving.jobs.bulk.records import Record, RecordsWriter
+from serving.jobs.bulk.records import ImageRecord, RecordsWriter
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class ShardContent(NamedTuple):
     """The content of a shard: `embeddings` (n, D) of the n `records` that have no error."""
 
     embeddings: NDArray[Any]
-    records: Sequence[Record]
+    records: Sequence[ImageRecord]
     runtime: str
 
 
@@ -102,7 +102,7 @@ def _write_rows(path: Path, embeddings: NDArray[Any]) -> None:
         rows.append(embeddings)
 
 
-def _write_records(path: Path, records: Sequence[Record]) -> None:
+def _write_records(path: Path, records: Sequence[ImageRecord]) -> None:
     with open(path, "wb") as file, RecordsWriter(file) as table:
         table.append(records)
 

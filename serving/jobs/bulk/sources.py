@@ -24,7 +24,7 @@ import msgspec
 from core.files.durable import sha256_of
 from core.images.decode import SUFFIXES
 from core.images.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource
-from serving.jobs.bulk.records import Record
+from serving.jobs.bulk.records import ImageRecord
 
 STANDARD_INPUT = "-"
 
@@ -58,14 +58,14 @@ class SourceFiles:
             return iter([os.path.basename(self._source.path)])
         return self._files.names()
 
-    def read(self, name: str) -> tuple[Record, bytes | None]:
+    def read(self, name: str) -> tuple[ImageRecord, bytes | None]:
         """The record of a file and its bytes; None, and a record with an error, if it can't be read."""
         name_of, where = self._id(name), self._where(name)
         try:
             data = self._files.read(name)
         except (UnreadableFile, ValueError) as error:  # ValueError: the name can't be a path
-            return Record(name_of, where, None, None, f"can't be read: {error}"), None
-        return Record(name_of, where, hashlib.sha256(data).hexdigest(), len(data)), data
+            return ImageRecord(name_of, where, None, None, f"can't be read: {error}"), None
+        return ImageRecord(name_of, where, hashlib.sha256(data).hexdigest(), len(data)), data
 
     def _id(self, name: str) -> str:
         if self._source.kind == "image":

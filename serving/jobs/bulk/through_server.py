@@ -25,7 +25,7 @@ from serving.client.client import Client, ServerError
 from serving.client.patience import patiently
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.listing import Entry, Listing, write_listing
-from serving.jobs.bulk.records import Record, RecordsWriter
+from serving.jobs.bulk.records import ImageRecord, RecordsWriter
 from serving.jobs.bulk.sources import NamedSource, SourceFiles, named
 
 CONNECTIONS = 4
@@ -34,7 +34,7 @@ _REQUESTS_AHEAD = 2  # for each connection
 _REASONS_KEPT = 10
 _OF_AN_IMAGE = frozenset({413, 415, 422})
 
-Row = tuple[Record, NDArray[np.float32] | None]
+Row = tuple[ImageRecord, NDArray[np.float32] | None]
 
 
 @dataclass
@@ -144,7 +144,7 @@ class _Asking:
         return list(embeddings), {release}
 
 
-def _joined(record: Record, answer: NDArray[np.float32] | ServerError) -> Row:
+def _joined(record: ImageRecord, answer: NDArray[np.float32] | ServerError) -> Row:
     return (record._replace(error=str(answer)), None) if isinstance(answer, ServerError) else (record, answer)
 
 

@@ -23,7 +23,7 @@ from serving.jobs.bulk.errors import RESUME, BulkError
 from serving.jobs.bulk.job import read_job
 from serving.jobs.bulk.listing import Entry, Listing
 from serving.jobs.bulk.locks import Locks
-from serving.jobs.bulk.records import Record
+from serving.jobs.bulk.records import ImageRecord
 from serving.jobs.bulk.shards import ShardContent, finished_shard, publish_shard
 from serving.jobs.bulk.sources import SourceFiles
 from serving.jobs.parallel.ahead import loaded_ahead
@@ -43,7 +43,7 @@ class Post:
 class Loaded(NamedTuple):
     """An image that was read: its pixels uint8 (S, S, 3), or None and a record that says why not."""
 
-    record: Record
+    record: ImageRecord
     pixels: NDArray[np.uint8] | None
 
 
@@ -97,7 +97,7 @@ class Worker:
     def _embed(self, shard: int) -> ShardContent:
         entries = self._listing.rows(self._job.rows(shard))
         embeddings = np.empty((len(entries), self._job.embedding_dim), self._job.dtype)
-        records: list[Record] = []
+        records: list[ImageRecord] = []
         filled = 0
         for loaded in self._loaded(entries):
             pixels = [image.pixels for image in loaded if image.pixels is not None]

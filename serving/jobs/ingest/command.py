@@ -62,7 +62,8 @@ def _refuse_misplaced(given: argparse.Namespace) -> None:
     if (given.path is None) == (given.data is None):
         raise ValueError("give either PATH or --data DIR, to say which images to store")
     if given.collection is None:
-        _refuse(given, ("release", "prune"), "is for --collection DIR: a running server embeds with what it serves")
+        _refuse(given, ("release",), "is for --collection DIR: a running server embeds with the release that it serves")
+        _refuse(given, ("prune",), "is for --collection DIR: `simclr delete` removes items through a server")
     elif given.release is None:
         raise ValueError("--collection needs --release REF, the release that embeds")
     else:

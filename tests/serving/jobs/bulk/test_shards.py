@@ -6,19 +6,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serving.jobs.bulk.records import Record
+from serving.jobs.bulk.records import ImageRecord
 from serving.jobs.bulk.shards import ShardContent, ShardFiles, finished_shard, publish_shard
 from tests.serving.jobs.bulk.conftest import content
 
 RECORDS = [
-    Record("a.png", "/x/a.png", "aa", 5),
-    Record("b.png", "/x/b.png", "bb", 6, "broken"),
-    Record("odd\udcff.png", "/x/odd\udcff.png", None, None, "gone: odd\udcff.png"),
-    Record("c.png", "/x/c.png", "cc", 7),
+    ImageRecord("a.png", "/x/a.png", "aa", 5),
+    ImageRecord("b.png", "/x/b.png", "bb", 6, "broken"),
+    ImageRecord("odd\udcff.png", "/x/odd\udcff.png", None, None, "gone: odd\udcff.png"),
+    ImageRecord("c.png", "/x/c.png", "cc", 7),
 ]
 
 
-def publish(out: Path, embeddings: np.ndarray, records: list[Record]) -> ShardFiles:
+def publish(out: Path, embeddings: np.ndarray, records: list[ImageRecord]) -> ShardFiles:
     out.mkdir(exist_ok=True)
     publish_shard(out, 12, ShardContent(embeddings, records, "a runtime"))
     return ShardFiles.of(out, 12)

@@ -27,6 +27,7 @@ from serving.jobs.ingest.sources import data_folder, image_files
 from serving.operations.pictures import picture_of
 from serving.protocol.messages import Request
 from tests.conftest import Chain, write_files
+from tests.serving.jobs.bulk.conftest import write_images, write_release
 
 ROOT = Path(__file__).parents[4]
 
@@ -176,3 +177,43 @@ def test_a_folder_or_zip_needs_no_data_folder(engine: Engine, data: Path) -> Non
         assert (picture_of(other).content, other.label) == (picture_of(item).content, None)
     (folder / of_folder.items.page().items[0].id).unlink()
     assert ingest(engine, of_folder, image_files(folder), prune=True).removed == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([], "give either PATH or --data DIR"),
+        (["images", "--data", "data"], "give either PATH or --data DIR"),
+        (["images", "--collection", "c"], "--collection needs --release REF"),
+        (["images", "--release", "r"], "--release is for --collection DIR"),
+        (["images", "--prune"], "--prune is for --collection DIR: `simclr delete`"),
+        (
+            ["images", "--collection", "c", "--release", "r", "--connections", "2"],
+            "--connections is for a running server",
+        ),
+        (["images", "--splits", "test"], "--splits is for --data DIR"),
+        (["--data", "data", "--labels"], "--labels is for PATH"),
+    ],
+)
+def test_options_that_mean_nothing_together_are_refused(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(COMMAND, given) == 1
+    assert f"error: {message}" in capsys.readouterr().err
+
+
+def test_what_came_of_it_is_told_as_json_or_with_what_to_type_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    matrix = write_release(tmp_path / "store/matrix/1")
+    images = write_images(tmp_path / "images", [f"{number}.png" for number in range(3)])
+    (images / "broken.png").write_bytes(b"no image")
+    given = [str(images), "--collection", str(tmp_path / "c"), "--release", str(matrix.folder)]
+    assert main(COMMAND, given) == 0
+    said = capsys.readouterr()
+    assert "3 items (3 embedded, 0 unchanged, 0 removed, 1 unreadable)" in said.out
+    assert said.out.splitlines()[-1].startswith("next: simclr serve --store ")
+    assert "left out broken.png: not an image" in said.err
+    assert main(COMMAND, [*given, "--json"]) == 0
+    expected = {"items": 3, "embedded": 0, "unchanged": 3, "removed": 0, "unreadable": 1}
+    assert json.loads(capsys.readouterr().out) == expected
