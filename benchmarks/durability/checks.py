@@ -17,7 +17,7 @@ from benchmarks.durability.worker import Heard
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.catalogue.vectors import Rows, Vectors
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import brute_force, unit_vectors
 
 Batch = tuple[str, int]
@@ -56,7 +56,7 @@ class Judge:
         self._subject = subject
         self._writers = [worker for worker in workers if worker.role == "write"]
         self._lasting = {batch for batch in self._present()[0] if batch[0] not in [one.name for one in self._writers]}
-        self._neighbours = Neighbours(catalogue, subject.release, few_rows=0)
+        self._neighbours = FaissIndex(catalogue, subject.release, few_rows=0)
 
     def check(self, *, whole: bool) -> None:
         """Compare once; with `whole`, also through an index opened anew, and with SQLite's own checks."""
@@ -78,7 +78,7 @@ class Judge:
         self._neighbours.close()
 
     def _check_whole(self) -> None:
-        anew = Neighbours(self._catalogue, self._subject.release, few_rows=0)
+        anew = FaissIndex(self._catalogue, self._subject.release, few_rows=0)
         with self._catalogue.reading():
             _, rows, vectors = self._present()
             self._search(anew, rows, vectors)
@@ -103,7 +103,7 @@ class Judge:
         self.counts["divergences"] += abs(self._catalogue.items.count() - len(rows))
         return present, rows, vectors
 
-    def _search(self, neighbours: Neighbours, rows: Rows, vectors: Vectors) -> None:
+    def _search(self, neighbours: FaissIndex, rows: Rows, vectors: Vectors) -> None:
         """In full: brute force, but for rounding. As usual: as many as there are, live, each with its exact score."""
         queries = self._subject.queries
         expected = brute_force(rows, vectors, queries, K)

@@ -39,7 +39,7 @@ from benchmarks.tools.child import ROOT
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 
 STAGES = ("storing", "deleting", "compacting")
 _LONGEST = {"storing": 0.004, "deleting": 0.003, "compacting": 0.05}  # seconds that a kill waits at most, by stage
@@ -74,7 +74,7 @@ def kill_rounds(folder: Path, *, rounds: int, seed: int) -> Counter[str]:
 def stale_reads(folder: Path, *, writes: int) -> int:
     """How many of so many writes through one process the next search through another did not see."""
     catalogue = open_catalogue(folder)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     stale = 0
     command = [*COMMAND, "move", str(folder), "moving", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:

@@ -17,20 +17,20 @@ import numpy as np
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
 from serving.collection.index.faiss.base_files import INDEX, VECTORS
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 
 _MIB = 1024  # kB
 
 
 def main() -> None:
     """Answer each message: `open` a folder, `search` vectors that follow as bytes, tell `memory`."""
-    neighbours: Neighbours | None = None
+    neighbours: FaissIndex | None = None
     while line := sys.stdin.buffer.readline():
         message = json.loads(line)
         if message["do"] == "open":
             faiss.omp_set_num_threads(message["threads"])
             before = private_mb()
-            neighbours = Neighbours(open_catalogue(message["folder"]), message["release"])
+            neighbours = FaissIndex(open_catalogue(message["folder"]), message["release"])
             answer: dict[str, Any] = {"live": len(neighbours), "before_mb": before}
         elif message["do"] == "search":
             assert neighbours is not None

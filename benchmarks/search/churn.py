@@ -33,8 +33,8 @@ from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import Policy, compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 
 BATCH = 50
 _WRITES = 4  # inserts and as many deletions to a search
@@ -68,7 +68,7 @@ class Churn:
         parts = islice(vectors, count // BATCH)
         self._catalogue = fill(folder, parts, count=count)
         compact(self._catalogue, RELEASE, plan)
-        self._neighbours = Neighbours(self._catalogue, RELEASE)
+        self._neighbours = FaissIndex(self._catalogue, RELEASE)
 
     def turn(self, queries: Vectors) -> None:
         """Replace everything once."""
@@ -109,7 +109,7 @@ class Churn:
         self._neighbours.close()
         self._catalogue.close()
         self._catalogue = open_catalogue(self.folder)
-        self._neighbours = Neighbours(self._catalogue, RELEASE)
+        self._neighbours = FaissIndex(self._catalogue, RELEASE)
 
     def _replace(self) -> None:
         last = self._first + self.count

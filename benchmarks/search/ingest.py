@@ -29,8 +29,8 @@ from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 
 BATCHES = (1, 10, 100, 1000)
 
@@ -47,7 +47,7 @@ def upserts_per_second(folder: Path, vectors: Vectors, *, batch: int, seconds: f
     return done / (perf_counter() - start)
 
 
-def latencies(neighbours: Neighbours, queries: Vectors, *, seconds: float) -> dict[str, float]:
+def latencies(neighbours: FaissIndex, queries: Vectors, *, seconds: float) -> dict[str, float]:
     """Milliseconds of one query after the other, and the largest delta met."""
     taken: list[float] = []
     delta, start = 0, perf_counter()
@@ -63,7 +63,7 @@ def latencies(neighbours: Neighbours, queries: Vectors, *, seconds: float) -> di
 
 def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[str, dict[str, float]]:
     """Latencies alone, beside a writer, and beside a writer that compacts when it is due."""
-    neighbours = Neighbours(open_catalogue(folder), RELEASE)
+    neighbours = FaissIndex(open_catalogue(folder), RELEASE)
     found = {"alone": latencies(neighbours, queries, seconds=seconds)}
     for name, compacting in (("while writing", False), ("writing and compacting", True)):
         with Child("benchmarks.search.ingest_child") as writer:

@@ -31,8 +31,8 @@ from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.choice import IndexChoice
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.interface import Index
 from serving.collection.index.opening import open_milvus
 
@@ -104,7 +104,7 @@ def _both(catalogue: Catalogue, uri: str, queries: Vectors, truth: Rows) -> Iter
         began = time.perf_counter()
         compact(catalogue, _RELEASE, Plan(kind=kind))
         built = time.perf_counter() - began
-        neighbours = Neighbours(catalogue, _RELEASE)
+        neighbours = FaissIndex(catalogue, _RELEASE)
         yield f"faiss {kind}", {"built_s": round(built, 2), **measure(neighbours, catalogue, queries, truth)}
         neighbours.close()
         catalogue.delete(["fresh"])

@@ -16,10 +16,10 @@ import numpy as np
 from usearch.index import Index as UsearchIndex
 
 from serving.collection.catalogue.vectors import Rows, Vectors
-from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import KINDS
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.mapped_base import MappedBase
 
 DEPTHS = (16, 20, 25, 32, 40, 50, 64, 80, 96, 112, 128, 160, 200)
 _CELLS = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
@@ -45,7 +45,7 @@ def depths_of(kind: str) -> tuple[int, ...]:
     return DEPTHS if kind == "hnsw" else _CELLS
 
 
-def ours(neighbours: Neighbours) -> Party:
+def ours(neighbours: FaissIndex) -> Party:
     """The collection's own search; its base was built to one of the depths."""
     base = neighbours.base
     assert base is not None

@@ -31,11 +31,11 @@ from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError
-from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import KINDS, Plan
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.mapped_base import open_base
 
 logger = logging.getLogger(__name__)
 RECALL = 0.95
@@ -79,7 +79,7 @@ def compare(subject: Subject, options: argparse.Namespace, *, peers: Sequence[st
         ]
         - 1
     )
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     parties = [ours(neighbours), bare_faiss(subject.folder, mapped)]
     for name in peers:
         logger.info("building %s", name)

@@ -47,7 +47,7 @@ def _near(
     pending: NDArray[np.intp] = np.arange(len(rows))
     count = _FIRST
     while pending.size:
-        found = collection.neighbours.search(vectors[pending], count + 1, rows=allowed)
+        found = collection.index.search(vectors[pending], count + 1, rows=allowed)
         full: list[int] = []
         for at, line, scores in zip(pending.tolist(), found.rows.tolist(), found.scores.tolist(), strict=True):
             close = [(row, score) for row, score in zip(line, scores, strict=True) if score >= least]

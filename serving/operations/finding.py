@@ -93,7 +93,7 @@ def _find_together(collection: OpenCollection, searches: Sequence[Search]) -> No
     depth = max(search.depth for search in searches)
     queries = np.stack([search.query.vector for search in searches])
     rows = _rows(collection, request.where)
-    found = collection.neighbours.search(queries, depth, rows=rows, exact=request.exact)
+    found = collection.index.search(queries, depth, rows=rows, exact=request.exact)
     items = collection.catalogue.items.at(found.rows.ravel().tolist())
     total = found.rows.shape[1]
     for search, line, scores in zip(searches, found.rows, found.scores, strict=True):

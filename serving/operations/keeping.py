@@ -61,13 +61,13 @@ class Keeper:
 
     def _look(self) -> None:
         collection = self._collection
-        before = collection.neighbours.base
+        before = collection.index.base
         collection.refresh()
-        if collection.neighbours.base != before:
+        if collection.index.base != before:
             clear(collection.catalogue)  # this worker has just let go of a base
         if self._running() or time.monotonic() < self._not_before:
             return
-        up_to_date = collection.catalogue.bases.get(collection.release) == collection.neighbours.base
+        up_to_date = collection.catalogue.bases.get(collection.release) == collection.index.base
         if up_to_date and self._due() and not under_way(collection.catalogue.folder):
             self._compaction = start_compaction(collection)
 
@@ -77,7 +77,7 @@ class Keeper:
         return catching_up is not None and catching_up.in_background(EVERY_SECONDS)
 
     def _due(self) -> bool:
-        return self._policy.due(self._collection.neighbours.sizes)
+        return self._policy.due(self._collection.index.sizes)
 
     def _running(self) -> bool:
         if self._compaction is None or (code := self._compaction.poll()) is None:

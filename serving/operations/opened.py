@@ -1,4 +1,4 @@
-"""A collection opened for one release: catalogue and neighbours, taken in turns with what keeps them up to date.
+"""A collection opened for one release: catalogue and index, taken in turns with what keeps them up to date.
 
 With an embedder it also catches up with what others wrote without an embedding by this release.
 Left out: operations on it (`serving.operations.finding`, `serving.operations.writing`, `serving.operations.showing`).
@@ -14,7 +14,7 @@ from typing import Any
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.spaces import Space
 from serving.collection.index.choice import FAISS
-from serving.collection.index.opening import open_neighbours
+from serving.collection.index.opening import open_index
 from serving.inference.embedder import Embedded
 from serving.operations.catching_up import CatchingUp
 
@@ -30,7 +30,7 @@ class OpenCollection:
         self.release = release
         self.catching_up: CatchingUp | None = None
         self._tell(self.catalogue.spaces.open(release))
-        self.neighbours = open_neighbours(self.catalogue, release, index=index)
+        self.index = open_index(self.catalogue, release, index=index)
         self._turn = threading.RLock()
 
     def embed_with(self, embed: Callable[[Sequence[bytes]], list[Embedded]]) -> None:
@@ -62,18 +62,18 @@ class OpenCollection:
     def refresh(self) -> None:
         """Take over what was written, and a new base."""
         with self._turn:
-            self.neighbours.refresh()
+            self.index.refresh()
 
     def describe(self) -> dict[str, Any]:
         """How many items there are, and how many of them can be found."""
         with self.turn():
-            self.neighbours.refresh()
-            return {"items": self.catalogue.items.count(), "embedded": len(self.neighbours), **self._space()}
+            self.index.refresh()
+            return {"items": self.catalogue.items.count(), "embedded": len(self.index), **self._space()}
 
     def stats(self) -> dict[str, Any]:
         """What the catalogue holds, and of the index that this worker searches; for use inside `turn`."""
-        self.neighbours.refresh()
-        stats, sizes = self.catalogue.stats(), self.neighbours.sizes
+        self.index.refresh()
+        stats, sizes = self.catalogue.stats(), self.index.sizes
         return {
             "items": stats.items,
             "embedded": sizes.live,
@@ -84,7 +84,7 @@ class OpenCollection:
             "bytes_on_disk": stats.bytes_on_disk,
             "spaces": {space.release[:16]: _shown(space) for space in self.catalogue.spaces.all()},
             "vectors_by_release": {one.release[:16]: one.vectors for one in stats.releases},
-            "index": {**self.neighbours.facts, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
+            "index": {**self.index.facts, "base": sizes.base, "dead": sizes.dead, "delta": sizes.delta},
         }
 
     def _space(self) -> dict[str, Any]:

@@ -306,9 +306,9 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
     keeper = Keeper(collection, Policy(share=0.1, least=10))
     try:
         answered(engine, Request("upsert", items=new_items(chain.test_files())[:20]))
-        wait_until(lambda: collection.neighbours.sizes == Sizes(base=20, dead=0, delta=0))
+        wait_until(lambda: collection.index.sizes == Sizes(base=20, dead=0, delta=0))
         answered(engine, Request("upsert", items=new_items(chain.test_files())[20:]))
-        wait_until(lambda: collection.neighbours.sizes == Sizes(base=60, dead=0, delta=0))
+        wait_until(lambda: collection.index.sizes == Sizes(base=60, dead=0, delta=0))
         wait_until(lambda: len(list(tmp_path.glob("*.faiss"))) == 1)
     finally:
         keeper.stop()
@@ -377,7 +377,7 @@ def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(chain: Chain, tmp_p
         assert (refusal.status, "MiB too little room for snapshot 'monday'" in str(refusal)) == (507, True)
         assert answered(engine, Request("snapshots")).more == {"snapshots": [], "jobs": []}
         assert engine.collection is not None
-        engine.collection.neighbours.close()
+        engine.collection.index.close()
         engine.collection.catalogue.close()
 
 
@@ -399,5 +399,5 @@ def test_on_a_full_disk_writes_are_refused_and_reads_go_on(chain: Chain, tmp_pat
         (result,) = answered(engine, Request("search", images=(files[3],), k=1)).results
         assert found(result) == ["item3"]
         assert engine.collection is not None
-        engine.collection.neighbours.close()
+        engine.collection.index.close()
         engine.collection.catalogue.close()

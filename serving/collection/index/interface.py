@@ -4,8 +4,8 @@ SQLite is the truth. An index is a cache of one release's vectors that may be th
 SQLite by sequence number, and every search sees every write acknowledged before it. Scores are exact whoever found the
 rows, and only rows that SQLite has are found. Where kinds differ, a flag of `Capabilities` says so, and one conformance
 suite (`tests/serving/collection/index/test_conformance.py`) holds all of them to it.
-Left out: the kinds (`serving.collection.index.faiss.neighbours` for FAISS,
-`serving.collection.index.milvus.neighbours`).
+Left out: the kinds (`serving.collection.index.faiss.index` for FAISS,
+`serving.collection.index.milvus.index`).
 """
 
 from dataclasses import dataclass

@@ -9,16 +9,16 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.interface import Index
 
 if TYPE_CHECKING:
-    from serving.collection.index.milvus.neighbours import MilvusNeighbours
+    from serving.collection.index.milvus.index import MilvusIndex
 
 _LOG = logging.getLogger(__name__)
 
 
-def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
+def open_index(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
     """The vectors of `release`, ready to search by `index` (`serving.collection.index.choice`).
 
     A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
@@ -28,19 +28,19 @@ def open_neighbours(catalogue: Catalogue, release: str, *, index: str = FAISS) -
         return open_milvus(catalogue, release, choice)
     ensure_base(catalogue, release)
     try:
-        return Neighbours(catalogue, release)
+        return FaissIndex(catalogue, release)
     except IndexUnusable as error:
         _LOG.warning("%s; doing that now", error)
     if not compact(catalogue, release):
         wait_for_another(catalogue.folder)  # most likely another worker that found the same
-    return Neighbours(catalogue, release)
+    return FaissIndex(catalogue, release)
 
 
-def open_milvus(catalogue: Catalogue, release: str, choice: IndexChoice) -> "MilvusNeighbours":
+def open_milvus(catalogue: Catalogue, release: str, choice: IndexChoice) -> "MilvusIndex":
     """The vectors of `release` in Milvus, ready to search. Raises `IndexUnusable`, also where pymilvus is missing."""
     with _pymilvus_wanted():
-        from serving.collection.index.milvus.neighbours import MilvusNeighbours
-    return MilvusNeighbours(catalogue, release, choice)
+        from serving.collection.index.milvus.index import MilvusIndex
+    return MilvusIndex(catalogue, release, choice)
 
 
 def drop_in_milvus(catalogue: Catalogue, release: str, choice: IndexChoice) -> None:

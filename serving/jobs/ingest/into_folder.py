@@ -21,7 +21,7 @@ from serving.collection.catalogue.items import Item, Source, encode_item
 from serving.collection.catalogue.vectors import Vectors
 from serving.collection.errors import CollectionError, IndexUnusable
 from serving.collection.index.faiss.compaction import Policy, compact, wait_for_another
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from serving.engine import Engine
 from serving.jobs.ingest.ingestion import Ingestion
 from serving.jobs.ingest.sources import Images, Listed, in_batches
@@ -68,7 +68,7 @@ def _wants_base(catalogue: Catalogue, release: str) -> bool:
     if catalogue.bases.get(release) is None:
         return len(catalogue.vectors.census(release).rows) > 0
     try:
-        neighbours = Neighbours(catalogue, release)
+        neighbours = FaissIndex(catalogue, release)
     except IndexUnusable:
         return True
     try:

@@ -12,8 +12,8 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.scoring import Found
 
 RELEASE = "a" * 64
@@ -69,11 +69,11 @@ def assert_same(found: Found, expected: Found) -> None:
     np.testing.assert_allclose(found.scores, expected.scores, atol=2e-7)
 
 
-def churned(catalogue: Catalogue, kind: str) -> Neighbours:
+def churned(catalogue: Catalogue, kind: str) -> FaissIndex:
     """A base of 400, of which some are deleted or replaced, and a delta."""
     fill(catalogue, clustered_vectors(400))
     assert compact(catalogue, RELEASE, Plan(kind=kind, recall_target=1.0))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=10)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=10)
     catalogue.delete([f"n{number}" for number in range(0, 60, 3)])
     catalogue.upsert(items([f"n{n}" for n in range(100, 130)]), clustered_vectors(30, seed=1), RELEASE)
     fill(catalogue, clustered_vectors(40, seed=2), prefix="m")

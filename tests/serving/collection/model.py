@@ -26,8 +26,8 @@ from serving.collection.catalogue.vectors import Vectors
 from serving.collection.catalogue.writes import Delete, Deleted, Operation, Upsert, Upserted
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import KINDS, Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import RELEASE, brute_force, clustered_vectors
 
 DIM = 16
@@ -95,12 +95,12 @@ class Model:
         return self._workers[self._worker][0]
 
     @property
-    def _neighbours(self) -> Neighbours:
+    def _neighbours(self) -> FaissIndex:
         return self._workers[self._worker][1]
 
-    def _open(self, *, create: bool) -> tuple[Catalogue, Neighbours]:
+    def _open(self, *, create: bool) -> tuple[Catalogue, FaissIndex]:
         catalogue = open_catalogue(self._folder, create=create)
-        return catalogue, Neighbours(catalogue, RELEASE, few_rows=20)
+        return catalogue, FaissIndex(catalogue, RELEASE, few_rows=20)
 
     def _write(self) -> None:
         (outcome,) = self._catalogue.write_many([operation := self._operation()])

@@ -12,10 +12,10 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.collection.index.faiss.base_files import BaseFiles
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.interface import Index
-from serving.collection.index.milvus.neighbours import MilvusNeighbours
+from serving.collection.index.milvus.index import MilvusIndex
 from tests.serving.collection.examples import RELEASE
 
 FEW = 10
@@ -34,8 +34,8 @@ class Opener:
         """As a worker does, but with a filter of more than ten rows no longer compared in full."""
         choice = IndexChoice.parse(self.choice)
         if choice.uri:
-            return MilvusNeighbours(catalogue, RELEASE, choice, few_rows=FEW)
-        return Neighbours(catalogue, RELEASE, few_rows=FEW)
+            return MilvusIndex(catalogue, RELEASE, choice, few_rows=FEW)
+        return FaissIndex(catalogue, RELEASE, few_rows=FEW)
 
     def settle(self, catalogue: Catalogue) -> None:
         """Build again what this kind has others build; Milvus does it by itself."""

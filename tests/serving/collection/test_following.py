@@ -6,7 +6,7 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.faiss.compaction import compact
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import (
     DAMAGE,
     OTHER_RELEASE,
@@ -27,7 +27,7 @@ def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has
     """Asleep for two compactions, then two more while it reads: the base of its moment is gone."""
     fill(catalogue, unit_vectors(150))
     compact(catalogue, RELEASE)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
 
     def compact_twice(prefix: str) -> None:
         other = open_catalogue(catalogue.folder)
@@ -53,7 +53,7 @@ def test_a_base_that_went_while_a_moment_was_read_is_replaced_by_what_sqlite_has
 def test_two_workers_see_each_others_writes(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(20))
     other = open_catalogue(catalogue.folder)
-    one, two = Neighbours(catalogue, RELEASE), Neighbours(other, RELEASE)
+    one, two = FaissIndex(catalogue, RELEASE), FaissIndex(other, RELEASE)
     for step, vector in enumerate(unit_vectors(50, seed=9)):
         writer, reader = ((catalogue, two), (other, one))[step % 2]
         writer.upsert([item(f"s{step}")], vector[None], RELEASE)
@@ -80,8 +80,8 @@ def test_a_new_base_is_taken_over_and_the_old_one_goes_on_until_it_is(catalogue:
 
 def test_who_slept_through_several_compactions_starts_from_the_base_that_is_named(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(50))
-    asleep = Neighbours(catalogue, RELEASE)
-    with_base = Neighbours(open_catalogue(catalogue.folder), RELEASE)
+    asleep = FaissIndex(catalogue, RELEASE)
+    with_base = FaissIndex(open_catalogue(catalogue.folder), RELEASE)
     for turn in range(4):
         catalogue.delete([f"n{turn}"])
         compact(catalogue, RELEASE)
@@ -96,7 +96,7 @@ def test_who_slept_through_several_compactions_starts_from_the_base_that_is_name
 def test_a_collection_that_is_emptied_loses_its_base_and_fills_again(catalogue: Catalogue) -> None:
     names = fill(catalogue, unit_vectors(30))
     compact(catalogue, RELEASE)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     catalogue.delete(names)
     assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
     compact(catalogue, RELEASE)
@@ -115,9 +115,9 @@ def test_a_damaged_base_is_refused_and_built_again(catalogue: Catalogue, damage:
     assert base is not None
     DAMAGE[damage](catalogue.folder / base.file)
     with pytest.raises(IndexUnusable, match="compact the collection to build it again"):
-        Neighbours(catalogue, RELEASE)
+        FaissIndex(catalogue, RELEASE)
     compact(catalogue, RELEASE)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     assert_same(neighbours.search(QUERIES, 5), brute_force(*stored(catalogue), QUERIES, 5))
 
 
@@ -143,7 +143,7 @@ def test_releases_are_apart(catalogue: Catalogue) -> None:
     catalogue.upsert(items(names[:10]), unit_vectors(10, 8, seed=1), OTHER_RELEASE)
     compact(catalogue, RELEASE)
     compact(catalogue, OTHER_RELEASE)
-    ours, other = Neighbours(catalogue, RELEASE), Neighbours(catalogue, OTHER_RELEASE)
+    ours, other = FaissIndex(catalogue, RELEASE), FaissIndex(catalogue, OTHER_RELEASE)
     catalogue.delete(["n3"])
     assert (len(ours), len(other)) == (30, 10)
     queries = unit_vectors(4, 8, seed=2)

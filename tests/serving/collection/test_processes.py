@@ -15,8 +15,8 @@ from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.index.faiss.base_files import BaseFiles
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import RELEASE, assert_same, brute_force, fill, start, stored, unit_vectors
 
 ROUNDS = int(os.environ.get("COLLECTION_ROUNDS", "3"))
@@ -43,7 +43,7 @@ def lines(process: "subprocess.Popen[str]") -> Iterator[str]:
 def assert_whole(catalogue: Catalogue) -> None:
     """Searching is brute force over the rows in SQLite, and SQLite itself finds nothing wrong."""
     rows, vectors = stored(catalogue)
-    assert_same(Neighbours(catalogue, RELEASE).search(QUERIES, 20), brute_force(rows, vectors, QUERIES, 20))
+    assert_same(FaissIndex(catalogue, RELEASE).search(QUERIES, 20), brute_force(rows, vectors, QUERIES, 20))
     assert isinstance(catalogue, SqliteCatalogue)
     db = catalogue.database.connection
     assert db.execute("PRAGMA quick_check").get == "ok"
@@ -66,7 +66,7 @@ def test_a_reader_sees_every_write_that_another_process_acknowledged(tmp_path: P
     catalogue = open_catalogue(tmp_path, create=True)
     fill(catalogue, unit_vectors(120))
     compact(catalogue, RELEASE, Plan(kind="hnsw"))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=0)
     with running(WRITER, tmp_path) as writer:
         assert writer.stdin is not None
         answers = lines(writer)
@@ -150,7 +150,7 @@ def test_killed_while_compacting_the_collection_is_whole_and_what_was_left_is_cl
         names = {item.id for item in catalogue.items.page(limit=10_000).items}
         assert {f"c{number}-{part}" for number in range(acknowledged + 1) for part in range(4)} <= names
         acknowledged = max([acknowledged, *(int(name[1:].split("-")[0]) for name in names if name.startswith("c"))])
-        neighbours = Neighbours(catalogue, RELEASE)
+        neighbours = FaissIndex(catalogue, RELEASE)
         rows, vectors = stored(catalogue)
         assert_same(neighbours.search(QUERIES, 20, exact=True), brute_force(rows, vectors, QUERIES, 20))
         neighbours.close()
@@ -175,7 +175,7 @@ try:
         print(number, flush=True)
 except CatalogueError as error:
     print("refused:", error)
-print(len(Neighbours(catalogue, RELEASE).search(unit_vectors(1, 256), 100_000).rows[0]))
+print(len(FaissIndex(catalogue, RELEASE).search(unit_vectors(1, 256), 100_000).rows[0]))
 """
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.spaces import Pending
 from serving.collection.index.faiss.compaction import compact
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, brute_force, item, unit_vectors
 
 STEPS = int(os.environ.get("COLLECTION_STEPS", "300"))
@@ -38,7 +38,7 @@ class Model:
         self.filled = 0
         for space in SPACES:
             self.catalogue.spaces.open(space)
-        self.neighbours = {space: Neighbours(self.catalogue, space) for space in SPACES}
+        self.neighbours = {space: FaissIndex(self.catalogue, space) for space in SPACES}
 
     def lacking(self, space: str) -> set[str]:
         return {name for name, content in self.content.items() if self.embedded[space].get(name) != content}

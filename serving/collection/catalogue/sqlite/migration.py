@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import apsw
 
-from serving.collection.catalogue.sqlite import waiting
+from serving.collection.catalogue.sqlite import pending
 
 _RENAMED = ("items", "vectors", "bases", "changes", "sequence")
 _COPIES = (
@@ -43,13 +43,13 @@ def _from_first(db: apsw.Connection, tables: str) -> None:
 
 
 def _from_second(db: apsw.Connection, _: str) -> None:
-    db.execute(waiting.TABLES)
+    db.execute(pending.TABLES)
     _open_spaces(db)
 
 
 def _open_spaces(db: apsw.Connection) -> None:
-    db.execute(waiting.OPEN_THOSE_WITH_VECTORS)
-    db.execute(waiting.COMPUTE_ANEW)
+    db.execute(pending.OPEN_THOSE_WITH_VECTORS)
+    db.execute(pending.COMPUTE_ANEW)
 
 
 MIGRATIONS: dict[int, Callable[[apsw.Connection, str], None]] = {1: _from_first, 2: _from_second}

@@ -4,7 +4,7 @@ import apsw
 
 from serving.collection.catalogue.sqlite.database import Database
 from serving.collection.catalogue.sqlite.migration import MIGRATIONS
-from serving.collection.catalogue.sqlite.waiting import TABLES as TABLES_OF_SPACES
+from serving.collection.catalogue.sqlite.pending import TABLES as TABLES_OF_SPACES
 from serving.collection.errors import CatalogueError
 
 SCHEMA = 3

@@ -11,8 +11,8 @@ import apsw
 from core.files.durable import publish_file
 from serving.collection.catalogue.interface import SnapshotFiles
 from serving.collection.catalogue.sqlite.database import Database, in_our_words
+from serving.collection.catalogue.sqlite.pending import COMPUTE_ANEW
 from serving.collection.catalogue.sqlite.schema import SCHEMA
-from serving.collection.catalogue.sqlite.waiting import COMPUTE_ANEW
 from serving.collection.errors import CatalogueError
 
 _TABLES = ("items", "sources", "vectors", "terms")  # in the order in which they refer to each other

@@ -7,8 +7,8 @@ import apsw
 from serving.collection.catalogue.interface import Spaces
 from serving.collection.catalogue.spaces import WHOLE, Part, Pending, Space, check_filling
 from serving.collection.catalogue.sqlite.database import Database, next_sequence
+from serving.collection.catalogue.sqlite.pending import MISSING, WAITS, mark_complete
 from serving.collection.catalogue.sqlite.vectors import check_dim, note_change
-from serving.collection.catalogue.sqlite.waiting import MISSING, WAITS, mark_complete
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import CatalogueError
 

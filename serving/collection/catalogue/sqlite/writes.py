@@ -14,8 +14,8 @@ import numpy as np
 from serving.collection.catalogue.items import Item, encode_item
 from serving.collection.catalogue.metadata import Term, terms_of
 from serving.collection.catalogue.sqlite.filter_sql import compile_filter
+from serving.collection.catalogue.sqlite.pending import note_stored
 from serving.collection.catalogue.sqlite.vectors import check_dim, note_change
-from serving.collection.catalogue.sqlite.waiting import note_stored
 from serving.collection.catalogue.writes import (
     Delete,
     Deleted,

@@ -3,7 +3,7 @@
 `<name>.faiss`, `<name>.rows.npy` (int64) and `<name>.f32` (float32 little-endian, position after position, nothing
 before them). All are written to a temporary file, synced and renamed, the index last: while there is no index, the
 others mean nothing. FAISS's own writing neither syncs nor reports a full disk, so it writes through us.
-Left out: reading them (`serving.collection.index.faiss.base`).
+Left out: reading them (`serving.collection.index.faiss.mapped_base`).
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import numpy as np
 
 from core.files.durable import publish_file, sha256_of, sync
 from serving.collection.catalogue.vectors import Rows, Vectors
-from serving.collection.index.faiss.kinds import Index
+from serving.collection.index.faiss.kinds import NativeIndex
 
 _BLOCK = 1 << 20
 INDEX, ROWS, VECTORS, SEAL = ".faiss", ".rows.npy", ".f32", ".seal.json"
@@ -104,7 +104,7 @@ def read_vectors(path: Path, dim: int, *, at_once: int = 4096) -> Iterator[Vecto
             yield part.reshape(-1, dim)
 
 
-def publish_index(path: Path, index: Index) -> str:
+def publish_index(path: Path, index: NativeIndex) -> str:
     """Write the index; returns its digest."""
     digest = hashlib.sha256()
 

@@ -21,10 +21,10 @@ from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.vectors import Census, Rows, Vectors
 from serving.collection.errors import CompactionError
-from serving.collection.index.faiss.base import publish_base
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter
 from serving.collection.index.faiss.depth import RECALL_AT, Trial
-from serving.collection.index.faiss.kinds import Index, IndexKind, Plan
+from serving.collection.index.faiss.kinds import IndexKind, NativeIndex, Plan
+from serving.collection.index.faiss.mapped_base import publish_base
 from serving.collection.index.faiss.trial import FEWEST_HELD, MOST_OF_A_SORT, kept_asked, trial_queries
 from serving.collection.index.scoring import Best
 
@@ -37,7 +37,7 @@ Fetch = Callable[[Rows], tuple[Rows, Vectors]]  # those of some rows that have a
 class _Built:
     """An index in memory, the row at each position, and what was measured of it."""
 
-    index: Index
+    index: NativeIndex
     rows: Rows
     recall: float
     facts: dict[str, Any]
@@ -119,7 +119,7 @@ def _approximate(
 
 
 def _add(
-    index: Index, rows: Rows, *, fetch: Fetch, truth: Best | None = None, vectors: VectorsWriter | None = None
+    index: NativeIndex, rows: Rows, *, fetch: Fetch, truth: Best | None = None, vectors: VectorsWriter | None = None
 ) -> Rows:
     """Add the vectors of `rows` in parts, also to the exact search and to the file; returns the rows that had one.
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from core.files.locks import locked
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index.faiss.base import remove_base
 from serving.collection.index.faiss.base_files import INDEX, ROWS, SEAL, VECTORS
 from serving.collection.index.faiss.build import build_base
 from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.mapped_base import remove_base
 from serving.collection.index.interface import Sizes
 
 LOCK_NAME = "compaction.lock"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from serving.collection.catalogue.vectors import Rows, Vectors
-from serving.collection.index.faiss.kinds import Index, IndexKind
+from serving.collection.index.faiss.kinds import IndexKind, NativeIndex
 from serving.collection.index.faiss.trial import Sorts
 from serving.collection.index.scoring import Best
 
@@ -36,7 +36,7 @@ class Trial:
         ends = np.cumsum([len(queries) for queries in sorts.values()]).tolist()
         self._parts = {name: slice(end - len(sorts[name]), end) for name, end in zip(sorts, ends, strict=True)}
 
-    def choose(self, kind: IndexKind, index: Index, *, rows: Rows, matrix: Vectors, target: float) -> Chosen:
+    def choose(self, kind: IndexKind, index: NativeIndex, *, rows: Rows, matrix: Vectors, target: float) -> Chosen:
         """The least depth at which every sort reaches the target, or at which the worst reaches what it can.
 
         `index` has the vectors of `matrix` (N, D), whose rows are `rows`; those are what `truth` was offered.
@@ -58,7 +58,9 @@ class Trial:
         }
         return Chosen(depth, worst[depth], facts)
 
-    def _recalls(self, kind: IndexKind, index: Index, *, depth: int, rows: Rows, matrix: Vectors) -> dict[str, float]:
+    def _recalls(
+        self, kind: IndexKind, index: NativeIndex, *, depth: int, rows: Rows, matrix: Vectors
+    ) -> dict[str, float]:
         """Of each sort, the share of the exact answers' places that were filled as well; a tie is as good."""
         count = min(kind.candidates(RECALL_AT), index.ntotal)
         depth = max(depth, kind.depth_for(count))

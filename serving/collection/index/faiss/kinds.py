@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.collection.catalogue.vectors import Vectors
 
 # FAISS declares types for some of its classes only, and not for all that they have.
-Index: TypeAlias = Any
+NativeIndex: TypeAlias = Any
 Selector: TypeAlias = Any
 Settings: TypeAlias = Any
 FEWEST_APPROXIMATE = 100  # with fewer there is nothing to measure recall on
@@ -71,16 +71,16 @@ class IndexKind:
 
     name: str
     approximate: bool
-    empty: Callable[[int, int], Index]
+    empty: Callable[[int, int], NativeIndex]
     bytes_on_disk: Callable[[int, int], int]
     training_size: Callable[[int], int]
     shallowest: int
     depth_for: Callable[[int], int]
-    deepest: Callable[[Index], int]
+    deepest: Callable[[NativeIndex], int]
     parameters: Callable[[int, Selector | None], Settings | None]
     candidates: Callable[[int], int]
 
-    def depths(self, index: Index) -> Iterator[int]:
+    def depths(self, index: NativeIndex) -> Iterator[int]:
         """Depths to try, from the least to the deepest, each about a quarter more than the one before."""
         depth = self.shallowest
         while depth < self.deepest(index):
@@ -89,7 +89,7 @@ class IndexKind:
         yield self.deepest(index)
 
     def search(
-        self, index: Index, queries: Vectors, *, count: int, depth: int, selector: Selector | None
+        self, index: NativeIndex, queries: Vectors, *, count: int, depth: int, selector: Selector | None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Scores and positions (Q, count) of the nearest of those that `selector` allows; -1 where there is none."""
         settings = self.parameters(depth, selector)

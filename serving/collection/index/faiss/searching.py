@@ -4,7 +4,7 @@ Of the base, few rows (a selective filter, a small base, `exact`) are compared i
 more than k, that are then scored exactly. Where deletions or a filter leave a query with too few, it goes wider and
 deeper until it has k, and in the end through all rows. The delta is compared in full, after the base: by then there
 is something to beat. An approximate base may miss some of the best; what it finds is scored and ordered exactly.
-Left out: keeping the view up to date (`serving.collection.index.faiss.neighbours`).
+Left out: keeping the view up to date (`serving.collection.index.faiss.index`).
 """
 
 from collections.abc import Iterable
@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.collection.catalogue.vectors import Vectors
-from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.kinds import Selector
+from serving.collection.index.faiss.mapped_base import MappedBase
 from serving.collection.index.faiss.view import Reach, View
 from serving.collection.index.scoring import TOLERANCE, Best, Found
 

@@ -12,11 +12,11 @@ import numpy as np
 from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
 from serving.collection.index.faiss.compaction import alone
 from serving.collection.index.faiss.depth import Chosen, Trial
 from serving.collection.index.faiss.kinds import Plan
+from serving.collection.index.faiss.mapped_base import MappedBase, open_base
 from serving.collection.index.faiss.trial import FEWEST_HELD, kept_asked, trial_queries
 
 

@@ -1,7 +1,7 @@
 """What a worker searches: a mapped base, the delta of everything written since, and which base rows are dead by it.
 
 Dead are base rows whose item was deleted or has a newer vector. Applying the same changes twice changes nothing.
-Left out: getting the changes, and replacing the base (`serving.collection.index.faiss.neighbours`).
+Left out: getting the changes, and replacing the base (`serving.collection.index.faiss.index`).
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.collection.catalogue.vectors import Changes, Rows, Vectors
-from serving.collection.index.faiss.base import MappedBase
 from serving.collection.index.faiss.delta import Delta
 from serving.collection.index.faiss.kinds import Selector, selector_of
+from serving.collection.index.faiss.mapped_base import MappedBase
 from serving.collection.index.interface import Sizes
 
 

@@ -5,7 +5,7 @@ a collection are on one machine, as SQLite's log is shared memory, and take turn
 loses. What it had sent may still arrive, and does no harm (`serving.collection.index.milvus.entities`).
 A rebuild fills a new Milvus collection beside the one in use and then switches. It is done where Milvus has nothing,
 less than SQLite, or a position that SQLite does not know: after a restore, a loss, or with a folder put back.
-Left out: searching (`serving.collection.index.milvus.neighbours`).
+Left out: searching (`serving.collection.index.milvus.index`).
 """
 
 import hashlib

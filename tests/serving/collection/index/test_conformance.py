@@ -13,7 +13,7 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.interface import Index
-from serving.collection.index.opening import open_neighbours
+from serving.collection.index.opening import open_index
 from serving.collection.index.scoring import Found
 from tests.serving.collection.examples import (
     QUERIES,
@@ -241,9 +241,9 @@ def fill_elsewhere(catalogue: Catalogue) -> list[int]:
 
 WRITE_AND_WAIT = """
 from serving.collection.index.choice import IndexChoice
-from serving.collection.index.opening import open_neighbours
+from serving.collection.index.opening import open_index
 catalogue = open_catalogue(sys.argv[1])
-index = open_neighbours(catalogue, RELEASE, index=sys.argv[2])
+index = open_index(catalogue, RELEASE, index=sys.argv[2])
 fill(catalogue, unit_vectors(40, seed=1))
 index.search(QUERIES, 3)
 catalogue.delete(["n1", "n2"])
@@ -274,7 +274,7 @@ def test_an_index_that_was_lost_is_built_again(catalogue: Catalogue, opener: Ope
     opener.open(catalogue).close()
     catalogue.delete(["n5"])
     opener.lose(catalogue)
-    index = open_neighbours(catalogue, RELEASE, index=opener.choice)
+    index = open_index(catalogue, RELEASE, index=opener.choice)
     judge.search(catalogue, index, 20)
     judge.search(catalogue, index, 20, exact=True)
     index.close()

@@ -8,8 +8,8 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CatalogueError
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import (
     QUERIES,
     RELEASE,
@@ -46,7 +46,7 @@ def test_a_snapshot_restored_elsewhere_is_the_same_collection(catalogue: Catalog
     assert open_catalogue(tmp_path / "other", create=True).snapshots.restore(tmp_path / "snapshot") == 39
     other = open_catalogue(tmp_path / "other")
     assert listed(other) == listed(catalogue)
-    assert_same(Neighbours(other, RELEASE).search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
+    assert_same(FaissIndex(other, RELEASE).search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
 
 @pytest.mark.parametrize("kind", ["none", "exact", "hnsw"])
@@ -58,7 +58,7 @@ def test_workers_that_are_open_see_what_was_restored_and_later_writes(
     fill(catalogue, clustered_vectors(300, seed=3), prefix="later")
     if kind != "none":
         compact(catalogue, RELEASE, Plan(kind=kind))
-    workers = [Neighbours(catalogue, RELEASE) for _ in range(2)]
+    workers = [FaissIndex(catalogue, RELEASE) for _ in range(2)]
     fill(catalogue, clustered_vectors(20, seed=4), prefix="latest")
     catalogue.delete(["n1"])
     workers[0].refresh()

@@ -17,8 +17,8 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
-from serving.collection.index.faiss.base import open_base
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
+from serving.collection.index.faiss.mapped_base import open_base
 from serving.engine import Engine
 from serving.jobs.ingest.command import COMMAND
 from serving.jobs.ingest.ingestion import Ingestion
@@ -77,7 +77,7 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
     )
     one, two = vectors.values()
     np.testing.assert_allclose(one, two, atol=1e-6)
-    neighbours = Neighbours(catalogue, engine.digest)
+    neighbours = FaissIndex(catalogue, engine.digest)
     assert len(neighbours) == 11
     assert neighbours.search(one[None], 2).scores[0] == pytest.approx(1, abs=1e-5)
 

@@ -11,8 +11,8 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, fill, item, items, unit_vectors
 
 TABLES = ("items", "sources", "vectors", "terms", "deletions", "pending")
@@ -73,7 +73,7 @@ def test_catching_up_with_another_release_reads_what_it_needs(catalogue: Catalog
 
 
 def test_a_search_reads_what_it_needs(catalogue: Catalogue) -> None:
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=10)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=10)
     queries = unit_vectors(3, seed=5)
     fill(catalogue, unit_vectors(5, seed=6), prefix="fresh")
     catalogue.delete(["n5"])

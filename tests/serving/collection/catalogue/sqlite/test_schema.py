@@ -12,7 +12,7 @@ from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME
 from serving.collection.errors import CatalogueError
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,
@@ -133,7 +133,7 @@ def test_a_first_catalogue_keeps_items_rows_numbers_vectors_and_its_base(tmp_pat
         7,
         8,
     )
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     assert neighbours.base is not None
     assert neighbours.base.file == "first.faiss"
     queries = unit_vectors(5, seed=3)
@@ -143,7 +143,7 @@ def test_a_first_catalogue_keeps_items_rows_numbers_vectors_and_its_base(tmp_pat
 def test_after_a_migration_writes_go_on_where_they_were_and_rows_are_new(tmp_path: Path) -> None:
     first_catalogue(tmp_path)
     catalogue = open_catalogue(tmp_path)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     assert catalogue.delete(["old-81"]).seq == 9
     written = catalogue.upsert([item("old-3"), item("new")], unit_vectors(2, seed=1), RELEASE)
     assert (written.seq, written.outcomes) == (10, ("replaced", "created"))
@@ -157,7 +157,7 @@ def test_a_base_that_missed_a_write_of_schema_1_is_not_taken_over(tmp_path: Path
     first_catalogue(tmp_path, base_seq=4)
     catalogue = open_catalogue(tmp_path)
     assert catalogue.bases.get(RELEASE) is None
-    assert len(Neighbours(catalogue, RELEASE)) == 40
+    assert len(FaissIndex(catalogue, RELEASE)) == 40
 
 
 def test_many_may_open_a_first_catalogue_at_once(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, SqliteCatal
 from serving.collection.catalogue.sqlite.spaces import forget_space, remove_some
 from serving.collection.errors import ItemError
 from serving.collection.index.faiss.compaction import clear, compact
-from serving.collection.index.faiss.neighbours import Neighbours
+from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     QUERIES,
@@ -169,7 +169,7 @@ def test_a_closed_space_is_gone_and_costs_no_write_anything(both: Catalogue, mon
     fill(both, clustered_vectors(3, seed=2), prefix="last")
     assert [one.release for one in both.spaces.all()] == [one.release for one in both.stats().releases] == [RELEASE]
     assert (waiting(both), both.bases.files(), [*both.folder.glob("*.faiss")]) == ([], set(), [])
-    found = Neighbours(both, RELEASE).search(QUERIES, 10)
+    found = FaissIndex(both, RELEASE).search(QUERIES, 10)
     assert_same(found, brute_force(*stored(both), QUERIES, 10))
     assert both.spaces.open(OTHER_RELEASE).pending == 53
     assert fill_all(both, dim=4) == 53  # it begins anew, even with vectors of other lengths
@@ -203,7 +203,7 @@ def test_a_space_that_was_half_closed_can_be_opened_again(both: Catalogue, steps
     assert set(both.vectors.of([f"n{n}" for n in range(12)], OTHER_RELEASE)) >= current
     assert fill_all(both) == len(lacking)
     assert space_of(both) == Space(OTHER_RELEASE, complete=True, pending=0, failed=0)
-    found = Neighbours(both, OTHER_RELEASE).search(unit_vectors(2, 8, seed=3), 10)
+    found = FaissIndex(both, OTHER_RELEASE).search(unit_vectors(2, 8, seed=3), 10)
     assert_same(found, brute_force(*stored(both, OTHER_RELEASE), unit_vectors(2, 8, seed=3), 10))
     assert len(both.vectors.census(OTHER_RELEASE).rows) == both.items.count()
 

@@ -7,10 +7,10 @@ from core.files.durable import sha256_of
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError, IndexUnusable
-from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors
 from serving.collection.index.faiss.build import build_base
 from serving.collection.index.faiss.kinds import KINDS, Plan
+from serving.collection.index.faiss.mapped_base import open_base
 from tests.disks import small_disk
 from tests.serving.collection.examples import DAMAGE, RELEASE, clustered_vectors, fill, stored, unit_vectors
 

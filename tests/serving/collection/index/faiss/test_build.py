@@ -6,9 +6,9 @@ import pytest
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError
-from serving.collection.index.faiss.base import MappedBase, open_base
 from serving.collection.index.faiss.build import build_base
 from serving.collection.index.faiss.kinds import KINDS, Plan, selector_of
+from serving.collection.index.faiss.mapped_base import MappedBase, open_base
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
     RELEASE,
@@ -19,7 +19,7 @@ from tests.serving.collection.examples import (
     stored,
     unit_vectors,
 )
-from tests.serving.collection.index.faiss.test_base import is_mapped
+from tests.serving.collection.index.faiss.test_mapped_base import is_mapped
 
 COUNT = 600
 

@@ -9,8 +9,8 @@ from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import LOCK_NAME, Policy, clear, compact, ensure_base
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.interface import Sizes
 from tests.serving.collection.examples import (
     OTHER_RELEASE,
@@ -53,13 +53,13 @@ def test_a_base_holds_everything_and_the_one_before_goes(catalogue: Catalogue) -
         assert base is not None
         assert (base.count, base.seq, base.kind) == (149 - turn, 2 + turn, "exact")
         assert files(catalogue) == named(catalogue)
-    assert len(Neighbours(catalogue, RELEASE)) == 147
+    assert len(FaissIndex(catalogue, RELEASE)) == 147
 
 
 def test_a_base_in_use_stays_until_it_is_let_go(catalogue: Catalogue) -> None:
     compact(catalogue, RELEASE)
     first = named(catalogue)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     compact(catalogue, RELEASE)
     assert files(catalogue) == first | named(catalogue)
     assert clear(catalogue) == [name for name in first if name.endswith(".faiss")]
@@ -154,7 +154,7 @@ try:
     compact(catalogue, RELEASE)
 except CompactionError as error:
     print("refused:", error)
-print(len(Neighbours(catalogue, RELEASE).search(unit_vectors(1), 1000).rows[0]))
+print(len(FaissIndex(catalogue, RELEASE).search(unit_vectors(1), 1000).rows[0]))
 """
 
 
@@ -195,7 +195,7 @@ for number in range(1_000_000):
 
 @pytest.mark.parametrize("kind", ["exact", "hnsw"])
 def test_what_another_process_writes_meanwhile_is_found_all_the_same(catalogue: Catalogue, kind: str) -> None:
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     queries = unit_vectors(5, seed=4)
     with start(WRITER, catalogue.folder) as writer:
         assert writer.stdout is not None

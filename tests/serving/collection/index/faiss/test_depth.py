@@ -13,8 +13,8 @@ from serving.collection.catalogue.vectors import Vectors
 from serving.collection.commands.compact import INDEX_KINDS
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import KINDS, Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.faiss.trial import asked_file, keep_asked, kept_asked, trial_queries
 from serving.collection.index.faiss.tuning import tune
 from tests.serving.collection.examples import (
@@ -42,7 +42,7 @@ def bursts(subjects: int, pictures: int, dim: int = 48) -> Vectors:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def recall(neighbours: Neighbours, queries: Vectors, depth: int | None = None) -> float:
+def recall(neighbours: FaissIndex, queries: Vectors, depth: int | None = None) -> float:
     truth = neighbours.search(queries, 10, exact=True).scores[:, -1:]
     return float((neighbours.search(queries, 10, depth=depth).scores >= truth).mean())
 
@@ -62,7 +62,7 @@ def test_what_has_siblings_in_the_base_does_not_decide_how_deep_it_is_searched(c
     assert by_sort["held out"] > 0.99  # its own subject is all that it has to find
     assert base.facts["depth"] > 1  # which would do for the siblings
     assert base.recall == pytest.approx(min(by_sort.values()), abs=1e-4)
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=10)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=10)
     new = unit_vectors(60, 48, seed=9)
     assert recall(neighbours, new) > recall(neighbours, new, depth=1) + 0.1
 
@@ -83,7 +83,7 @@ def test_a_base_is_tuned_while_it_is_searched_and_stays_the_same_file(catalogue:
     vectors = clustered_vectors(1550)
     fill(catalogue, vectors[:1500])
     compact(catalogue, RELEASE, Plan(kind="ivf", recall_target=0.2))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=10)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=10)
     before = neighbours.base
     assert before is not None
     queries = vectors[1500:]

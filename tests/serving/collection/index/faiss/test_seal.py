@@ -7,11 +7,11 @@ import pytest
 
 from core.files.durable import sha256_of
 from serving.collection.errors import IndexUnusable
-from serving.collection.index.faiss.base import open_base
 from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.mapped_base import open_base
 from serving.collection.index.faiss.seal import is_whole
 from tests.serving.collection.examples import DAMAGE
-from tests.serving.collection.index.faiss.test_base import published
+from tests.serving.collection.index.faiss.test_mapped_base import published
 
 
 def sealed(files: list[Path], digests: list[str], seal: Path) -> None:

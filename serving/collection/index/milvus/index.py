@@ -34,7 +34,7 @@ _WIDER = 4
 _log = logging.getLogger(__name__)
 
 
-class MilvusNeighbours:
+class MilvusIndex:
     """The vectors of one release in Milvus. Threads may share it; they take turns."""
 
     def __init__(self, catalogue: Catalogue, release: str, choice: IndexChoice, *, few_rows: int = FEW_ROWS) -> None:

@@ -4,8 +4,8 @@ import pytest
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.index.faiss.compaction import compact
+from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
-from serving.collection.index.faiss.neighbours import Neighbours
 from serving.collection.index.scoring import exact_scores
 from tests.serving.collection.examples import (
     QUERIES,
@@ -25,7 +25,7 @@ KINDS = ("exact", *APPROXIMATE)
 
 
 def test_without_a_base_everything_is_delta(catalogue: Catalogue) -> None:
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     assert len(neighbours) == 0
     assert neighbours.search(QUERIES, 5).rows.shape == (20, 0)
     fill(catalogue, unit_vectors(50))
@@ -86,7 +86,7 @@ def test_k_live_ones_are_found_in_the_middle_of_a_cluster_that_was_deleted(catal
     gone = fill(catalogue, close.astype(np.float32), prefix="gone")
     fill(catalogue, unit_vectors(200))
     compact(catalogue, RELEASE, Plan(kind=kind, recall_target=0.5))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=0)
     catalogue.delete(gone[:-3])
     found = neighbours.search(centre, 20)
     expected = brute_force(*stored(catalogue), centre, 20)
@@ -101,7 +101,7 @@ def test_equal_scores_are_ordered_by_row_wherever_they_lie(catalogue: Catalogue,
     vectors = unit_vectors(8)[np.arange(320) % 8]
     fill(catalogue, vectors)
     compact(catalogue, RELEASE, Plan(kind=kind, recall_target=0.5))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=0)
     catalogue.upsert(items(["n8", "n0"]), vectors[[8, 0]] * -1, RELEASE)
     catalogue.upsert(items(["n8"]), vectors[[8]], RELEASE)  # back again, in the delta now
     fill(catalogue, vectors[:8], prefix="m")
@@ -124,9 +124,9 @@ def test_scores_that_differ_by_the_order_of_summing_are_ordered_alike_however_th
     scores = exact_scores(query, vectors, np.arange(300)[None])[0]
     assert 1 < len(np.unique(scores)) < 50
     expected = np.lexsort((np.arange(300), -scores)) + 1
-    before = Neighbours(catalogue, RELEASE).search(query, 300)  # all of it in the delta
+    before = FaissIndex(catalogue, RELEASE).search(query, 300)  # all of it in the delta
     compact(catalogue, RELEASE)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     for found in (before, neighbours.search(query, 300), neighbours.search(query, 300, rows=np.arange(1, 301))):
         np.testing.assert_array_equal(found.rows[0], expected)
     np.testing.assert_array_equal(neighbours.search(query, 5).rows[0], expected[:5])
@@ -136,7 +136,7 @@ def test_scores_that_differ_by_the_order_of_summing_are_ordered_alike_however_th
 def test_a_search_that_is_told_to_go_deeper_finds_more(catalogue: Catalogue, kind: str) -> None:
     fill(catalogue, unit_vectors(1500))
     compact(catalogue, RELEASE, Plan(kind=kind, recall_target=0.1))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=0)
     expected = brute_force(*stored(catalogue), QUERIES, 10)
     as_built, deep = (neighbours.search(QUERIES, 10, depth=depth) for depth in (None, 400))
     assert np.isin(as_built.rows, expected.rows).mean() < np.isin(deep.rows, expected.rows).mean()
@@ -146,7 +146,7 @@ def test_a_search_that_is_told_to_go_deeper_finds_more(catalogue: Catalogue, kin
 def test_a_shallow_search_that_goes_short_is_completed(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(400))
     compact(catalogue, RELEASE, Plan(kind="ivf", recall_target=0.1))
-    neighbours = Neighbours(catalogue, RELEASE, few_rows=0)
+    neighbours = FaissIndex(catalogue, RELEASE, few_rows=0)
     assert neighbours.base is not None
     assert neighbours.base.facts["depth"] == 1  # of ten cells
     assert_same(neighbours.search(QUERIES, 300), brute_force(*stored(catalogue), QUERIES, 300))
@@ -155,7 +155,7 @@ def test_a_shallow_search_that_goes_short_is_completed(catalogue: Catalogue) -> 
 def test_a_filter_and_a_search_of_one_moment(catalogue: Catalogue) -> None:
     names = [f"n{number}" for number in range(60)]
     catalogue.upsert([item(name, even=n % 2 == 0) for n, name in enumerate(names)], unit_vectors(60), RELEASE)
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     even = parse_filter({"even": True})
     with catalogue.reading():
         found = neighbours.search(QUERIES, 5, rows=catalogue.items.rows_matching(even))
@@ -166,7 +166,7 @@ def test_a_filter_and_a_search_of_one_moment(catalogue: Catalogue) -> None:
 
 def test_a_search_that_means_nothing_is_refused(catalogue: Catalogue) -> None:
     fill(catalogue, unit_vectors(3))
-    neighbours = Neighbours(catalogue, RELEASE)
+    neighbours = FaissIndex(catalogue, RELEASE)
     with pytest.raises(ValueError, match="k is 0; it must be at least 1"):
         neighbours.search(QUERIES, 0)
     with pytest.raises(ValueError, match="depth is 0; it must be at least 1"):

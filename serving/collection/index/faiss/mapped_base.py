@@ -22,14 +22,14 @@ from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import CompactionError, IndexUnusable
 from serving.collection.index.faiss.base_files import BaseFiles, VectorsWriter, map_vectors, publish_index, publish_rows
 from serving.collection.index.faiss.depth import Chosen, Trial
-from serving.collection.index.faiss.kinds import KINDS, Index, Selector
+from serving.collection.index.faiss.kinds import KINDS, NativeIndex, Selector
 from serving.collection.index.faiss.seal import is_whole
 
 
 class MappedBase:
     """A base's files, mapped read-only and checked; `matrix` (N, D) has the vector of every position."""
 
-    def __init__(self, record: BaseRecord, index: Index, rows: Rows, matrix: Vectors) -> None:
+    def __init__(self, record: BaseRecord, index: NativeIndex, rows: Rows, matrix: Vectors) -> None:
         self.record = record
         self.kind = KINDS[record.kind]
         self.rows = rows
@@ -72,7 +72,7 @@ class MappedBase:
 
 
 def publish_base(
-    folder: Path, record: BaseRecord, *, index: Index, rows: Rows, vectors: VectorsWriter | None = None
+    folder: Path, record: BaseRecord, *, index: NativeIndex, rows: Rows, vectors: VectorsWriter | None = None
 ) -> BaseRecord:
     """Write the files and read them back; returns the record with their digests. Raises `CompactionError`.
 
@@ -150,7 +150,7 @@ def _open_locked(files: BaseFiles, record: BaseRecord, handle: int) -> MappedBas
     return MappedBase(record, index, rows, _matrix(files, record, index))
 
 
-def _matrix(files: BaseFiles, record: BaseRecord, index: Index) -> Vectors:
+def _matrix(files: BaseFiles, record: BaseRecord, index: NativeIndex) -> Vectors:
     if KINDS[record.kind].approximate:
         return map_vectors(files.vectors, record.count, record.dim)
     return np.asarray(faiss.rev_swig_ptr(index.get_xb(), record.count * record.dim).reshape(record.count, record.dim))

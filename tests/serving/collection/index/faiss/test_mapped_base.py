@@ -12,8 +12,8 @@ import pytest
 from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.vectors import Rows
 from serving.collection.errors import CompactionError, IndexUnusable
-from serving.collection.index.faiss.base import open_base, publish_base, remove_base
 from serving.collection.index.faiss.base_files import BaseFiles
+from serving.collection.index.faiss.mapped_base import open_base, publish_base, remove_base
 from tests.serving.collection.examples import DAMAGE, RELEASE, start, unit_vectors
 
 COUNT = 300
@@ -89,7 +89,7 @@ def test_it_is_removed_only_when_nobody_has_it_mapped(tmp_path: Path) -> None:
 
 
 HOLDER = """
-from serving.collection.index.faiss.base import open_base
+from serving.collection.index.faiss.mapped_base import open_base
 from serving.collection.catalogue.bases import BaseRecord
 mapped = open_base(Path(sys.argv[1]), BaseRecord(RELEASE, "one.faiss", sys.argv[2], 300, 16, 3))
 print("mapped", flush=True)

@@ -22,9 +22,9 @@ from serving.collection.catalogue.sqlite.catalogue import FILE_NAME, SqliteCatal
 from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.collection.errors import IndexUnusable
 from serving.collection.index.choice import IndexChoice
-from serving.collection.index.milvus import neighbours as milvus
+from serving.collection.index.milvus import index as milvus
 from serving.collection.index.milvus.entities import Entities
-from serving.collection.index.milvus.neighbours import MilvusNeighbours
+from serving.collection.index.milvus.index import MilvusIndex
 from serving.collection.index.milvus.tail import IDENTITY_NAME, name_in_milvus
 from serving.collection.index.opening import open_milvus
 from tests.serving.collection.examples import (
@@ -80,7 +80,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
         threading.Event().wait(0.005)
 
 
-def check(index: MilvusNeighbours, catalogue: Catalogue, *, k: int = 10) -> None:
+def check(index: MilvusIndex, catalogue: Catalogue, *, k: int = 10) -> None:
     """That almost all of what is best is found, and that Milvus has all there is."""
     found = index.search(QUERIES, k)
     expected = brute_force(*stored(catalogue), QUERIES, k)
@@ -277,7 +277,7 @@ def test_a_filter_of_more_rows_than_can_be_listed(
 ) -> None:
     monkeypatch.setattr(milvus, "_LISTED", 50)
     fill(catalogue, unit_vectors(400))
-    index = MilvusNeighbours(catalogue, RELEASE, local, few_rows=10)
+    index = MilvusIndex(catalogue, RELEASE, local, few_rows=10)
     rows, vectors = stored(catalogue)
     for kept in (rows[:60], rows[::2], rows[50:]):
         expected = brute_force(kept, vectors[np.isin(rows, kept)], QUERIES, 20)

@@ -18,7 +18,7 @@ from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.errors import ChangesForgotten, IndexUnusable
-from serving.collection.index.faiss.base import MappedBase, open_base
+from serving.collection.index.faiss.mapped_base import MappedBase, open_base
 from serving.collection.index.faiss.searching import few_rows_of, search_view
 from serving.collection.index.faiss.view import View
 from serving.collection.index.interface import Capabilities, Sizes, check_numbers, check_queries
@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _ALL_IN_DELTA: dict[str, Any] = {"kind": "exact", "recall_at_10": 1.0}  # without a base, everything is compared
 
 
-class Neighbours:
+class FaissIndex:
     """The vectors of one release, ready to search. Threads may share it; they take turns."""
 
     def __init__(self, catalogue: Catalogue, release: str, *, few_rows: int | None = None) -> None:
