@@ -20,12 +20,13 @@ from typing import TypeVar
 
 from core.command_line.values import port_number
 from core.files.locks import locked
+from core.machine.interrupts import exit_on_signals
 from core.machine.machine import cuda_devices
 from core.releases.manifest import check_name
 from core.releases.model_store import CHAMPION, ModelStore
 from scripts.show import Shown, ask, print_answers, print_questions, print_what_next, save_contact_sheet
 from serving.client.client import Client, ServerError
-from serving.torchserve.launch import Server, exit_on_signals
+from serving.torchserve.launch import Server
 from serving.torchserve.settings import LaunchError, Settings, free_port
 from training.data.dataset import Dataset
 from training.data.downloads import DATASETS

@@ -27,7 +27,7 @@ from benchmarks.serving.requests_of import OURS, http_request, requests_of
 from benchmarks.serving.scenarios import SEVERAL
 from benchmarks.serving.subjects import SMALL, Subject, add_subject_arguments, prepare
 from benchmarks.tools.usage import Memory, memory
-from serving.torchserve.launch import exit_on_signals
+from core.machine.interrupts import exit_on_signals
 
 logger = logging.getLogger(__name__)
 

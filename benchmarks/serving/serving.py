@@ -38,8 +38,8 @@ from benchmarks.serving.scenarios import PARTIES, QUICK_PLAN, Plan
 from benchmarks.serving.subjects import LARGE, SMALL, Subject, add_subject_arguments, prepare
 from benchmarks.tools.usage import busy_share
 from core.files.durable import publish_text
+from core.machine.interrupts import exit_on_signals
 from core.machine.machine import default_workers, usable_cores
-from serving.torchserve.launch import exit_on_signals
 
 logger = logging.getLogger(__name__)
 

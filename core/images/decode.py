@@ -25,7 +25,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from core.images.jpeg import decode_jpeg, jpeg_size
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+PILLOW_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"})
 _WHITE = (255, 255, 255, 255)
 
@@ -112,10 +112,10 @@ def _open(data: bytes) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd metadata in a readable file is not the user's problem
         try:
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return Image.open(io.BytesIO(data), formats=PILLOW_FORMATS)
         except UnidentifiedImageError as error:
             raise ImageFormatUnknown(
-                f"not an image of a known format (first bytes {data[:8]!r}); accepted: {', '.join(FORMATS)}"
+                f"not an image of a known format (first bytes {data[:8]!r}); accepted: {', '.join(PILLOW_FORMATS)}"
             ) from error
         except Exception as error:
             raise ImageError(f"the image is broken: {error}") from error

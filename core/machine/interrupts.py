@@ -1,6 +1,7 @@
-"""SIGINT and SIGTERM as a request to stop, so that a loop can finish its step and save."""
+"""Signals as a request to stop: so that a loop can finish its step and save, or that what runs is closed on exit."""
 
 import signal
+import sys
 import time
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -44,3 +45,9 @@ class Interrupts:
     def _restore(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def exit_on_signals() -> None:
+    """Turn SIGTERM and SIGHUP into SystemExit for good, for scripts that are not a `core.command_line` command."""
+    for sign in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(sign, lambda number, _: sys.exit(128 + number))

@@ -243,12 +243,6 @@ def _linked(archive: Path, models: Path) -> Path:
     return link
 
 
-def exit_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into SystemExit, so that what runs is stopped on the way out."""
-    for sign in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(sign, lambda number, _: sys.exit(128 + number))
-
-
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """End a whole process group, by force if need be; TorchServe's launcher ends before its Java does."""
     deadline = time.monotonic() + _STOP_SECONDS

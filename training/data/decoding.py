@@ -17,7 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from core.files.rows_file import RowsWriter
-from core.images.decode import FORMATS, ImageError, decode
+from core.images.decode import PILLOW_FORMATS, ImageError, decode
 from core.images.folders import ImageSource, SourceError, UnreadableFile
 from training.data.listing import Listing, member_path
 
@@ -113,7 +113,7 @@ def _chunks(names: Sequence[str], length: int) -> Iterator[Sequence[str]]:
 
 def _short_side(source: ImageSource, name: str) -> int | None:
     try:
-        with Image.open(io.BytesIO(source.read(name)), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(source.read(name)), formats=PILLOW_FORMATS) as image:
             return min(image.size)
     except (OSError, ValueError, SyntaxError):  # UnreadableFile and ImageError are ValueErrors
         return None
