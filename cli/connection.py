@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from serving.client.client import Client
 
 
-def add_server(parser: argparse.ArgumentParser) -> None:
+def add_server(parser: argparse._ActionsContainer) -> None:
     """The options that say which server is asked."""
     parser.add_argument("--url", default=DEFAULT_URL, help="the server's address (default: %(default)s)")
     parser.add_argument("--model", default=MODEL, help="the model's name in TorchServe (default: %(default)s)")

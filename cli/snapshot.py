@@ -1,12 +1,9 @@
-"""`simclr snapshot` and `simclr restore`: a collection as it was at one moment.
-
-simclr snapshot monday                                       kept by the server, under a name
-simclr snapshot --list
-simclr restore monday --replace
-"""
+"""`simclr snapshot` and `simclr restore`: a collection at one moment, saved by its server or from its folder."""
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cli.connection import add_server, asking
 from cli.printing import print_json
@@ -17,25 +14,103 @@ from serving.client.errors import ServerError
 if TYPE_CHECKING:
     from serving.client.client import Client
 
+_SAVING = """\
+A running server keeps snapshots in its collection's folder, by name:
+  simclr snapshot monday
+  simclr snapshot --list
+
+With --collection no server is asked, though one may serve the collection meanwhile:
+  simclr snapshot --collection runs/digits/collection digits.sqlite
+  simclr snapshot --collection runs/digits/collection --remove monday
+
+A snapshot is of one moment, whatever is written meanwhile. Of pictures that stay in their own files, as `simclr ingest
+--collection` leaves them, it has the paths."""
+_RESTORING = """\
+  simclr restore monday --replace
+  simclr restore --collection runs/digits/collection digits.sqlite
+
+Everything in the collection is replaced in one step, while it is served, and its index is built."""
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    folder = parser.add_argument_group("without a server")
+    folder.add_argument("--collection", type=Path, metavar="DIR", help="the collection's folder")
+    folder.add_argument("--named", action="store_true", help="NAME is kept in the folder, as a server does it")
+    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
+    add_server(parser.add_argument_group("through a server"))
+
 
 def _add_snapshot(parser: argparse.ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("name", nargs="?", metavar="NAME", help="the snapshot's name; an older one is replaced")
-    which.add_argument("--list", action="store_true", help="list the snapshots that are kept, and the last jobs")
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-    add_server(parser)
+    which.add_argument(
+        "name", nargs="?", metavar="NAME", help="a name, whose older snapshot is replaced; with --collection, a file"
+    )
+    which.add_argument("--list", action="store_true", help="list the snapshots that are kept by name")
+    which.add_argument("--remove", metavar="NAME", help="with --collection: remove a snapshot that is kept by name")
+    _add_common(parser)
+
+
+def _add_restore(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="the snapshot's name; with --collection, its file")
+    parser.add_argument("--replace", action="store_true", help="give up the items that the collection has")
+    _add_common(parser)
 
 
 def _snapshot(client: "Client", given: argparse.Namespace) -> int:
+    if given.remove is not None:
+        raise ValueError("--remove needs --collection DIR: a server removes no snapshots")
     if given.list:
-        return _list(client, as_json=given.json)
-    done = client.snapshot(given.name)
-    conclude(f"{given.name}: {counted(done['items'], 'item')}", as_json=given.json, **done)
+        return _list(client.snapshots(), as_json=given.json)
+    return _say(client.snapshot(given.name), given)
+
+
+def _restore(client: "Client", given: argparse.Namespace) -> int:
+    return _say(client.restore(given.name, replace=given.replace), given)
+
+
+def _snapshot_folder(given: argparse.Namespace) -> int:
+    from serving.collection.commands.snapshot import save
+    from serving.collection.snapshots.jobs import Jobs
+    from serving.collection.snapshots.named import NamedSnapshots
+
+    if given.list:
+        kept = [vars(one) for one in NamedSnapshots(given.collection).listed()]
+        return _list({"snapshots": kept, "jobs": []}, as_json=given.json)
+    if given.remove is not None:
+        with Jobs(given.collection).alone():
+            NamedSnapshots(given.collection).remove(given.remove)
+        conclude(f"removed {given.remove}", as_json=given.json, removed=given.remove)
+        return 0
+    if given.named:
+        return _by_name("save", given)
+    items = save(given.collection, Path(given.name))
+    return _say({"items": items, "bytes": Path(given.name).stat().st_size}, given)
+
+
+def _restore_folder(given: argparse.Namespace) -> int:
+    from serving.collection.commands.snapshot import restore
+
+    if given.named:
+        return _by_name("restore", given)
+    items = restore(given.collection, Path(given.name), replace=given.replace)
+    return _say({"items": items}, given)
+
+
+def _by_name(what: str, given: argparse.Namespace) -> int:
+    """What a server does in a process of its own."""
+    from serving.collection.commands.snapshot import COMMAND
+
+    replace = getattr(given, "replace", False)
+    return COMMAND.run(argparse.Namespace(what=what, **{**vars(given), "replace": replace, "job": None}))
+
+
+def _say(done: dict[str, Any], given: argparse.Namespace) -> int:
+    size = f", {counted(done['bytes'], 'byte')}" if "bytes" in done else ""
+    conclude(f"{given.name}: {counted(done['items'], 'item')}{size}", as_json=given.json, **done)
     return 0
 
 
-def _list(client: "Client", *, as_json: bool) -> int:
-    kept = client.snapshots()
+def _list(kept: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
         return print_json(kept)
     for one in kept["snapshots"]:
@@ -45,22 +120,34 @@ def _list(client: "Client", *, as_json: bool) -> int:
     return 0
 
 
-def _add_restore(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="the snapshot's name")
-    parser.add_argument("--replace", action="store_true", help="give up the items that the collection has")
-    parser.add_argument("--json", action="store_true", help="print the answer as JSON")
-    add_server(parser)
+def _either(
+    ask: "Callable[[Client, argparse.Namespace], int]", in_folder: Callable[[argparse.Namespace], int]
+) -> Callable[[argparse.Namespace], int]:
+    """Through the server, or with --collection in the folder."""
 
+    def run(given: argparse.Namespace) -> int:
+        if given.collection is not None:
+            return in_folder(given)
+        if given.named:
+            raise ValueError("--named needs --collection DIR: a server keeps every snapshot by name")
+        return asking(ask)(given)
 
-def _restore(client: "Client", given: argparse.Namespace) -> int:
-    done = client.restore(given.name, replace=given.replace)
-    conclude(f"{given.name}: {counted(done['items'], 'item')}", as_json=given.json, **done)
-    return 0
+    return run
 
 
 SNAPSHOT = Command(
-    "snapshot", "Save a collection as it is now.", _add_snapshot, asking(_snapshot), errors=(ServerError,)
+    "snapshot",
+    "Save a collection as it is now, by name or in a file.",
+    _add_snapshot,
+    _either(_snapshot, _snapshot_folder),
+    details=_SAVING,
+    errors=(ServerError,),
 )
 RESTORE = Command(
-    "restore", "Give a collection the items of a snapshot.", _add_restore, asking(_restore), errors=(ServerError,)
+    "restore",
+    "Give a collection the items of a snapshot.",
+    _add_restore,
+    _either(_restore, _restore_folder),
+    details=_RESTORING,
+    errors=(ServerError,),
 )

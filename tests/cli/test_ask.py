@@ -29,9 +29,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "jobs": [{"id": "1", "what": "save", "name": "monday", "state": "done", "error": None, "items": 1200}],
     },
     "snapshot": {"job": {"id": "1", "what": "save", "name": "monday", "state": "done", "error": None, "items": 1}},
-    "restore": {
-        "job": {"id": "2", "what": "restore", "name": "monday", "state": "failed", "error": "the disk is full"}
-    },
+    "restore": {"job": {"id": "2", "what": "restore", "name": "monday", "state": "failed", "error": "no room"}},
 }
 
 

@@ -55,7 +55,7 @@ def _text(found: Drift) -> str:
 
 COMMAND = Command(
     "drift",
-    "Say what came into a collection since its encoder was trained, and whether to train again.",
+    "Say how a collection has changed since its encoder was trained.",
     _add_arguments,
     _run,
     details=_DETAILS,
