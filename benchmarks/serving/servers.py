@@ -18,7 +18,8 @@ from benchmarks.serving.requests_of import LITSERVE, OURS, TORCH, Dialect
 from benchmarks.serving.subjects import Subject
 from benchmarks.tools.child import ROOT
 from serving.inference.choice import Form
-from serving.torchserve.launch import Server, end_group
+from serving.torchserve.launch import Server
+from serving.torchserve.leash import end_group
 from serving.torchserve.settings import HOST, LaunchError, Settings, free_port
 
 _READY_SECONDS = 180.0

@@ -9,7 +9,6 @@ why TorchServe's token authorisation is switched off: put a proxy with real auth
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from core.releases.model_store import CHAMPION, ModelStore
 from serving.protocol.agreed import MODEL
 from serving.torchserve.busy import BUSY_VARIABLE
 from serving.torchserve.handler import COLLECTION_VARIABLE
-from serving.torchserve.leash import Leash
+from serving.torchserve.leash import Leash, end_group
 from serving.torchserve.management import Management
 from serving.torchserve.rollover.archives import check_archive
 from serving.torchserve.rollover.following import Follower
@@ -46,7 +45,6 @@ from serving.torchserve.settings import (
 ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
 _LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 _READY_SECONDS = 180.0
-_STOP_SECONDS = 20.0
 _PORT_SECONDS = 2.0  # for the processes of a killed server to let go of it
 _POLL_SECONDS = 0.1
 
@@ -241,19 +239,3 @@ def _linked(archive: Path, models: Path) -> Path:
     link = models / archive.name
     link.symlink_to(archive.resolve())
     return link
-
-
-def end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a whole process group, by force if need be; TorchServe's launcher ends before its Java does."""
-    deadline = time.monotonic() + _STOP_SECONDS
-    sign = signal.SIGTERM
-    while True:
-        process.poll()
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
-            process.wait()
-            return
-        time.sleep(_POLL_SECONDS)
-        if time.monotonic() > deadline:
-            sign = signal.SIGKILL

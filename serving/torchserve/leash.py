@@ -1,11 +1,17 @@
-"""Ends a process group when the process that holds the leash dies, however it dies: TorchServe must not outlive us.
+"""The end of a process group: in order, or when the process that holds its leash dies, however it dies.
 
-Signals can be caught, but kill -9 can't. So a small shell waits at a pipe whose other end the kernel closes for us.
+TorchServe must not outlive us. A process can catch signals, but not kill -9. So a small shell waits at a pipe whose
+other end the kernel closes for us.
 """
 
+import os
+import signal
 import subprocess
+import time
 from pathlib import Path
 
+_STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.1
 _SCRIPT = 'read -r _; kill -9 "-$1" 2>/dev/null; rm -rf -- "$2"'
 
 
@@ -25,3 +31,19 @@ class Leash:
         self._shell.wait()
         assert self._shell.stdin is not None
         self._shell.stdin.close()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """End a whole process group, by force if need be; TorchServe's launcher ends before its Java does."""
+    deadline = time.monotonic() + _STOP_SECONDS
+    sign = signal.SIGTERM
+    while True:
+        process.poll()
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            process.wait()
+            return
+        time.sleep(_POLL_SECONDS)
+        if time.monotonic() > deadline:
+            sign = signal.SIGKILL
