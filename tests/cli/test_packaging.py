@@ -116,6 +116,15 @@ def test_the_wheel_has_the_command_and_the_extras(wheel: Path) -> None:
     }
 
 
+def test_an_editable_install_is_the_checkout_on_the_path(tmp_path: Path) -> None:
+    build = f"import hatchling.build; hatchling.build.build_editable({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        (link,) = [name for name in archive.namelist() if name.endswith(".pth")]
+        assert archive.read(link).decode().strip() == str(ROOT)
+
+
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("installed")
