@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from core.files.durable import publish_text
-from core.releases.manifest import FILE_NAME, ManifestError, Release, check_name
+from core.releases.manifest import ManifestError, Release, check_name
 
 Alias = Literal["champion", "challenger", "previous"]
 ALIASES: tuple[Alias, ...] = get_args(Alias)
@@ -90,7 +90,7 @@ def find_release(reference: str, root: Path | str = "model_store") -> Release:
     Raises `ManifestError` if there is none.
     """
     folder = Path(reference)
-    if (folder / FILE_NAME).is_file() or len(folder.parts) < 2:
+    if folder.is_dir() or len(folder.parts) < 2:
         return Release(folder)
     store = folder.parent.parent if len(folder.parts) > 2 else Path(root)
     return ModelStore(store, folder.parent.name).release(folder.name)

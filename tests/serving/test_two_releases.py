@@ -20,7 +20,7 @@ from serving.engine import Engine
 from serving.operations.keeping import Keeper
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Answer, NewItem, Request
-from tests.serving.jobs.bulk.conftest import SIZE, write_images, write_release
+from tests.serving.jobs.conftest import SIZE, write_images, write_release
 
 COUNT = 12
 

@@ -20,7 +20,7 @@ from serving.jobs.bulk.command import COMMAND
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.reader import read
 from serving.jobs.bulk.sources import SourceFiles, named
-from tests.serving.jobs.bulk.conftest import SIZE, Whole, content, finish
+from tests.serving.jobs.conftest import SIZE, Whole, content, finish
 
 Bulk = Callable[..., "Popen[str]"]
 

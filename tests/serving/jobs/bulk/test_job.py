@@ -12,7 +12,7 @@ from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.job import Job, JobRequest, open_job, read_job
 from serving.jobs.bulk.listing import LINES
 from serving.jobs.bulk.sources import named
-from tests.serving.jobs.bulk.conftest import content, write_release
+from tests.serving.jobs.conftest import content, write_release
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from serving.jobs.bulk.locks import Locks
-from tests.serving.jobs.bulk.conftest import ROOT
+from tests.serving.jobs.conftest import ROOT
 
 HOLD = """
 import sys

@@ -8,7 +8,7 @@ import pytest
 
 from serving.jobs.bulk.records import ImageRecord
 from serving.jobs.bulk.shards import ShardContent, ShardFiles, finished_shard, publish_shard
-from tests.serving.jobs.bulk.conftest import content
+from tests.serving.jobs.conftest import content
 
 RECORDS = [
     ImageRecord("a.png", "/x/a.png", "aa", 5),

@@ -7,7 +7,7 @@ import pytest
 
 from core.images.folders import FolderSource, SourceError
 from serving.jobs.bulk.sources import SourceFiles, named
-from tests.serving.jobs.bulk.conftest import write_images
+from tests.serving.jobs.conftest import write_images
 
 
 def ids(*paths: object) -> list[str]:

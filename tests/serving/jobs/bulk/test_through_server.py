@@ -19,7 +19,7 @@ from serving.jobs.bulk.through_server import embed_paths
 from serving.protocol.wire import Reply, encode, parse
 from serving.torchserve.launch import Server
 from tests.conftest import Chain
-from tests.serving.jobs.bulk.conftest import Whole, write_images
+from tests.serving.jobs.conftest import Whole, write_images
 
 Change = Callable[[int, Reply], Reply]
 

@@ -27,7 +27,7 @@ from serving.jobs.ingest.sources import data_folder, image_files
 from serving.operations.pictures import picture_of
 from serving.protocol.messages import Request
 from tests.conftest import Chain, write_files
-from tests.serving.jobs.bulk.conftest import write_images, write_release
+from tests.serving.jobs.conftest import write_images, write_release
 
 ROOT = Path(__file__).parents[4]
 

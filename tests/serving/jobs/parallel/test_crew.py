@@ -12,7 +12,7 @@ import pytest
 
 from serving.jobs.bulk.locks import Locks
 from tests.disks import small_disk
-from tests.serving.jobs.bulk.conftest import Whole, content, finish, wait_for_shards
+from tests.serving.jobs.conftest import Whole, content, finish, wait_for_shards
 
 Bulk = Callable[..., "Popen[str]"]
 LAST = 11  # shard

@@ -29,7 +29,7 @@ from serving.collection.catalogue.sqlite.spaces import SqliteSpaces
 from serving.collection.commands.spaces import COMMAND as SPACES
 from serving.engine import Engine
 from serving.jobs.reembed.command import COMMAND
-from tests.serving.jobs.bulk.conftest import ROOT, SIZE, write_images, write_release
+from tests.serving.jobs.conftest import ROOT, SIZE, write_images, write_release
 
 COUNT = 600
 REEMBED = "import sys, serving.jobs.reembed.command as command; sys.exit(command.main(command.COMMAND, sys.argv[1:]))"

@@ -23,7 +23,7 @@ from core.files.durable import publish_text
 from core.releases.manifest import FILE_NAME, FORMATS, SCHEMA, InputContract, Manifest, Release, entry_of, to_json
 from serving.engine import Engine
 
-ROOT = Path(__file__).parents[4]
+ROOT = Path(__file__).parents[3]
 SIZE, DIM = 8, 16
 LIMITED = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); "
 BULK = "import sys, serving.jobs.bulk.command as bulk; sys.exit(bulk.main(bulk.COMMAND, sys.argv[1:]))"
