@@ -19,16 +19,7 @@ from core.command_line.command import main as run
 P = ParamSpec("P")
 T = TypeVar("T")
 
-GROUPS = {
-    "train": "Train an encoder",
-    "publish": "Publish it as a release",
-    "serve": "Serve it, or embed without a server",
-    "ask": "Ask a running server",
-    "look after": "Look after a collection",
-    "retrain": "Retrain",
-    "shell": "Your shell",
-}
-_EXAMPLE = """\
+_FIRST_EXAMPLE = """\
 A first example, from a folder of photographs to an encoder:
   simclr prepare --images ~/photographs --out runs/photos/data
   simclr pretrain --data runs/photos/data --out runs/photos/pretrain
@@ -44,7 +35,6 @@ class Row:
     """
 
     name: str
-    group: str
     module: str
     summary: str
     attribute: str = "COMMAND"
@@ -57,99 +47,55 @@ class Row:
         return found
 
 
+def _row(name: str, module: str, summary: str) -> Row:
+    extra = "serve" if module.startswith("serving.") else "train"
+    return Row(name, module, summary, extra=extra)
+
+
 def _asking(name: str, summary: str, *, extra: str = "") -> Row:
-    return Row(name, "ask", "cli.ask", summary, name.upper(), extra)
+    return Row(name, "cli.ask", summary, name.upper(), extra)
 
 
-ROWS = (
-    Row(
-        "prepare",
-        "train",
-        "retraining.prepare_command",
-        "Decode images into a data folder, which everything else learns from.",
-        extra="train",
+GROUPS = {
+    "Train an encoder": (
+        _row("prepare", "retraining.prepare_command", "Decode images into a data folder to learn from."),
+        _row("pretrain", "training.run.command", "Train an encoder by SimCLR, without labels."),
+        _row("evaluate", "training.evaluation.command", "Measure a checkpoint's encoder, beside baselines."),
     ),
-    Row(
-        "pretrain",
-        "train",
-        "training.run.command",
-        "Train an encoder by SimCLR on the images of a data folder, without labels.",
-        extra="train",
+    "Publish it as a release": (
+        _row("export", "export.publishing.command", "Publish an encoder as a release."),
+        _row("releases", "export.store.command", "List, compare and promote releases."),
     ),
-    Row(
-        "evaluate",
-        "train",
-        "training.evaluation.command",
-        "Measure what a checkpoint's encoder is worth, beside baselines.",
-        extra="train",
+    "Serve it, or embed without a server": (
+        _row("serve", "serving.torchserve.command", "Serve a store's champion, or one archive, until Ctrl-C."),
+        _row("bulk", "serving.jobs.bulk.command", "Embed folders, zips, images or a list of paths without a server."),
+        _row("ingest", "serving.jobs.ingest.command", "Store the images of a folder or zip in a collection."),
     ),
-    Row("export", "publish", "export.publishing.command", "Publish an encoder as a release.", extra="train"),
-    Row("releases", "publish", "export.store.command", "List, compare and promote releases.", extra="train"),
-    Row(
-        "serve",
-        "serve",
-        "serving.torchserve.command",
-        "Serve the champion of a model store, or one model archive, until Ctrl-C.",
-        extra="serve",
+    "Ask a running server": (
+        _asking("embed", "Write the embeddings of images, folders and zips to a file.", extra="serve"),
+        _asking("classify", "Print the linear probe's label for each image."),
+        _asking("search", "Find the neighbours of images, of items or of examples."),
+        _asking("upsert", "Store images; an id that exists is replaced."),
+        _asking("get", "Print items by id as JSON, or save a picture."),
+        _asking("list", "Print every item."),
+        _asking("count", "Count the items."),
+        _asking("stats", "Print what the collection holds and the state of its index, as JSON."),
+        _asking("duplicates", "Find groups of items that are nearly the same."),
+        _asking("delete", "Delete items by id or by a filter."),
+        _asking("describe", "Print which release is served, and its limits, as JSON."),
     ),
-    Row(
-        "bulk",
-        "serve",
-        "serving.jobs.bulk.command",
-        "Embed folders, zips, images or a list of paths without a server.",
-        extra="serve",
+    "Look after a collection": (
+        Row("snapshot", "cli.snapshot", "Save a collection as it is now, by name or in a file.", "SNAPSHOT"),
+        Row("restore", "cli.snapshot", "Give a collection the items of a snapshot.", "RESTORE"),
+        _row("compact", "serving.collection.commands.compact", "Build a collection's index anew, while it is served."),
+        _row("reembed", "serving.jobs.reembed.command", "Embed a collection's items with another release."),
+        _row("spaces", "serving.collection.commands.spaces", "List a collection's embedding spaces, or remove one."),
+        _row("drift", "serving.collection.drift.command", "Say how a collection has changed since training."),
     ),
-    Row(
-        "ingest",
-        "serve",
-        "serving.jobs.ingest.command",
-        "Store every image of a folder, a zip or a data folder in a collection.",
-        extra="serve",
-    ),
-    _asking("embed", "Write the embeddings of images, folders and zips to a file.", extra="serve"),
-    _asking("classify", "Print the linear probe's label for each image."),
-    _asking("search", "Find the neighbours of images, of items or of examples."),
-    _asking("upsert", "Store images; an id that exists is replaced."),
-    _asking("get", "Print items by id as JSON, or save a picture."),
-    _asking("list", "Print every item."),
-    _asking("count", "Count the items."),
-    _asking("stats", "Print what the collection holds and the state of its index, as JSON."),
-    _asking("duplicates", "Find groups of items that are nearly the same."),
-    _asking("delete", "Delete items by id or by a filter."),
-    _asking("describe", "Print which release is served, and its limits, as JSON."),
-    Row("snapshot", "look after", "cli.snapshot", "Save a collection as it is now, by name or in a file.", "SNAPSHOT"),
-    Row("restore", "look after", "cli.snapshot", "Give a collection the items of a snapshot.", "RESTORE"),
-    Row(
-        "compact",
-        "look after",
-        "serving.collection.commands.compact",
-        "Build a collection's index anew, while it is served.",
-        extra="serve",
-    ),
-    Row(
-        "reembed",
-        "look after",
-        "serving.jobs.reembed.command",
-        "Embed a collection's items with another release, also while it is served.",
-        extra="serve",
-    ),
-    Row(
-        "spaces",
-        "look after",
-        "serving.collection.commands.spaces",
-        "List the embedding spaces of a collection, or remove one.",
-        extra="serve",
-    ),
-    Row(
-        "drift",
-        "look after",
-        "serving.collection.drift.command",
-        "Say how a collection has changed since its encoder was trained.",
-        extra="serve",
-    ),
-    Row("retrain", "retrain", "retraining.command", "Train on a collection and promote.", extra="train"),
-    Row("completion", "shell", "cli.completion", "Print the script that completes `simclr` in your shell."),
-)
+    "Retrain": (_row("retrain", "retraining.command", "Train on a collection and promote."),),
+    "Your shell": (Row("completion", "cli.completion", "Print the script that completes `simclr` in your shell."),),
+}
+ROWS = tuple(row for rows in GROUPS.values() for row in rows)
 _BY_NAME = {row.name: row for row in ROWS}
 
 
@@ -230,7 +176,6 @@ class _Simclr(argparse.ArgumentParser):
     def format_help(self) -> str:
         width = max(map(len, _BY_NAME)) + 2
         parts = ["simclr: from a folder of images to an embedding and search service.\n\nusage: simclr COMMAND ..."]
-        for group, title in GROUPS.items():
-            rows = [f"  {row.name:<{width}}{row.summary}" for row in ROWS if row.group == group]
-            parts.append("\n".join([f"{title}:", *rows]))
-        return "\n\n".join([*parts, _EXAMPLE]) + "\n"
+        for title, rows in GROUPS.items():
+            parts.append("\n".join([f"{title}:", *(f"  {row.name:<{width}}{row.summary}" for row in rows)]))
+        return "\n\n".join([*parts, _FIRST_EXAMPLE]) + "\n"

@@ -61,7 +61,7 @@ def _announce(url: str, log: Path, *, kept: bool, searches: bool) -> None:
 
 COMMAND = Command(
     "serve",
-    "Serve the champion of a model store, or one model archive, until Ctrl-C.",
+    "Serve a store's champion, or one archive, until Ctrl-C.",
     _add_arguments,
     _run,
     details=_DETAILS,

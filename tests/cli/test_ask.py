@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.main import ROWS, main
+from cli.main import GROUPS, main
 from cli.printing import groups_of
 from serving.client.client import Client
 
@@ -141,7 +141,7 @@ def test_a_filter_that_is_no_object_is_wrong_usage(bad: str, capsys: pytest.Capt
     assert f"argument --filter: is {bad!r}" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.group == "ask"], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", GROUPS["Ask a running server"], ids=lambda row: row.name)
 def test_a_server_that_is_not_there_is_a_sentence(
     row: Any, cat: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from training.data.dataset import Dataset
 from training.data.downloads import DATASETS, materialise
 from training.data.prepare import Request, prepare
 
-SUMMARY = "Decode images into a data folder, which everything else learns from."
+SUMMARY = "Decode images into a data folder to learn from."
 DETAILS = """examples:
   simclr prepare --images photographs.zip --out runs/photographs/data
   simclr prepare --dataset digits --out runs/digits/data

@@ -61,7 +61,7 @@ def _run(given: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "evaluate",
-    "Measure what a checkpoint's encoder is worth, beside baselines.",
+    "Measure a checkpoint's encoder, beside baselines.",
     _add_arguments,
     _run,
     details=_DETAILS,

@@ -109,7 +109,7 @@ def _conclude(given: argparse.Namespace, path: Path) -> None:
 
 COMMAND = Command(
     "pretrain",
-    "Train an encoder by SimCLR on the images of a data folder, without labels.",
+    "Train an encoder by SimCLR, without labels.",
     _add_arguments,
     _run,
     details=_DETAILS,

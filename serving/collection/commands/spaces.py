@@ -137,7 +137,7 @@ def _run(given: argparse.Namespace) -> int:
 
 COMMAND = Command(
     "spaces",
-    "List the embedding spaces of a collection, or remove one.",
+    "List a collection's embedding spaces, or remove one.",
     _add_arguments,
     _run,
     details=_DETAILS,

@@ -55,7 +55,7 @@ def _text(found: Drift) -> str:
 
 COMMAND = Command(
     "drift",
-    "Say how a collection has changed since its encoder was trained.",
+    "Say how a collection has changed since training.",
     _add_arguments,
     _run,
     details=_DETAILS,

@@ -131,7 +131,7 @@ def _list_left_out(done: Ingestion) -> None:
 
 COMMAND = Command(
     "ingest",
-    "Store every image of a folder, a zip or a data folder in a collection.",
+    "Store the images of a folder or zip in a collection.",
     _add_arguments,
     _run,
     details=_DETAILS,

@@ -1,4 +1,4 @@
-"""Embed a collection's items with another release, also while it is served."""
+"""Embed a collection's items with another release."""
 
 import argparse
 import os
@@ -96,7 +96,7 @@ def _state(space: "Space") -> str:
 
 COMMAND = Command(
     "reembed",
-    "Embed a collection's items with another release, also while it is served.",
+    "Embed a collection's items with another release.",
     _add_arguments,
     _run,
     details=_DETAILS,
