@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from serving.collection.catalogue.interface import Catalogue
-from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.spaces import Space
 from serving.collection.errors import CatalogueError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
+from tests.serving.collection.catalogue.openers import Opener
 from tests.serving.collection.examples import (
+    OTHER_RELEASE,
     QUERIES,
     RELEASE,
     assert_same,
@@ -33,18 +35,21 @@ def listed(catalogue: Catalogue) -> list[object]:
 
 
 @pytest.fixture
-def catalogue(tmp_path: Path) -> Catalogue:
-    made = open_catalogue(tmp_path / "collection", create=True)
+def catalogue(opener: Opener, tmp_path: Path) -> Catalogue:
+    made = opener.open(tmp_path / "collection", create=True)
     fill(made, clustered_vectors(40))
     made.upsert(items(["tagged"], colour="red"), unit_vectors(1), RELEASE)
     made.delete(["n3", "n7"])
     return made
 
 
-def test_a_snapshot_restored_elsewhere_is_the_same_collection(catalogue: Catalogue, tmp_path: Path) -> None:
+def test_a_snapshot_restored_elsewhere_is_the_same_collection(
+    catalogue: Catalogue, opener: Opener, tmp_path: Path
+) -> None:
     assert catalogue.snapshots.save(tmp_path / "snapshot") == 39
-    assert open_catalogue(tmp_path / "other", create=True).snapshots.restore(tmp_path / "snapshot") == 39
-    other = open_catalogue(tmp_path / "other")
+    assert (tmp_path / "snapshot").stat().st_size <= catalogue.snapshots.bytes_needed()
+    assert opener.open(tmp_path / "other", create=True).snapshots.restore(tmp_path / "snapshot") == 39
+    other = opener.open(tmp_path / "other")
     assert listed(other) == listed(catalogue)
     assert_same(FaissIndex(other, RELEASE).search(QUERIES, 10), brute_force(*stored(catalogue), QUERIES, 10))
 
@@ -99,3 +104,27 @@ def test_a_snapshot_that_can_not_be_written_leaves_nothing(catalogue: Catalogue,
     catalogue.snapshots.save(path)  # in place of the old one
     assert [file.name for file in path.parent.iterdir()] == ["one"]
     assert path.read_bytes() == content
+
+
+def test_a_restored_collection_keeps_its_spaces_and_those_of_the_snapshot(opener: Opener, tmp_path: Path) -> None:
+    both = opener.open(tmp_path / "both", create=True)
+    both.spaces.open(RELEASE)
+    both.spaces.open(OTHER_RELEASE)
+    fill(both, unit_vectors(4))
+    found = both.spaces.pending(OTHER_RELEASE, limit=3)
+    both.spaces.fill(OTHER_RELEASE, [one.row for one in found], [one.sha256 for one in found], unit_vectors(3, 8))
+    both.snapshots.save(tmp_path / "snapshot")
+    (last,) = both.spaces.pending(OTHER_RELEASE, limit=9)
+    both.spaces.fill(OTHER_RELEASE, [last.row], [last.sha256], unit_vectors(1, 8))
+    third = "c" * 64
+    both.spaces.open(third)
+    fill(both, unit_vectors(9), prefix="later")
+    both.snapshots.restore(tmp_path / "snapshot")
+    assert both.spaces.all() == [
+        Space(RELEASE, complete=True, pending=0, failed=0),
+        Space(OTHER_RELEASE, complete=False, pending=1, failed=0),
+        Space(third, complete=False, pending=4, failed=0),
+    ]
+    assert [one.id for one in both.spaces.pending(OTHER_RELEASE, limit=9)] == ["n3"]
+    opener.open(tmp_path / "new", create=True).snapshots.restore(tmp_path / "snapshot")
+    assert [space.release for space in opener.open(tmp_path / "new").spaces.all()] == [RELEASE, OTHER_RELEASE]
