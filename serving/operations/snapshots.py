@@ -30,7 +30,7 @@ def list_snapshots(collection: OpenCollection, request: Request) -> dict[str, An
     kept = [{**vars(one)} for one in NamedSnapshots(folder).listed()]
     for one in kept:
         del one["file"]
-    return {"snapshots": kept, "jobs": [job.told() for job in Jobs(folder).listed()]}
+    return {"snapshots": kept, "jobs": [job.to_json() for job in Jobs(folder).listed()]}
 
 
 def save(collection: OpenCollection, request: Request) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def save(collection: OpenCollection, request: Request) -> dict[str, Any]:
     if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
         raise RequestError(f"there are {MOST} snapshots: remove some, or save under a name that there is", 409)
     _check_room(collection, collection.catalogue.snapshots.bytes_needed(), f"snapshot {name!r}")
-    return {"job": _begin(collection, "save", name).told()}
+    return {"job": _begin(collection, "save", name).to_json()}
 
 
 def restore(collection: OpenCollection, request: Request) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def restore(collection: OpenCollection, request: Request) -> dict[str, Any]:
     if (count := collection.catalogue.items.count()) and not request.replace:
         raise RequestError(f"the collection has {count} items; replace=true gives them up", 409)
     _check_room(collection, _GROWTH * kept.bytes, f"restoring {name!r}")
-    return {"job": _begin(collection, "restore", name, *(["--replace"] if request.replace else [])).told()}
+    return {"job": _begin(collection, "restore", name, *(["--replace"] if request.replace else [])).to_json()}
 
 
 def _name(request: Request) -> str:

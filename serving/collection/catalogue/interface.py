@@ -28,7 +28,10 @@ from serving.collection.errors import CollectionError
 
 
 class Items(ABC):
-    """The items: one, some, a page, those that a filter means."""
+    """The items: one, some, a page, those that a filter means.
+
+    Rows count from 1 in the order of first upserts. A row is never used again, and an item keeps its row.
+    """
 
     @abstractmethod
     def get(self, name: str, *, content: bool = False) -> Stored | None:
@@ -40,7 +43,7 @@ class Items(ABC):
 
     @abstractmethod
     def at(self, rows: Iterable[int]) -> dict[int, Stored]:
-        """The items at these rows, by row. A row is never used again, nor changed."""
+        """The items at these rows, by row."""
 
     @abstractmethod
     def page(self, where: Filter = EVERYTHING, *, limit: int = 100, cursor: str | None = None) -> Page:

@@ -17,7 +17,7 @@ _SHA256_BYTES = 32
 
 @dataclass(frozen=True)
 class Source:
-    """An item's picture: its bytes kept in the catalogue, or the path where they are; their digest and number."""
+    """An item's picture: its bytes, kept in the catalogue, or the path of its file; their SHA-256, and how many."""
 
     sha256: bytes
     size: int | None
@@ -48,7 +48,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Stored:
-    """An item as the catalogue has it; its source's bytes only where they were asked for.
+    """An item as the catalogue has it, with its source's bytes only if they were asked for.
 
     `row` is its number in this collection, never used again; `created` and `updated` are milliseconds since 1970.
     """

@@ -2,7 +2,7 @@
 
 The keys of nested objects are joined by dots, and each element of a list is a term of its own:
 `{"camera": {"make": "X"}, "tags": ["a", "b"]}` has `camera.make: "X"`, `tags: "a"` and `tags: "b"`.
-Left out: asking for terms (`serving.collection.catalogue.filters`).
+Names that people give (ids, labels, keys) are checked here too.
 """
 
 import json
@@ -86,7 +86,7 @@ def _check(value: Any, where: str, *, depth: int) -> None:
 def scalar_problem(value: Any) -> str | None:
     """What keeps `value` from being a text, number, boolean or null that can be stored; None if nothing does."""
     if isinstance(value, str):
-        return None if _is_utf8(value) else "is text with a lone surrogate, which UTF-8 has not"
+        return None if _is_utf8(value) else "is text with a lone surrogate, which UTF-8 does not have"
     if isinstance(value, int):
         return None if value in INTEGERS else f"is {_shown(value)}; integers must fit 64 bits"
     if isinstance(value, float):
@@ -103,7 +103,7 @@ def text_problem(value: Any, most_bytes: int) -> str | None:
     try:
         length = len(value.encode())
     except UnicodeEncodeError:
-        return f"is {value!r:.80}, which is no valid UTF-8"
+        return f"is {value!r:.80}, which is not valid UTF-8"
     if length > most_bytes:
         return f"is {value!r:.80} and takes {length} bytes; at most {most_bytes}"
     if any(unicodedata.category(character) == "Cc" for character in value):

@@ -1,9 +1,9 @@
 """What came into a collection since its encoder was trained, and whether that is reason to train again.
 
 Old are the items whose pictures the training could see, which the release lists (`core.images.seen`), however and
-whenever they came. An older release has no list: then those last written up to the sequence number that it records, or,
-where it was not trained on a collection, those created before it. The figures are of up to 1,000 items of each sort,
-chosen by chance with a fixed seed. For use in a moment of the catalogue (`Catalogue.reading`).
+whenever they came. An older release has no list: then the old items are those last written up to the sequence number
+that it records or, if it was not trained on a collection, those created before it. The figures are of up to 1,000 items
+of each sort, chosen at random with a fixed seed.
 
 The rule (`needed`): a fifth of the items is new; or there are at least 100 new ones, and their embeddings are
 distributed otherwise (p < 0.01 and MMD^2 > 0.002), or the probe is unsure (largest probability < 0.5) of a share of
@@ -16,7 +16,7 @@ embeddings, 1,000 old against 1,000 new items, 20 draws each, MMD^2 was:
     half                                       0.0070 to 0.0378, mean 0.018
     only half of the classes go on             0.0021 to 0.0170, mean 0.0068
 
-so the bound lies far above chance and below half the classes. Left out: what is done about it.
+so the bound lies far above chance, and below the case that only half of the classes go on.
 """
 
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ class Reference:
 
     @property
     def told_by(self) -> ToldBy:
-        """How old items are told from new ones."""
+        """What distinguishes old items from new ones."""
         if self.seen is not None:
             return "picture"
         return "sequence" if self.seq else "time"
@@ -78,7 +78,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class Drift:
-    """The figures; those that there are too few items or no probe for are None.
+    """The figures; None stands for those that need more items, or a probe.
 
     `mmd2` and `p` see `serving.collection.drift.discrepancy`; `unsure_old` and `unsure_new` are shares.
     """

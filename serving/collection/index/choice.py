@@ -1,7 +1,7 @@
 """Which index a collection is searched with, as options and the command line name it: `faiss` or `milvus:URI`.
 
 A URI may carry a user and a password, so neither it nor an error about it shows more than the server's address.
-Opening it is in `serving.collection.index.opening`.
+Opening the index is in `serving.collection.index.opening`.
 """
 
 import argparse

@@ -1,11 +1,9 @@
-"""What the operations on a collection need of an index, whatever serves it, and how kinds of index differ.
+"""What the operations on a collection need of an index, and how kinds of index differ.
 
-SQLite is the truth. An index is a cache of one release's vectors that may be thrown away at any moment; it follows
-SQLite by sequence number, and every search sees every write acknowledged before it. Scores are exact whoever found the
-rows, and only rows that SQLite has are found. Where kinds differ, a flag of `Capabilities` says so, and one conformance
-suite (`tests/serving/collection/index/test_conformance.py`) holds all of them to it.
-Left out: the kinds (`serving.collection.index.faiss.index` for FAISS,
-`serving.collection.index.milvus.index`).
+The catalogue is the truth. An index is a cache of one release's vectors that may be thrown away at any moment. It
+follows the catalogue by sequence number, and every search sees every write acknowledged before it. Scores are exact
+whatever found the rows, and only rows that the catalogue has are found. Flags of `Capabilities` say where kinds differ;
+`tests/serving/collection/index/test_conformance.py` holds all of them to this.
 """
 
 from dataclasses import dataclass
@@ -22,13 +20,13 @@ from serving.collection.index.scoring import Found
 class Capabilities:
     """Where kinds of index differ.
 
-    `approximate`: a search that does not ask for `exact` may miss some of the best; `depth`: how deep such a search
-    goes can be told; `few_rows`: up to so many, the rows of a filter are compared in full, and none is missed;
-    `several_processes`: several workers may share it; `elsewhere`: it takes its memory and time outside of the worker,
-    perhaps on another machine; `shared_memory`: workers on this machine use one copy; `compacts_here`: it has a base
-    that `serving.collection.index.faiss.compaction` builds again; `of_one_moment`: within `catalogue.reading()` a
-    search is of that block's moment, else it may miss what others have deleted or replaced since (never find what was
-    not live then).
+    `approximate`: a search that does not ask for `exact` may miss some of the best. `depth`: such a search takes a
+    depth. `few_rows`: a filter that leaves at most this many rows has all of them compared, so none is missed.
+    `several_processes`: several workers may share it. `elsewhere`: it takes its memory and time outside the worker,
+    perhaps on another machine. `shared_memory`: workers on this machine use one copy. `compacts_here`: it has a base
+    that `serving.collection.index.faiss.compaction` rebuilds. `of_one_moment`: within `catalogue.reading()` a search is
+    of that block's moment; otherwise it may miss what others have deleted or replaced since, but never finds what was
+    not live then.
     """
 
     approximate: bool
@@ -43,7 +41,7 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many vectors there are, and of which sort."""
+    """How many vectors are in the base, how many of those are dead, and how many are in the delta."""
 
     base: int
     dead: int
@@ -72,15 +70,15 @@ class Index(Protocol):
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `stats` tells of it: its `kind` first; nothing secret."""
+        """What `stats` shows of it, its `kind` first; nothing secret."""
 
     def __len__(self) -> int:
         """How many vectors can be found, as of the last refresh."""
 
     def refresh(self, *, wait: bool = False) -> None:
-        """Take over everything committed by now; with `wait`, also what may come later without being missed.
+        """Take over everything committed by now; with `wait`, also a new base that could be taken over later.
 
-        Raises `IndexUnusable` where it can't go on.
+        Raises `IndexUnusable` if it can't go on.
         """
 
     def search(
@@ -90,7 +88,7 @@ class Index(Protocol):
 
         `rows` are the only ones allowed, in any order; `exact` compares every vector, however long that takes; `depth`
         is how deep an approximate index is searched. For a filter and a search of the same moment, call both inside one
-        `catalogue.reading()`. Raises `ValueError` for what means nothing, `IndexUnusable` where it can't search.
+        `catalogue.reading()`. Raises `ValueError` for arguments out of range, `IndexUnusable` if it can't search.
         """
 
     def close(self) -> None:

@@ -1,10 +1,9 @@
 """Exact scores, and the k best rows of each query among all that is offered.
 
-A score is the inner product of unit vectors in float32, computed pair by pair by one and the same loop of FAISS: at
-2,048 numbers within 2e-7 of the float64 one. A matrix product would be as near, but the last bits of each of its
-numbers hang on what it is computed together with. Equal scores are ordered by row. So the result depends on what was
-offered, not on how it was split or found.
-Left out: finding what to offer (`serving.collection.index.faiss.searching`).
+A score is the inner product of unit vectors in float32, computed pair by pair by one loop of FAISS: with 2,048 numbers
+it is within 2e-7 of the float64 one. A matrix product would be as close, but the last bits of each number depend on
+what it is computed together with. Equal scores are ordered by row. So the result depends on what was offered, not on
+how it was split or found.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.collection.catalogue.vectors import Rows, Vectors
 
-# How far apart a matrix product and a score of the same pair may be; what is closer than that is scored.
+# A matrix product and a score of the same pair may differ by this much; whatever is closer is scored.
 TOLERANCE = 1e-5
 _AT_ONCE = 4096
 _NO_ROW = np.iinfo(np.int64).max
@@ -42,7 +41,7 @@ class Best:
     def offer(self, rows: Rows, vectors: Vectors, *, only: Iterable[int] | None = None) -> None:
         """Consider these rows (N,), with their vectors (N, D), for every query, or for `only` some.
 
-        None may have been offered to them before. What can't be among the best is not scored exactly, so it is
+        None of them may have been offered before. What can't be among the best is not scored exactly, so this is
         cheapest when much was offered already.
         """
         chosen = np.arange(len(self.queries)) if only is None else np.fromiter(only, np.int64)
@@ -105,7 +104,7 @@ def exact_scores(queries: Vectors, matrix: Vectors, positions: Rows) -> NDArray[
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Half a millisecond of work for a hundred queries is done before other threads have begun, on busy cores long."""
+    """A hundred queries are half a millisecond of work: done before other threads start, above all on busy cores."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:

@@ -1,8 +1,8 @@
 """The pictures of a collection as a source of images: each item by its id, as it was when the list was made.
 
-The list is of one moment (`Frozen.seq`); pictures are read later, one by one, without a transaction that would have to
-stay open for so long. An item that was replaced or deleted meanwhile can't be read, and what was written later is not
-on the list. Left out: decoding, and what the pictures are for.
+The list is of one moment (`Frozen.seq`). Pictures are read later, one by one, without a transaction that would have to
+stay open all that time. An item that was replaced or deleted meanwhile can't be read, and what was written later is not
+on the list.
 """
 
 import hashlib
@@ -85,7 +85,7 @@ class CollectionSource:
         return iter([item.id for item in self._frozen.items])
 
     def read(self, name: str) -> bytes:
-        """The picture of an item; `UnreadableFile` if it is gone, or another than on the list."""
+        """The picture of an item; `UnreadableFile` if it is gone, or no longer the one on the list."""
         stored = self._catalogue.items.get(name, content=True)
         if stored is None:
             raise UnreadableFile("the item was deleted")

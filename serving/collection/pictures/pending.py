@@ -1,8 +1,7 @@
 """The pictures of items that wait for a vector: read wherever they are kept, with the digest of what was read.
 
-A file that is gone is told from one that is out of reach for now, as on a disk that is not mounted: there all that was
-ingested together is missing, or nobody can tell.
-Left out: decoding and embedding them (`serving.operations.catching_up`, `serving.jobs.reembed`).
+A file that is gone is distinguished from one that is out of reach for now, as on a disk that is not mounted: then
+everything that was ingested together with it is missing as well, or nobody can tell.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ class PendingSources:
     def read(self, pending: Pending) -> Picture:
         """The picture as it is now, which may be a newer one than was pending.
 
-        `UnreadableFile` says why not, and `UnreachableFile` that it may be there another time.
+        `UnreadableFile` says why it can't be read, `UnreachableFile` that it may be readable another time.
         """
         if pending.path is None:
             kept = self._catalogue.items.kept_source(pending.row)
@@ -53,11 +52,11 @@ class PendingSources:
             root = _root(name, path)
             if isinstance(error, UnreachableFile) or _is_there(root):
                 raise
-            raise UnreachableFile(f"{error} ({root} is empty or not there; is it mounted?)") from error
+            raise UnreachableFile(f"{error} ({root} is empty or missing; is it mounted?)") from error
 
 
 def _root(name: str, path: str) -> Path:
-    """What the item of that name was ingested from, as its id ends with its path inside; else where its file lies."""
+    """What the item was ingested from, as its id ends with its path inside that; else the folder of its file."""
     for at, sign in enumerate(path):
         if sign in "/!" and name.endswith(path[at + 1 :]):
             return Path(path[:at] or "/")
@@ -65,7 +64,7 @@ def _root(name: str, path: str) -> Path:
 
 
 def _is_there(root: Path) -> bool:
-    """Whether it is an archive, or a folder with something in it: an unmounted one is mostly left, but empty."""
+    """Whether it is an archive, or a folder with something in it: an unmounted folder usually remains, but empty."""
     try:
         if not root.is_dir():
             return root.exists()

@@ -1,13 +1,14 @@
-"""Files by the paths that a catalogue has of them: a file, or archive.zip!member.
+"""Reading files by the paths that a catalogue has of them: a file, or archive.zip!member.
 
 An archive stays open from one reading to the next, because its table of contents takes long to read; one that was
-replaced is opened anew. Left out: whether a file is still the one that was stored.
+replaced is opened anew. Whether a file is still the one that was stored is for the caller to check.
 """
 
 import os
 import threading
-from collections import OrderedDict
 from pathlib import Path
+
+from cachetools import LRUCache
 
 from core.images.folders import FolderSource, SourceError, UnreachableFile, UnreadableFile, ZipSource, unreadable
 
@@ -20,7 +21,7 @@ class StoredFiles:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._archives: OrderedDict[str, tuple[_Stamp, ZipSource]] = OrderedDict()
+        self._archives: LRUCache[str, tuple[_Stamp, ZipSource]] = LRUCache(_OPEN_ARCHIVES)
 
     def read(self, path: str) -> bytes:
         """The bytes at a path; `UnreadableFile` says why not, `UnreachableFile` why not now.
@@ -39,7 +40,7 @@ class StoredFiles:
             raise unreadable(error) from error
 
     def _archive(self, path: str) -> ZipSource | None:
-        """The archive, open; None if the path is no zip's, as a file's own name may have a "!"."""
+        """The archive, open; None if the path is not that of a zip, as a file's own name may have a "!"."""
         try:
             about = os.stat(path)
         except OSError as error:
@@ -55,14 +56,11 @@ class StoredFiles:
                     _raise_if_unreachable(error)
                     return None
                 self._archives[path] = held
-            self._archives.move_to_end(path)
-            if len(self._archives) > _OPEN_ARCHIVES:
-                self._archives.popitem(last=False)
             return held[1]
 
 
 def _raise_if_unreachable(error: Exception) -> None:
-    """Nobody can tell now whether there is a zip: `UnreachableFile`, for it must not be taken for a file's own name."""
+    """Raise `UnreachableFile` if nobody can tell now whether the path is that of a zip: it may not pass as a file's."""
     reason = unreadable(error)
     if isinstance(reason, UnreachableFile):
         raise reason from error

@@ -1,10 +1,8 @@
-"""The jobs that save and restore named snapshots, longer than a request may take: one at a time, and a journal of them.
+"""The jobs that save and restore named snapshots, which take longer than a request may: one at a time, with a journal.
 
-Who does a job holds a lock for as long. A server takes it, writes the job down and hands the open lock to the process
-that does it, so that there is no moment in which another could begin; the system frees the lock of a process that dies,
-and a job that is written down as running without it has failed.
-Left out: the process (`serving.collection.commands.snapshot`), and what is asked for over HTTP
-(`serving.operations.snapshots`).
+Whoever does a job holds a lock for as long. A server takes it, writes the job down and hands the open lock to the
+process that does the job (`serving.collection.commands.snapshot`), so that no other can begin in between. The system
+frees the lock of a process that dies, and a job that is recorded as running while nobody holds the lock has failed.
 """
 
 import os
@@ -26,12 +24,12 @@ from serving.collection.snapshots.named import FOLDER
 What = Literal["save", "restore"]
 State = Literal["running", "done", "failed"]
 _KEPT = 20
-_PATIENCE = 10.0  # seconds until a lock that no job is written down for counts as one
+_PATIENCE = 10.0  # seconds until a lock without a job on record counts as one
 _POLL_SECONDS = 0.02
 
 
 class JobUnderWay(SnapshotError):
-    """Another snapshot is saved or restored just now."""
+    """Another snapshot is being saved or restored."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Job:
     items: int | None = None
     error: str | None = None
 
-    def told(self) -> dict[str, Any]:
-        """As JSON has it."""
+    def to_json(self) -> dict[str, Any]:
+        """As the journal and the API have it."""
         return asdict(self)
 
 
@@ -64,12 +62,12 @@ class Jobs:
         """The last ones, newest first."""
         jobs = self._read()
         running = any(job.state == "running" for job in jobs) and self._under_way()
-        # read once more: one that ended after the first reading and before the lock was looked at has not failed
+        # read once more: a job that ended after the first reading, and before the lock was tried, has not failed
         return jobs if running else _all_ended(self._read())
 
     @contextmanager
     def alone(self) -> Iterator[int]:
-        """Inside, nobody else has a job. The lock's file descriptor: a process that inherits it keeps the lock.
+        """Inside, nobody else has a job. Yields the lock's file descriptor; a process that inherits it keeps the lock.
 
         Raises `JobUnderWay`.
         """
@@ -82,13 +80,13 @@ class Jobs:
             os.close(handle)  # no unlocking: whoever inherited it goes on
 
     def begin(self, what: What, name: str) -> Job:
-        """Write down that it runs; for who is alone."""
+        """Record that it runs; only for whoever is `alone`."""
         job = Job(secrets.token_hex(6), what, name, "running", _now())
         self._write([job, *_all_ended(self._read())])
         return job
 
     def end(self, number: str, *, items: int | None = None, error: str | None = None) -> None:
-        """Write down how it went; for who is alone."""
+        """Record how it went; only for whoever is `alone`."""
         state: State = "done" if error is None else "failed"
         self._write(
             [
@@ -109,7 +107,7 @@ class Jobs:
         publish_file(self._journal, lambda partial: partial.write_bytes(msgspec.json.encode(jobs[:_KEPT])))
 
     def _take(self, handle: int) -> None:
-        """Lock it; a job that is done and whose process is about to end is waited for."""
+        """Take the lock; waits for a job that is done and whose process is about to end."""
         deadline = time.monotonic() + _PATIENCE
         while not locks.take(handle, wait=False):
             if any(job.state == "running" for job in self._read()) or time.monotonic() > deadline:
@@ -122,8 +120,8 @@ class Jobs:
 
 
 def _all_ended(jobs: list[Job]) -> list[Job]:
-    """What is written down as running does so no more: its process died."""
-    lost = "it was ended before it was done, and nothing of it was kept"
+    """The jobs, those that are recorded as running as failed: their processes have died."""
+    lost = "it was stopped before it was done, and nothing of it was kept"
     return [replace(job, state="failed", error=lost) if job.state == "running" else job for job in jobs]
 
 

@@ -1,9 +1,9 @@
 """Snapshots that a collection keeps by name, in the folder `snapshots` beside its catalogue.
 
-`NAME.json` says which file the snapshot is, how long, and its SHA-256; it is written when that file is whole and
-synced. So a snapshot is there whole or not at all, and saved under the same name again, the old one stays until the
-new one is there. What a killed process left is removed by the next one. Names are no paths.
-Left out: who may write (`serving.collection.snapshots.jobs`: one at a time), and what is in a snapshot (`.snapshots`).
+`NAME.json` says which file the snapshot is, its length and its SHA-256. It is written when that file is whole and
+synced, so a snapshot exists whole or not at all; when it is saved again under the same name, the old one stays until
+the new one is complete. The next save removes what a killed process left. Names are never paths. One process at a time
+may write (`serving.collection.snapshots.jobs`).
 """
 
 import re
@@ -27,7 +27,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Kept:
-    """A snapshot that is there; `created` is in milliseconds since 1970."""
+    """A snapshot that is kept; `created` is in milliseconds since 1970."""
 
     name: str
     file: str
@@ -38,7 +38,7 @@ class Kept:
 
 
 class NamedSnapshots:
-    """Those of the collection in `folder`."""
+    """The snapshots of the collection in `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / FOLDER
@@ -54,7 +54,7 @@ class NamedSnapshots:
         return _read(path) if path.is_file() else None
 
     def save(self, catalogue: Catalogue, name: str) -> Kept:
-        """Write the snapshot `name`, in place of an older one; for who is alone. Raises `CollectionError`, OSError."""
+        """Write the snapshot `name`, in place of an older one. Raises `CollectionError` or OSError."""
         check_name(name)
         self.folder.mkdir(exist_ok=True)
         self._clear()
@@ -71,7 +71,7 @@ class NamedSnapshots:
         return kept
 
     def verified(self, name: str) -> Path:
-        """The file of a snapshot, read through and found to be what was written. Raises `SnapshotError`."""
+        """The file of a snapshot, after comparing its digest with what was written. Raises `SnapshotError`."""
         kept = self.find(name)
         if kept is None:
             raise SnapshotError(f"there is no snapshot {name!r}")
@@ -81,7 +81,7 @@ class NamedSnapshots:
         return path
 
     def remove(self, name: str) -> None:
-        """Remove a snapshot; for who is alone. Raises `SnapshotError` where there is none."""
+        """Remove a snapshot. Raises `SnapshotError` if there is none of this name."""
         if self.find(name) is None:
             raise SnapshotError(f"there is no snapshot {name!r}")
         self._entry(name).unlink()
@@ -91,7 +91,7 @@ class NamedSnapshots:
         return self.folder / f"{name}.json"
 
     def _clear(self) -> None:
-        """Remove what no entry names."""
+        """Remove files that no entry names."""
         named = {kept.file for kept in self.listed()}
         for path in [*self.folder.glob("*.sqlite"), *self.folder.glob(".*.sqlite.partial*")]:
             if path.name not in named:
@@ -99,7 +99,7 @@ class NamedSnapshots:
 
 
 def check_name(name: str) -> None:
-    """Raise `SnapshotError` for a name that no snapshot may have."""
+    """Raise `SnapshotError` unless a snapshot may have this name."""
     if not _NAME.fullmatch(name):
         raise SnapshotError(
             f"a snapshot can't be called {name[:80]!r}: it takes 1 to 64 letters, digits, '.', '_' and '-', "
@@ -108,7 +108,7 @@ def check_name(name: str) -> None:
 
 
 def room_lacking(folder: Path, needed: int, *, reserve: int = RESERVE) -> int:
-    """How many bytes the disk of `folder` has too few to take so many more."""
+    """How many bytes the disk of `folder` is short of to take `needed` more and keep `reserve` free."""
     return max(0, needed + reserve - shutil.disk_usage(folder).free)
 
 

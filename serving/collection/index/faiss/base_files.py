@@ -1,9 +1,8 @@
-"""The files of a base: the FAISS index, the row at each of its positions, and where it has codes only, the vectors.
+"""The files of a base: the FAISS index, the row at each of its positions and, if it has only codes, the vectors.
 
-`<name>.faiss`, `<name>.rows.npy` (int64) and `<name>.f32` (float32 little-endian, position after position, nothing
-before them). All are written to a temporary file, synced and renamed, the index last: while there is no index, the
-others mean nothing. FAISS's own writing neither syncs nor reports a full disk, so it writes through us.
-Left out: reading them (`serving.collection.index.faiss.mapped_base`).
+`<name>.faiss`, `<name>.rows.npy` (int64) and `<name>.f32` (float32 little-endian, position after position, without a
+header). All are written to a temporary file, synced and renamed, the index last: without the index, the others mean
+nothing. FAISS's own writing neither syncs nor reports a full disk, so it writes through us.
 """
 
 import hashlib
@@ -25,7 +24,7 @@ INDEX, ROWS, VECTORS, SEAL = ".faiss", ".rows.npy", ".f32", ".seal.json"
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """Where the files of the base whose index is `index` are."""
+    """The paths of a base's files; `index` is that of its FAISS index."""
 
     index: Path
 
@@ -41,11 +40,11 @@ class BaseFiles:
 
     @property
     def seal(self) -> Path:
-        """Which state of the files was found to be whole (`serving.collection.index.faiss.seal`)."""
+        """The note that says in which state the files were found whole (`serving.collection.index.faiss.seal`)."""
         return self.index.with_suffix(SEAL)
 
     def content(self, *, approximate: bool) -> list[Path]:
-        """What makes up the base, in the order of the digests in its record."""
+        """The files that make up the base, in the order of the digests in its record."""
         return [self.index, self.rows, *([self.vectors] if approximate else [])]
 
     def remove(self) -> None:
@@ -66,7 +65,7 @@ class VectorsWriter:
         self._count = 0
 
     def append(self, vectors: Vectors) -> None:
-        """Add vectors (N, D) behind those that are there."""
+        """Add vectors (N, D) to the end."""
         block = np.ascontiguousarray(vectors, "<f4").data.cast("B") if len(vectors) else b""
         self._digest.update(block)
         self._file.write(block)
@@ -78,7 +77,7 @@ class VectorsWriter:
         return map_vectors(self._partial, self._count, self._dim)
 
     def publish(self) -> str:
-        """Put the file in its place for good; returns its digest."""
+        """Put the finished file in its place; returns its digest."""
         self._file.close()
         sync(self._partial)
         os.replace(self._partial, self._path)
@@ -86,19 +85,19 @@ class VectorsWriter:
         return self._digest.hexdigest()
 
     def close(self) -> None:
-        """Write no more."""
+        """Close the file, whether or not it was published."""
         self._file.close()
 
 
 def map_vectors(path: Path, count: int, dim: int) -> Vectors:
-    """The vectors (N, D) in a file, mapped read-only; they are read from here and there, so nothing is read ahead."""
+    """The vectors (N, D) in a file, mapped read-only, without reading ahead: they are read here and there."""
     mapped = np.memmap(path, "<f4", mode="r", shape=(count, dim))
     mapped._mmap.madvise(1)  # type: ignore[attr-defined]  # MADV_RANDOM
     return np.asarray(mapped)
 
 
 def read_vectors(path: Path, dim: int, *, at_once: int = 4096) -> Iterator[Vectors]:
-    """All vectors in a file, in parts (N, D), read one after the other: a mapped file is not read ahead."""
+    """All vectors in a file, in parts (N, D), read in order, as a mapped file is not read ahead."""
     with path.open("rb") as file:
         while len(part := np.fromfile(file, "<f4", at_once * dim)):
             yield part.reshape(-1, dim)

@@ -1,10 +1,9 @@
-"""Build a base from the catalogue's vectors: the kind by size, the search depth by the recall that it measures.
+"""Building a base from the catalogue's vectors: its kind by their number, its search depth by the recall it measures.
 
-The base holds the vectors as of one write. They are read in parts, none of which waits for a lock: what is written
-meanwhile is left out, and whoever opens the base reads it from the catalogue as changed since.
-For an approximate kind some vectors are held out; they, and trial queries made of them, are searched for before they
-are added, and compared with exact search (`serving.collection.index.faiss.depth`).
-Left out: when to build, and clearing away (`serving.collection.index.faiss.compaction`).
+The base holds the vectors as of one write. They are read in parts, none of which waits for a lock. What is written
+meanwhile is left out, and whoever opens the base reads it from the catalogue as changed since. For an approximate kind
+some vectors are held out. They, and trial queries made of them, are searched for before they are added, and the result
+is compared with exact search (`serving.collection.index.faiss.depth`).
 """
 
 import logging

@@ -1,9 +1,8 @@
 """Compaction: a new base when too much was written since the last one, and clearing away what no one uses.
 
-One at a time in a collection, across processes: a lock file is held while it lasts. The new base is whole, synced
-and read back before the catalogue names it; killed at any moment, it leaves the old base in use and at most some
-files that the next compaction removes. Old bases are removed once no process has them mapped.
-Left out: the process or thread that it runs in; searches go on meanwhile.
+There is one at a time in a collection, across processes: it holds a lock file. The new base is whole, synced and read
+back before the catalogue names it. Killed at any moment, compaction leaves the old base in use, and at most some files
+that the next one removes. Old bases are removed once no process has them mapped. Searches go on meanwhile.
 """
 
 import shutil
@@ -27,7 +26,7 @@ DEFAULT_PLAN = Plan()
 
 @dataclass(frozen=True)
 class Policy:
-    """When to compact: at this share of the base, but not below `least` changes, and at the latest at `most`.
+    """When to compact: at this share of the base, but not below `least` changes, and at `most` at the latest.
 
     Every search compares the changed vectors in full. On a base of 50,000 vectors of 2,048 numbers one search took
     0.4 ms of a core with 1,000 of them, 1.5 ms with 5,000, 5.2 ms with 20,000 and 14.6 ms with 50,000.
@@ -38,7 +37,7 @@ class Policy:
     most: int = 20_000
 
     def due(self, sizes: Sizes) -> bool:
-        """Whether so much has changed since the base was built."""
+        """Whether enough has changed since the base was built."""
         changed = sizes.delta + sizes.dead
         return changed >= min(max(self.least, self.share * sizes.base), self.most)
 
@@ -47,7 +46,7 @@ DEFAULT_POLICY = Policy()
 
 
 def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, reserve_bytes: int = 64 << 20) -> bool:
-    """Build and name a new base for everything written so far, and clear away; False if another process is at it.
+    """Build and name a new base for everything written so far, and clear away; False if another process is compacting.
 
     `reserve_bytes` of the disk are to stay free. Raises `CompactionError`; the base before it then stays in use.
     """
@@ -68,9 +67,9 @@ def compact(catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, re
 def ensure_base(
     catalogue: Catalogue, release: str, plan: Plan = DEFAULT_PLAN, *, policy: Policy = DEFAULT_POLICY
 ) -> None:
-    """Before a collection is served: build a base if it has none and a worker would have to load that much instead.
+    """Before a collection is served: build a base if it has none and a worker would have to load everything instead.
 
-    Waits for a compaction that another process is at. Raises `CompactionError`.
+    Waits while another process compacts. Raises `CompactionError`.
     """
     while catalogue.bases.get(release) is None and policy.due(Sizes(0, 0, len(catalogue.vectors.census(release).rows))):
         if not compact(catalogue, release, plan):
@@ -78,13 +77,13 @@ def ensure_base(
 
 
 def clear(catalogue: Catalogue) -> list[str]:
-    """Remove bases that nobody uses, and what a killed compaction left; the names of those that had to stay."""
+    """Remove bases that nobody uses, and what a killed compaction left; returns the names of those that must stay."""
     with alone(catalogue.folder) as only:
         return _clear(catalogue) if only else []
 
 
 def under_way(folder: Path) -> bool:
-    """Whether some process compacts the collection just now."""
+    """Whether some process is compacting the collection now."""
     with alone(folder) as only:
         return not only
 
@@ -103,7 +102,7 @@ def alone(folder: Path) -> Iterator[bool]:
 
 
 def _clear(catalogue: Catalogue) -> list[str]:
-    """Only for who holds the lock: no file here is being written then."""
+    """Only while the lock is held, so that no file here is being written."""
     folder, named = catalogue.folder, catalogue.bases.files()
     for suffix in (INDEX, ROWS, VECTORS, SEAL):
         for left in folder.glob(f".*{suffix}.partial"):

@@ -1,7 +1,7 @@
 """The delta: the vectors written since the base was built, in memory, in a matrix that grows and shrinks.
 
-A row written again takes its old place, and a deleted row's place is taken by the last one, so the matrix has no
-holes and its size is that of what it holds, however much is written.
+A row that is written again keeps its place, and the last row moves to the place of a deleted one. So the matrix has no
+holes, and its size is that of what it holds, however much is written.
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,7 @@ class Delta:
         return self._matrix[: len(self)]
 
     def put(self, rows: Rows, vectors: Vectors) -> None:
-        """Hold these; a row that is there already gets its new vector."""
+        """Hold these; a row that it already holds gets its new vector."""
         if not len(rows):
             return
         places = [self._places.setdefault(row, len(self._places)) for row in rows.tolist()]
@@ -44,7 +44,7 @@ class Delta:
         self._matrix[places] = vectors
 
     def remove(self, rows: Iterable[int]) -> None:
-        """Hold these no longer, where they were held."""
+        """No longer hold these rows, if they were held."""
         for row in rows:
             place = self._places.pop(row, None)
             if place is None:
@@ -57,7 +57,7 @@ class Delta:
         self._fit(self._matrix.shape[1])
 
     def _fit(self, dim: int) -> None:
-        """Room for what is held, and not much more."""
+        """Make room for what is held, and not much more."""
         needed, room = len(self._places), len(self._rows)
         if needed <= room <= max(_LEAST, 4 * needed):
             return

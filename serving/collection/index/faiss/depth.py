@@ -1,8 +1,7 @@
-"""Choosing how deep an approximate base is searched: as deep as the worst sort of trial query needs.
+"""Choosing how deep an approximate base is searched: as deep as the hardest sort of trial query needs.
 
-Depth after depth is tried until the recall target is met by every sort, or going deeper gains nothing: then what was
-reached is on record.
-Left out: making the trial queries (`serving.collection.index.faiss.trial`).
+Depths are tried in turn until every sort meets the recall target, or going deeper gains nothing; the recall that was
+reached is then recorded.
 """
 
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ _GAIN = 0.002  # of recall: what four times the depth must bring to be worth it
 
 @dataclass(frozen=True)
 class Chosen:
-    """A depth, and the recall@10 of the worst sort of query at it; `facts` tell of every sort and depth."""
+    """A depth, and the recall@10 of the worst sort of query at it; `facts` have those of every sort and depth."""
 
     depth: int
     recall: float
@@ -37,7 +36,7 @@ class Trial:
         self._parts = {name: slice(end - len(sorts[name]), end) for name, end in zip(sorts, ends, strict=True)}
 
     def choose(self, kind: IndexKind, index: NativeIndex, *, rows: Rows, matrix: Vectors, target: float) -> Chosen:
-        """The least depth at which every sort reaches the target, or at which the worst reaches what it can.
+        """The least depth at which every sort reaches the target, or else the worst sort reaches its best.
 
         `index` has the vectors of `matrix` (N, D), whose rows are `rows`; those are what `truth` was offered.
         """
@@ -61,7 +60,7 @@ class Trial:
     def _recalls(
         self, kind: IndexKind, index: NativeIndex, *, depth: int, rows: Rows, matrix: Vectors
     ) -> dict[str, float]:
-        """Of each sort, the share of the exact answers' places that were filled as well; a tie is as good."""
+        """Recall of each sort: the share of places of the exact answer that were filled as well; a tie counts."""
         count = min(kind.candidates(RECALL_AT), index.ntotal)
         depth = max(depth, kind.depth_for(count))
         _, positions = kind.search(index, self.truth.queries, count=count, depth=depth, selector=None)

@@ -1,11 +1,9 @@
-"""Nearest neighbours as one worker serves them: every search sees every write that was acknowledged before it.
+"""The FAISS index as one worker serves it: every search sees every write that was acknowledged before it.
 
 Before a batch of searches the worker asks the catalogue for what was written since, by sequence number, whichever
-process wrote it. A new base that the catalogue names is opened and checked in the background, and taken over
-between two batches; until then the old one goes on, kept up to date all the same.
-Score is cosine similarity: the inner product of unit-norm embeddings.
-Left out: building bases (`serving.collection.index.faiss.compaction`), and what rows mean
-(`serving.collection.catalogue.sqlite.catalogue`).
+process wrote it. A new base that the catalogue names is opened and checked in the background, and taken over between
+two batches; until then the old one goes on, kept up to date as well. The score is cosine similarity: the inner product
+of unit-norm embeddings.
 """
 
 import logging
@@ -34,7 +32,7 @@ class FaissIndex:
     def __init__(self, catalogue: Catalogue, release: str, *, few_rows: int | None = None) -> None:
         """Map the base that the catalogue names, if any. Raises `IndexUnusable` if it is missing or damaged.
 
-        Up to `few_rows` rows, a filter's matches are compared in full (default: as many as that is cheaper for).
+        Up to `few_rows` rows, a filter's matches are compared in full (default: as long as that is cheaper).
         """
         self._catalogue = catalogue
         self._release = release
@@ -103,8 +101,8 @@ class FaissIndex:
         """The `k` rows of highest cosine similarity to each query (Q, D), unit norm; fewer where there are fewer.
 
         `rows` are the only ones allowed, in any order; `exact` compares every vector, however long that takes.
-        `depth` is how deep an approximate base is searched, where queries are less like what is stored than those
-        that its recall was measured with (efSearch of a graph, nprobe of cells; default: as it was built to).
+        `depth` is how deep an approximate base is searched (efSearch of a graph, nprobe of cells). Raise it above the
+        default, which was measured when the base was built, for queries that are less like what is stored.
         For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
         """
         check_numbers(k=k, depth=depth)
@@ -138,8 +136,8 @@ class FaissIndex:
     def _open(self, named: BaseRecord) -> MappedBase | None:
         """The base; None if it was replaced and removed since the moment that this thread reads.
 
-        What is read is then in SQLite only, and loaded from there. That takes two compactions within one block of
-        reading, and only small collections are compacted that fast.
+        Everything is then loaded from the catalogue. That takes two compactions within one block of reading, and only
+        small collections are compacted that fast.
         """
         try:
             return open_base(self._catalogue.folder, named)

@@ -1,4 +1,4 @@
-"""The kinds of FAISS index that a base may be: how each is made, searched, and how much room it takes.
+"""The kinds of FAISS index that a base may be: how each is made and searched, and how much room it takes.
 
 - `exact`: every vector compared, in float32. Nothing beats it up to tens of thousands.
 - `hnsw`: a graph over 8-bit codes; fast and accurate, slow to build.
@@ -8,8 +8,6 @@
 
 All are inner product on unit vectors, and all can be mapped from their file. How deep a search goes is given with
 each search: an index is shared, and never changed.
-Left out: choosing the depth (`serving.collection.index.faiss.build`), and exact scores
-(`serving.collection.index.scoring`).
 """
 
 from collections.abc import Callable, Iterator
@@ -22,7 +20,7 @@ from numpy.typing import NDArray
 
 from serving.collection.catalogue.vectors import Vectors
 
-# FAISS declares types for some of its classes only, and not for all that they have.
+# FAISS declares types for only some of its classes, and for only some of their members.
 NativeIndex: TypeAlias = Any
 Selector: TypeAlias = Any
 Settings: TypeAlias = Any
@@ -50,7 +48,7 @@ class Plan:
             raise ValueError(f"recall_target is {self.recall_target}; it must be above 0 and at most 1")
 
     def choose(self, count: int) -> "IndexKind":
-        """The kind for `count` vectors."""
+        """The kind of index for `count` vectors."""
         if count < FEWEST_APPROXIMATE:
             return EXACT
         if self.kind != "auto":
@@ -64,9 +62,8 @@ class Plan:
 class IndexKind:
     """One kind of index, as the functions in which kinds differ; all take the number of vectors before D.
 
-    `depth` is what bounds a search (efSearch, nprobe): it starts at `shallowest`, at least at what `depth_for` so many
-    candidates, and ends at what `deepest` says of an index. `candidates` is how many a search scores exactly to return
-    the k best.
+    `depth` bounds a search (efSearch, nprobe). It starts at `shallowest`, or at `depth_for(candidates)` if that is
+    more, and ends at `deepest(index)`. `candidates(k)` is how many rows a search scores exactly to return the k best.
     """
 
     name: str

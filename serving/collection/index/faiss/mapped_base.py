@@ -1,10 +1,8 @@
 """The base: an immutable FAISS file with the rows of its vectors beside it, written once, then only mapped.
 
-A build has a name of its own; its files are read back with their digests before the catalogue may name it.
-Whoever has a base mapped holds a shared lock on its file, so that it is removed only when nobody does.
-The index knows positions only; FAISS's own id map would be copied to the heap of every process.
-Left out: how its files are written (`serving.collection.index.faiss.base_files`), what goes into a base
-(`serving.collection.index.faiss.build`), and when (`serving.collection.index.faiss.compaction`).
+Each build has its own file name, and its files are read back with their digests before the catalogue may name them.
+Whoever has a base mapped holds a shared lock on its file, so it is removed only when nobody does. The index knows
+positions only; FAISS's own id map would be copied to the heap of every process.
 """
 
 import os
@@ -47,11 +45,11 @@ class MappedBase:
 
     @property
     def deepest(self) -> int:
-        """The depth beyond which there is nothing to see."""
+        """The depth beyond which a search finds nothing more."""
         return self.kind.deepest(self._index)
 
     def positions(self, rows: Rows) -> Rows:
-        """Where each of `rows` is in the base; -1 for those that are not."""
+        """The position of each of `rows` in the base; -1 for those that are not in it."""
         at = np.minimum(np.searchsorted(self.rows, rows, sorter=self._order), len(self) - 1)
         positions = at if self._order is None else self._order[at]
         return np.where(self.rows[positions] == rows, positions, -1)
@@ -63,7 +61,7 @@ class MappedBase:
     def search(
         self, queries: Vectors, count: int, *, depth: int, selector: Selector | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and positions (Q, count), those that `selector` allows; -1 where there is none."""
+        """Scores and positions (Q, count) of what `selector` allows; -1 where there is nothing."""
         return self.kind.search(self._index, queries, count=count, depth=depth, selector=selector)
 
     def choose_depth(self, trial: Trial, *, target: float) -> Chosen:
@@ -113,7 +111,7 @@ def open_base(folder: Path, record: BaseRecord) -> MappedBase:
 
 
 def remove_base(path: Path) -> bool:
-    """Remove a base's files unless somebody has it mapped; whether they are gone."""
+    """Remove a base's files unless a process has it mapped; returns whether they are gone."""
     files = BaseFiles(path)
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -131,7 +129,7 @@ def remove_base(path: Path) -> bool:
 
 def _open_locked(files: BaseFiles, record: BaseRecord, handle: int) -> MappedBase:
     locks.take(handle, shared=True)
-    unlike = IndexUnusable(f"{files.index} is not what the catalogue says of it: compact the collection to rebuild it")
+    unlike = IndexUnusable(f"{files.index} is not what the catalogue says it is: compact the collection to rebuild it")
     if record.kind not in KINDS:
         raise unlike
     approximate = KINDS[record.kind].approximate

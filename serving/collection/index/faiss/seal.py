@@ -1,10 +1,9 @@
 """A note beside a base that says in which state its files were found to be what their digests say.
 
 Hashing a base of a million vectors takes as long as reading it, so it is done once, not at every start: whoever has
-compared the digests notes inode, size and times of change of each file. The kernel sets a file's ctime whenever
-anyone writes to it and nobody else can, so a file with that state still has that content; a copy, as of a snapshot
-that was restored, has another state and is hashed again. What this does not see is a disk that gives back other bits
-than were written to it.
+compared the digests notes inode, size and times of change of each file. The kernel sets a file's ctime whenever anyone
+writes to it, and nobody else can, so a file in that state still has that content. A copy, such as one restored from a
+backup, has another state and is hashed again. This does not notice a disk that gives back other bits than were written.
 """
 
 import json

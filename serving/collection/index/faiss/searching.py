@@ -1,10 +1,9 @@
-"""The k best of a view for each query, whatever the kind of its base: exactly k, unless there are fewer.
+"""The k best rows of a view for each query, whatever the kind of its base: exactly k, unless there are fewer.
 
-Of the base, few rows (a selective filter, a small base, `exact`) are compared in full; else FAISS gives candidates,
-more than k, that are then scored exactly. Where deletions or a filter leave a query with too few, it goes wider and
-deeper until it has k, and in the end through all rows. The delta is compared in full, after the base: by then there
-is something to beat. An approximate base may miss some of the best; what it finds is scored and ordered exactly.
-Left out: keeping the view up to date (`serving.collection.index.faiss.index`).
+Few rows of the base (a selective filter, a small base, `exact`) are compared in full. Otherwise FAISS gives candidates,
+more than k, that are then scored exactly. If deletions or a filter leave a query with too few, the search goes wider
+and deeper until it has k, finally through all rows. The delta is compared in full, after the base: by then there is
+something to beat. An approximate base may miss some of the best; what it finds is scored and ordered exactly.
 """
 
 from collections.abc import Iterable
@@ -28,7 +27,7 @@ _WIDER = 4
 
 @dataclass(frozen=True, eq=False)
 class Hunt:
-    """The part of a search that goes to the base: `wanted` rows of each query."""
+    """The part of a search that goes to the base, for `wanted` rows of each query."""
 
     base: MappedBase
     reach: Reach
@@ -37,16 +36,16 @@ class Hunt:
 
     @property
     def selector(self) -> Selector | None:
-        """What FAISS must keep to; an exact base without a filter is searched faster without."""
+        """What FAISS is limited to; None if nothing, as an exact base without a filter is searched faster that way."""
         whole = self.reach.in_base == len(self.base)
         exempt = self.reach.chosen is None and not self.base.kind.approximate
         return None if whole or exempt else self.reach.selector
 
     @property
     def depth(self) -> int:
-        """Where to begin: a graph walks past rows that it may not return, and so has to look that much deeper.
+        """The depth to begin with: a graph walks past rows that it may not return, and so must look that much deeper.
 
-        More than that, as such rows lie together: where half may not be returned, most of a neighbourhood may not.
+        It must look deeper still, as such rows lie together: if half may not be returned, most of some region may not.
         """
         least = self.base.kind.depth_for(self.base.kind.candidates(self.wanted))
         share = self.reach.in_base / len(self.base)
@@ -54,9 +53,9 @@ class Hunt:
 
 
 def few_rows_of(base: MappedBase | None) -> int:
-    """Up to how many of a filter's rows comparing them all costs less than searching `base` for them.
+    """The number of a filter's rows up to which comparing them all costs less than searching `base` for them.
 
-    To find some of `n` rows among `count`, a search goes `count / n` times as deep, so they are even at the root.
+    To find some of `n` rows among `count`, a search goes `count / n` times as deep, so both cost the same at the root.
     """
     if base is None or not base.kind.approximate:
         return FEW_ROWS

@@ -1,15 +1,13 @@
 """Trial queries: what an approximate base is searched for when its recall is measured.
 
-Vectors held out of the collection are not enough: where it holds many that are nearly alike (the pictures of a burst,
-views of one object), what is held out has its siblings in the base and is found with ease, and a new image is not. So
-there are sorts of query, and the recall that counts is that of the worst:
+Vectors held out of the collection are not enough. If it holds many that are nearly alike (a burst of pictures, views of
+one object), a vector held out has its siblings in the base and is found with ease, and a new image is not. So there are
+several sorts of query, and the recall that counts is that of the worst:
 
 - `held out`: vectors of the collection that are not in the index.
-- `between`: half-way between two of the same half per cent of the collection: among what is stored, beside none of it.
-- `aside`: a third of the way from one to any other, whatever it shows: less like anything than what is stored.
-- `asked`: real queries, for who has some: they are kept beside the collection, for every build to come.
-
-Left out: searching for them (`serving.collection.index.faiss.depth`).
+- `between`: halfway between two of the same half per cent of the collection: among what is stored, but next to nothing.
+- `aside`: a third of the way from one vector to any other, whatever it shows: less like anything than what is stored.
+- `asked`: real queries, if there are some; they are kept beside the collection for every later build.
 """
 
 from collections.abc import Mapping
@@ -18,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from core.files.durable import publish_file
-from serving.collection.catalogue.vectors import UNIT_TOLERANCE, Vectors
+from serving.collection.catalogue.vectors import Vectors, first_not_unit
 from serving.collection.errors import CompactionError
 
 FEWEST_HELD = 2  # of which trial queries can be made
@@ -29,9 +27,9 @@ Sorts = Mapping[str, Vectors]  # (Q, D) of each sort, by name
 
 
 def trial_queries(held: Vectors, *, asked: Vectors | None, random: np.random.Generator) -> Sorts:
-    """The sorts of query that vectors (N, D), drawn by chance, give; `held` out themselves are for the caller to add.
+    """The sorts of query made of vectors (N, D) drawn by chance; the caller adds `held` themselves.
 
-    `asked` are real ones, of which some are drawn. All are unit norm.
+    `asked` are real queries, of which some are drawn. All have unit norm.
     """
     some = held[:MOST_OF_A_SORT]
     sorts = {"between": _unit(some + _similar(some, held)), "aside": _unit(_mixed_with_any(held, random)[: len(some)])}
@@ -46,12 +44,11 @@ def asked_file(folder: Path, release: str) -> Path:
 
 
 def keep_asked(folder: Path, release: str, queries: Vectors) -> None:
-    """Keep real queries (N, D), unit norm, in place of those before. Raises `ValueError` where they are not that."""
+    """Keep real queries (N, D) of unit norm in place of earlier ones. Raises `ValueError` for anything else."""
     if queries.ndim != 2 or queries.dtype.kind != "f" or not len(queries):
         raise ValueError(f"queries are {queries.dtype} of shape {queries.shape}; they must be float32 (N, D)")
-    norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-    if wrong := norms[~(np.abs(norms - 1.0) <= UNIT_TOLERANCE)].tolist():
-        raise ValueError(f"a query has norm {wrong[0]}; it must be 1")
+    if (wrong := first_not_unit(queries)) is not None:
+        raise ValueError(f"a query has norm {wrong[1]}; it must be 1")
 
     def write(partial: Path) -> None:
         with partial.open("wb") as file:
@@ -61,7 +58,7 @@ def keep_asked(folder: Path, release: str, queries: Vectors) -> None:
 
 
 def kept_asked(folder: Path, release: str, dim: int) -> Vectors | None:
-    """The real queries (N, D) that are kept, if there are any. Raises `CompactionError` where the file has no such."""
+    """The real queries (N, D) that are kept, if any. Raises `CompactionError` for a file that has something else."""
     path = asked_file(folder, release)
     if not path.is_file():
         return None
@@ -75,7 +72,7 @@ def kept_asked(folder: Path, release: str, dim: int) -> Vectors | None:
 
 
 def _similar(some: Vectors, held: Vectors) -> Vectors:
-    """Of each of `some`, which `held` begins with, the one that comes fifth by likeness."""
+    """The fifth most similar of `held` to each of `some`, with which `held` begins."""
     scores = some @ held.T
     scores[np.arange(len(some)), np.arange(len(some))] = -np.inf
     rank = min(_SIMILAR, len(held) - 1)
@@ -83,7 +80,7 @@ def _similar(some: Vectors, held: Vectors) -> Vectors:
 
 
 def _mixed_with_any(held: Vectors, random: np.random.Generator) -> Vectors:
-    """Each mixed with one of the others."""
+    """Each vector mixed with one of the others."""
     order = random.permutation(len(held))
     mixed = np.empty_like(held)
     mixed[order] = (1 - _ASIDE) * held[order] + _ASIDE * held[np.roll(order, 1)]

@@ -1,8 +1,7 @@
 """Choosing the search depth of a base anew, without building it: for another recall target, or for other queries.
 
-The index and its vectors stay as they are; the catalogue gets another depth, which every worker takes over before its
-next search. Trial queries of the sort "held out" are not among those asked here: all vectors are in the index by now.
-Left out: building (`serving.collection.index.faiss.build`).
+The index and its vectors stay as they are. The catalogue records another depth, which every worker takes over before
+its next search. Trial queries of the sort "held out" are not used here, as all vectors are in the index by now.
 """
 
 from dataclasses import replace
@@ -21,10 +20,10 @@ from serving.collection.index.faiss.trial import FEWEST_HELD, kept_asked, trial_
 
 
 def tune(catalogue: Catalogue, release: str, plan: Plan) -> bool:
-    """Give the base the depth at which all sorts of query reach the plan's recall; False if another compacts just now.
+    """Give the base the depth at which all sorts of query reach the plan's recall; False if another compacts.
 
-    An exact base has no depth, and stays as it is. Raises `CompactionError` where there is no base, `IndexUnusable`
-    where it is damaged.
+    An exact base has no depth, and stays as it is. Raises `CompactionError` if there is no base, `IndexUnusable`
+    if it is damaged.
     """
     with alone(catalogue.folder) as only:
         if not only:

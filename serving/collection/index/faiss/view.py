@@ -1,7 +1,7 @@
-"""What a worker searches: a mapped base, the delta of everything written since, and which base rows are dead by it.
+"""What a worker searches: a mapped base, the delta of everything written since, and which rows of the base are dead.
 
-Dead are base rows whose item was deleted or has a newer vector. Applying the same changes twice changes nothing.
-Left out: getting the changes, and replacing the base (`serving.collection.index.faiss.index`).
+A row of the base is dead if its item was deleted or has a newer vector. Applying the same changes twice changes
+nothing.
 """
 
 from dataclasses import dataclass
@@ -35,17 +35,17 @@ class Reach:
 
     @property
     def in_base(self) -> int:
-        """How many rows of the base it has."""
+        """How many rows of the base it includes."""
         return len(self.dead) - self.dead_count if self.chosen is None else len(self.chosen)
 
     @cached_property
     def positions(self) -> Rows:
-        """Where in the base they are."""
+        """Their positions in the base."""
         return np.flatnonzero(~self.dead) if self.chosen is None else self.chosen
 
     @cached_property
     def selector(self) -> Selector:
-        """The same for FAISS."""
+        """The same positions, as FAISS takes them."""
         mask = ~self.dead
         if self.chosen is not None:
             mask = np.zeros(len(self.dead), bool)
@@ -77,7 +77,7 @@ class View:
         return Sizes(len(self.dead), self._dead_count, len(self.delta))
 
     def apply(self, changes: Changes) -> None:
-        """Take over what was written since."""
+        """Take over what was written since `seq`."""
         if self.base is not None:
             positions = self.base.positions(np.concatenate([changes.rows, changes.deleted]))
             self.dead[positions[positions >= 0]] = True
@@ -88,7 +88,7 @@ class View:
         self._everything = None
 
     def reach(self, rows: Rows | None = None) -> Reach:
-        """Everything that is live; with `rows`, only what is among them. Good until the next `apply`."""
+        """Everything that is live, or only those of `rows`. Valid until the next `apply`."""
         if rows is not None:
             held = np.isin(self.delta.rows, rows)
             chosen = self._live_positions(np.unique(rows))

@@ -1,10 +1,9 @@
 """One release's vectors as entities of a Milvus collection, which an alias names, so that a new one can replace it.
 
-An entity is a row's vector as of a write: its key says which row and which write, and it is never changed. So whatever
-is sent twice, late, or by two workers at once makes nothing wrong; older entities of a row are superfluous at worst.
-One entity is no vector of ours: it says up to which write all of them are there, and so shares their fate.
-Every read is with Strong consistency: it sees whatever Milvus acknowledged before, to any client.
-Left out: what to send (`serving.collection.index.milvus.tail`), and what is live (SQLite knows).
+An entity is a row's vector as of a write: its key says which row and which write, and it is never changed. So nothing
+that is sent twice, late, or by two workers at once does harm; at worst, older entities of a row are superfluous. One
+entity is no vector of ours: it says up to which write all of them are present, and so shares their fate. Every read has
+Strong consistency: it sees whatever Milvus acknowledged before, to any client.
 """
 
 import logging
@@ -43,31 +42,31 @@ class Entities:
         self._shown = choice.shown
         for library in ("pymilvus", "milvus_lite"):  # they print every error that they also raise
             logging.getLogger(library).setLevel(logging.CRITICAL)
-        with self._told("can't be opened", hint=_FIX_LOCAL if choice.local else "is it running?"):
+        with self._in_our_words("can't be opened", hint=_FIX_LOCAL if choice.local else "is it running?"):
             self._client = MilvusClient(choice.uri, timeout=_SECONDS)
 
     def exist(self) -> bool:
-        """Whether there is anything behind the alias."""
-        with self._told("can't be asked"):
+        """Whether the alias names anything."""
+        with self._in_our_words("can't be asked"):
             return bool(self._client.has_collection(self.name, timeout=_SECONDS))
 
     def load(self) -> None:
-        """Have Milvus load what is there, which it needs after its own start; nothing where that is done."""
+        """Have Milvus load the collection, as it must after its own start; does nothing if there is none."""
         if self.exist():
-            with self._told("can't be loaded"):
+            with self._in_our_words("can't be loaded"):
                 self._client.load_collection(self.name, timeout=_SECONDS)
 
     def position(self) -> int | None:
-        """The write up to which everything is there; None where nothing can be said."""
+        """The write up to which everything is present; None if that is not known."""
         if not self.exist():
             return None
-        with self._told("can't be read"):
+        with self._in_our_words("can't be read"):
             found = self._query(f'key == "{_POSITION}"', "seq")
         return int(found[0]["seq"]) if found else None
 
     def count(self) -> int:
-        """How many vectors there are, superfluous ones too."""
-        with self._told("can't be counted"):
+        """How many vectors there are, including superfluous ones."""
+        with self._in_our_words("can't be counted"):
             return int(self._query("", "count(*)")[0]["count(*)"]) - 1
 
     def begin(self, dim: int) -> str:
@@ -81,7 +80,7 @@ class Entities:
         index = self._client.prepare_index_params()
         build = {"M": _LINKS, "efConstruction": _BUILD_DEPTH}
         index.add_index("vector", index_type="HNSW", metric_type="IP", params=build)
-        with self._told("can't make a collection"):
+        with self._in_our_words("can't make a collection"):
             self._client.create_collection(
                 fresh, schema=schema, index_params=index, consistency_level=_STRONG, timeout=_SECONDS
             )
@@ -95,14 +94,14 @@ class Entities:
             self._upsert([_entity(f"{row}:{seq}", row, seq, vector) for row, vector in part], into)
 
     def set_position(self, seq: int, dim: int, *, into: str | None = None) -> None:
-        """Record that everything up to write `seq` is there."""
+        """Record that everything up to write `seq` is present."""
         self._upsert([_entity(_POSITION, _NO_ROW, seq, np.eye(1, dim, dtype=np.float32)[0])], into)
 
     def remove(self, rows: Rows, before: int) -> None:
-        """Remove what there is of these rows as of writes before `before`."""
+        """Remove all entities of these rows as of writes before `before`."""
         for start in range(0, len(rows), _KEYS_AT_ONCE):
             listed = _listed(rows[start : start + _KEYS_AT_ONCE])
-            with self._told("can't remove what was deleted"):
+            with self._in_our_words("can't remove what was deleted"):
                 found = self._query(f"row in {listed} and seq < {before}", "key")
                 if found:
                     keys = [one["key"] for one in found]
@@ -110,7 +109,7 @@ class Entities:
 
     def publish(self, fresh: str) -> None:
         """Let the alias name the collection `fresh`, and drop all that it named before."""
-        with self._told("can't switch to a new collection"):
+        with self._in_our_words("can't switch to a new collection"):
             self._client.flush(fresh, timeout=_SECONDS)  # only what is flushed gets its index built
             if self._client.has_collection(self.name, timeout=_SECONDS):
                 self._client.alter_alias(fresh, self.name, timeout=_SECONDS)
@@ -119,8 +118,8 @@ class Entities:
         self.drop(keep=fresh)
 
     def drop(self, *, keep: str = "") -> None:
-        """Drop the collections that were made here, but for one; also what killed rebuilds left."""
-        with self._told("can't drop a collection"):
+        """Drop the collections that were made here, including what killed rebuilds left, except `keep`."""
+        with self._in_our_words("can't drop a collection"):
             if not keep and self._client.has_collection(self.name, timeout=_SECONDS):
                 self._client.drop_alias(self.name, timeout=_SECONDS)
             for name in self._client.list_collections(timeout=_SECONDS):
@@ -128,12 +127,12 @@ class Entities:
                     self._client.drop_collection(name, timeout=_SECONDS)
 
     def search(self, queries: Vectors, count: int, *, depth: int, rows: Rows | None = None) -> list[list[int]]:
-        """For each query (Q, D) the rows of the nearest entities, best first, up to `count`; some may be none of ours.
+        """For each query (Q, D) the rows of up to `count` nearest entities, best first; some may not be live.
 
-        With `rows`, only those of them. A row may come twice.
+        `rows` are the only ones allowed. A row may occur twice.
         """
         within = f"row in {_listed(rows)}" if rows is not None else ""
-        with self._told("can't search"):
+        with self._in_our_words("can't search"):
             found = self._client.search(
                 self.name,
                 list(np.ascontiguousarray(queries, np.float32)),
@@ -151,7 +150,7 @@ class Entities:
         self._client.close()
 
     def _upsert(self, entities: Sequence[dict[str, Any]], into: str | None) -> None:
-        with self._told("did not take vectors"):
+        with self._in_our_words("did not take vectors"):
             self._client.upsert(into or self.name, list(entities), timeout=_SECONDS)
 
     def _query(self, within: str, field: str) -> Any:
@@ -160,7 +159,7 @@ class Entities:
         )
 
     @contextmanager
-    def _told(self, what_failed: str, *, hint: str = "") -> Iterator[None]:
+    def _in_our_words(self, what_failed: str, *, hint: str = "") -> Iterator[None]:
         """Milvus's errors in our words."""
         try:
             yield

@@ -1,11 +1,9 @@
-"""Nearest neighbours through Milvus: a cluster, a standalone server, or milvus-lite; the calls are the same.
+"""The index in Milvus: a cluster, a standalone server, or milvus-lite; the calls are the same.
 
-Before a search, whatever SQLite has and Milvus has not is sent to it, so a search sees every write acknowledged before
-it, whichever worker took it. Milvus only proposes rows. Which of them are live, and what they score, is read from
-SQLite, of the moment that the search is of; where Milvus proposes too few, SQLite's vectors are compared in full.
-So are the rows of a selective filter, and all of them for `exact`, which is the slower the more there are.
-Left out: sending (`serving.collection.index.milvus.tail`) and Milvus's calls
-(`serving.collection.index.milvus.entities`).
+Before a search, whatever the catalogue has and Milvus lacks is sent to it, so a search sees every write acknowledged
+before it, whichever worker took it. Milvus only proposes rows. Which of them are live, and what they score, is read
+from the catalogue, as of the moment of the search; if Milvus proposes too few, the catalogue's vectors are compared in
+full. So are the rows of a selective filter, and for `exact` all of them, which takes longer the more there are.
 """
 
 import logging
@@ -26,9 +24,10 @@ from serving.collection.index.milvus.entities import MOST_FOUND, Entities
 from serving.collection.index.milvus.tail import Pushed, Tail, name_in_milvus
 from serving.collection.index.scoring import Best, Found
 
-FEW_ROWS = 1_000  # reading up to so many from SQLite costs no more than asking Milvus
+FEW_ROWS = 1_000  # reading this many from SQLite costs no more than asking Milvus
 DEPTH = 64
-_LISTED = 10_000  # up to so many rows a filter is sent as a list; beyond that more are asked for, and picked from
+# A filter of up to this many rows is sent as a list; for a longer one more is asked for, and picked from.
+_LISTED = 10_000
 _COMPARED_AT_ONCE = 1_024
 _WIDER = 4
 _log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class MilvusIndex:
     """The vectors of one release in Milvus. Threads may share it; they take turns."""
 
     def __init__(self, catalogue: Catalogue, release: str, choice: IndexChoice, *, few_rows: int = FEW_ROWS) -> None:
-        """Connect, and send what Milvus lacks; everything, if it has nothing or too little. Raises `IndexUnusable`."""
+        """Connect, and send what Milvus lacks: everything, if it has nothing or too little. Raises `IndexUnusable`."""
         self._catalogue = catalogue
         self._release = release
         self._choice = choice
@@ -70,7 +69,7 @@ class MilvusIndex:
 
     @property
     def sizes(self) -> Sizes:
-        """How many vectors SQLite has, now; Milvus has them all when a search needs them."""
+        """How many vectors the catalogue has now; Milvus has them all when a search needs them."""
         with self._catalogue.reading():
             seq = self._catalogue.vectors.sequence(self._release)
             if seq != self._counted[0]:
@@ -84,11 +83,11 @@ class MilvusIndex:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Where the vectors are."""
+        """Where the vectors are kept."""
         return {"kind": "milvus", "server": self._choice.shown, "collection": self._entities.name, "depth": DEPTH}
 
     def refresh(self, *, wait: bool = False) -> None:
-        """Send everything committed by now. Raises `IndexUnusable` if Milvus does not take it."""
+        """Send everything committed by now. Raises `IndexUnusable` if Milvus refuses it."""
         with self._lock, self._catalogue.reading():
             if self._catalogue.vectors.sequence(self._release) > self._pushed.seq:
                 self._push()
@@ -98,8 +97,8 @@ class MilvusIndex:
     ) -> Found:
         """The `k` rows of highest cosine similarity to each query (Q, D), unit norm; fewer where there are fewer.
 
-        `rows` are the only ones allowed, in any order; `exact` compares every vector in SQLite. `depth` is Milvus's ef.
-        For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
+        `rows` are the only ones allowed, in any order; `exact` compares every vector of the catalogue. `depth` is
+        Milvus's ef. For a filter and a search of the same moment, call both inside one `catalogue.reading()`.
         """
         check_numbers(k=k, depth=depth)
         with self._lock, self._catalogue.reading():
@@ -119,7 +118,7 @@ class MilvusIndex:
             return self._look(queries, k, allowed, depth or DEPTH)
 
     def close(self) -> None:
-        """Close the connection. What milvus-lite has open stays so until the process ends."""
+        """Close the connection. milvus-lite keeps its folder open until the process ends."""
         with self._lock:
             self._sender.submit(self._catalogue.close).result()
             self._sender.shutdown()
@@ -129,7 +128,7 @@ class MilvusIndex:
         self._pushed = self._sender.submit(self._tail.push, verify=verify).result()
 
     def _look(self, queries: Vectors, k: int, allowed: Rows | None, depth: int) -> Found:
-        """What Milvus proposes, scored exactly; queries that it leaves short are compared with all."""
+        """What Milvus proposes, scored exactly; queries for which it proposes too few are compared with all rows."""
         best = Best(queries, k)
         pending = np.arange(len(queries))
         listed = allowed if allowed is not None and len(allowed) <= _LISTED else None
@@ -151,7 +150,7 @@ class MilvusIndex:
         return best.found()
 
     def _first_count(self, k: int, picked_from: Rows | None) -> int:
-        """How many to ask Milvus for; of those, where only some rows are allowed, enough are likely to be."""
+        """How many to ask Milvus for, so that enough of them are likely to be allowed."""
         count = GRAPH.candidates(k)
         if picked_from is None:
             return count
@@ -171,14 +170,14 @@ class MilvusIndex:
         return positions, rows, vectors
 
     def _allowed_rows(self, allowed: Rows | None, *, few: bool = False) -> Rows:
-        """All rows that have a vector; those of them that are allowed."""
+        """The rows that have a vector and are allowed."""
         if allowed is not None and few:
             return self._catalogue.vectors.at(allowed, self._release)[0]
         rows = self._catalogue.vectors.census(self._release).rows
         return rows if allowed is None else np.intersect1d(rows, allowed, assume_unique=True)
 
     def _compare(self, queries: Vectors, k: int, rows: Rows) -> Found:
-        """The k best of these rows, all of which have a vector in SQLite."""
+        """The k best of these rows, all of which have a vector in the catalogue."""
         best = Best(queries, min(k, len(rows)))
         if not best.k:
             return _nothing(queries)

@@ -1,11 +1,11 @@
-"""Brings Milvus up to what SQLite has: what was written since the position on record, or everything anew.
+"""Brings Milvus up to what the catalogue has: what was written since the recorded position, or everything anew.
 
-Up to date is told only after all of it is sent, so who dies half-way leaves work that the next one repeats. Workers of
-a collection are on one machine, as SQLite's log is shared memory, and take turns by a lock file, which a dead one
-loses. What it had sent may still arrive, and does no harm (`serving.collection.index.milvus.entities`).
-A rebuild fills a new Milvus collection beside the one in use and then switches. It is done where Milvus has nothing,
-less than SQLite, or a position that SQLite does not know: after a restore, a loss, or with a folder put back.
-Left out: searching (`serving.collection.index.milvus.index`).
+The position is recorded only after everything is sent, so a process that dies halfway leaves work that the next one
+repeats. Workers of a collection are on one machine, as SQLite's log is shared memory, and take turns by a lock file,
+which a dead process loses. What it had sent may still arrive, and does no harm
+(`serving.collection.index.milvus.entities`). A rebuild fills a new Milvus collection beside the one in use and then
+switches. It happens if Milvus has nothing, less than the catalogue, or a position that the catalogue does not know:
+after a restore, a loss, or with a folder put back.
 """
 
 import hashlib
@@ -27,8 +27,8 @@ LOCK_NAME = "milvus.lock"
 IDENTITY_NAME = "milvus.id"
 _log = logging.getLogger(__name__)
 _PART_BYTES = 32 << 20
-_SUPERFLUOUS = 1_000  # so many entities that are no longer live are left; more are, up to a tenth of all
-_MANY = 10_000  # as much more is read part by part, as a rebuild does, not at once
+_SUPERFLUOUS = 1_000  # this many entities that are no longer live may stay, or up to a tenth of all
+_MANY = 10_000  # this much more is read in parts, as a rebuild does, not at once
 
 
 class Pushed(NamedTuple):
@@ -48,7 +48,7 @@ class Tail:
         self._dim = 0
 
     def push(self, *, verify: bool = False) -> Pushed:
-        """Bring Milvus up to the last write; with `verify`, also count whether it has as many as SQLite."""
+        """Bring Milvus up to the last write; with `verify`, also check that it has as many as the catalogue."""
         with alone(self._catalogue.folder):
             if verify:
                 self._entities.load()
@@ -107,7 +107,7 @@ class Tail:
         return len(self._catalogue.vectors.census(self._release).rows) > 2 * self._entities.count() + _MANY
 
     def _whole(self, seq: int) -> bool:
-        """Whether Milvus may well have all that it says; a loss that superfluous entities make up for is not seen."""
+        """Whether Milvus plausibly has all that it says; superfluous entities may hide a loss of as many others."""
         census = self._catalogue.vectors.census(self._release)
         live, count = len(census.rows), self._entities.count()
         whole = live <= count <= live + max(_SUPERFLUOUS, live // 10)
@@ -126,7 +126,7 @@ def alone(folder: Path) -> Iterator[None]:
 def name_in_milvus(folder: Path, release: str) -> str:
     """What a release of the collection in this folder is called in Milvus.
 
-    It stays when the folder is moved; a copy of the folder, or one put back from a backup, has another.
+    It stays when the folder is moved; a copy of the folder, or one put back from a backup, has another name.
     """
     path = folder / IDENTITY_NAME
     with alone(folder):

@@ -62,5 +62,5 @@ def test_a_file_alone_that_is_gone_is_gone(site: Path, name: str, path: str) -> 
     ],
 )
 def test_what_is_missing_with_all_that_it_came_with_is_out_of_reach(site: Path, name: str, path: str) -> None:
-    with pytest.raises(UnreachableFile, match="is empty or not there; is it mounted"):
+    with pytest.raises(UnreachableFile, match="is empty or missing; is it mounted"):
         read(site, name, path)

@@ -139,7 +139,7 @@ def test_one_job_at_a_time_and_a_killed_one_has_failed(catalogue: Catalogue) -> 
             pass
         os.kill(holder.pid, signal.SIGKILL)
     (job,) = jobs.listed()
-    assert (job.state, job.error) == ("failed", "it was ended before it was done, and nothing of it was kept")
+    assert (job.state, job.error) == ("failed", "it was stopped before it was done, and nothing of it was kept")
     with jobs.alone():
         begun = jobs.begin("restore", "next")
         assert [one.state for one in jobs.listed()] == ["running", "failed"]

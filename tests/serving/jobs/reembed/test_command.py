@@ -223,7 +223,7 @@ def test_a_disk_that_is_lost_ends_it_and_no_item_is_given_up(
     said = capsys.readouterr()
     path = re.escape(str(images))
     assert re.search(
-        rf"error: {path}/0\d\d.png of item 'n\d+' can't be read now: .*{path} is empty or not there", said.err
+        rf"error: {path}/0\d\d.png of item 'n\d+' can't be read now: .*{path} is empty or missing", said.err
     )
     assert said.err.count("the same command goes on from there") == 2
     space = catalogue.spaces.get(releases[1].space)
