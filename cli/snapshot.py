@@ -69,7 +69,7 @@ def _restore(client: "Client", given: argparse.Namespace) -> int:
 
 
 def _snapshot_folder(given: argparse.Namespace) -> int:
-    from serving.collection.commands.snapshot import save
+    from serving.collection.commands.snapshot import by_name, save
     from serving.collection.snapshots.jobs import Jobs
     from serving.collection.snapshots.named import NamedSnapshots
 
@@ -82,26 +82,19 @@ def _snapshot_folder(given: argparse.Namespace) -> int:
         conclude(f"removed {given.remove}", as_json=given.json, removed=given.remove)
         return 0
     if given.named:
-        return _by_name("save", given)
+        return _say({"items": by_name("save", given.collection, given.name)}, given)
     items = save(given.collection, Path(given.name))
     return _say({"items": items, "bytes": Path(given.name).stat().st_size}, given)
 
 
 def _restore_folder(given: argparse.Namespace) -> int:
-    from serving.collection.commands.snapshot import restore
+    from serving.collection.commands.snapshot import by_name, restore
 
     if given.named:
-        return _by_name("restore", given)
-    items = restore(given.collection, Path(given.name), replace=given.replace)
+        items = by_name("restore", given.collection, given.name, replace=given.replace)
+    else:
+        items = restore(given.collection, Path(given.name), replace=given.replace)
     return _say({"items": items}, given)
-
-
-def _by_name(what: str, given: argparse.Namespace) -> int:
-    """What a server does in a process of its own."""
-    from serving.collection.commands.snapshot import COMMAND
-
-    replace = getattr(given, "replace", False)
-    return COMMAND.run(argparse.Namespace(what=what, **{**vars(given), "replace": replace, "job": None}))
 
 
 def _say(done: dict[str, Any], given: argparse.Namespace) -> int:

@@ -20,7 +20,7 @@ from core.command_line.endings import conclude, counted
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CatalogueFull, CollectionError, CompactionError, SnapshotError
-from serving.collection.snapshots.jobs import Jobs
+from serving.collection.snapshots.jobs import Job, Jobs, What
 from serving.collection.snapshots.named import NamedSnapshots
 
 _LOG = logging.getLogger(__name__)
@@ -47,6 +47,41 @@ def restore(folder: Path, file: Path, *, replace: bool = False) -> int:
     return count
 
 
+def by_name(what: What, folder: Path, name: str, *, replace: bool = False) -> int:
+    """Save or restore a snapshot that the collection keeps by name, as a server does; returns how many items it has.
+
+    Raises `CollectionError` or OSError; the journal has what went wrong.
+    """
+    jobs = Jobs(folder)
+    with jobs.alone():
+        return _do(what, folder, jobs.begin(what, name), replace=replace)
+
+
+def _do(what: What, folder: Path, job: Job, *, replace: bool) -> int:
+    """Do the job, alone, and record how it went."""
+    try:
+        items = _save_named(folder, job.name) if what == "save" else _restore_named(folder, job.name, replace=replace)
+    except (CollectionError, OSError) as error:
+        Jobs(folder).end(job.id, error=_reason(error))
+        raise
+    Jobs(folder).end(job.id, items=items)
+    return items
+
+
+def _save_named(folder: Path, name: str) -> int:
+    return NamedSnapshots(folder).save(open_catalogue(folder), name).items
+
+
+def _restore_named(folder: Path, name: str, *, replace: bool) -> int:
+    catalogue = open_catalogue(folder)
+    file = NamedSnapshots(folder).verified(name)
+    if (count := catalogue.items.count()) and not replace:
+        raise SnapshotError(f"the collection has {counted(count, 'item')}, and --replace was not given")
+    items = catalogue.snapshots.restore(file)
+    _build_indexes(catalogue)
+    return items
+
+
 def _build_indexes(catalogue: Catalogue) -> None:
     from serving.collection.index.faiss.compaction import compact
 
@@ -58,49 +93,6 @@ def _build_indexes(catalogue: Catalogue) -> None:
                 _LOG.error("the index is not built: %s", error)
 
 
-def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("save", "restore"))
-    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
-    parser.add_argument("--name", required=True, help="the snapshot's name")
-    parser.add_argument("--replace", action="store_true", help="give up the items that the collection has")
-    parser.add_argument("--job", help="the job's number, if a server began it and handed over the lock")
-
-
-def _run(given: argparse.Namespace) -> int:
-    if given.job is not None:
-        return _do(given, given.job)
-    jobs = Jobs(given.collection)
-    with jobs.alone():
-        return _do(given, jobs.begin(given.what, given.name).id)
-
-
-def _do(given: argparse.Namespace, number: str) -> int:
-    """Save or restore by name, alone, and write down how it went."""
-    jobs = Jobs(given.collection)
-    try:
-        count = (_save_named if given.what == "save" else _restore_named)(given)
-    except (CollectionError, OSError) as error:
-        jobs.end(number, error=_reason(error))
-        raise
-    jobs.end(number, items=count)
-    conclude(f"{given.what} {given.name}: {counted(count, 'item')}")
-    return 0
-
-
-def _save_named(given: argparse.Namespace) -> int:
-    return NamedSnapshots(given.collection).save(open_catalogue(given.collection), given.name).items
-
-
-def _restore_named(given: argparse.Namespace) -> int:
-    catalogue = open_catalogue(given.collection)
-    file = NamedSnapshots(given.collection).verified(given.name)
-    if (count := catalogue.items.count()) and not given.replace:
-        raise SnapshotError(f"the collection has {counted(count, 'item')}, and --replace was not given")
-    count = catalogue.snapshots.restore(file)
-    _build_indexes(catalogue)
-    return count
-
-
 def _reason(error: Exception) -> str:
     """What anyone who asks a server may read: no path of this machine."""
     if isinstance(error, CatalogueFull) or getattr(error, "errno", None) == errno.ENOSPC:
@@ -108,6 +100,23 @@ def _reason(error: Exception) -> str:
     if isinstance(error, SnapshotError):
         return str(error)
     return "it failed and all is as it was before; the server's log says why"
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=("save", "restore"))
+    parser.add_argument("--collection", type=Path, required=True, help="folder of the collection")
+    parser.add_argument("--name", required=True, help="the snapshot's name")
+    parser.add_argument("--replace", action="store_true", help="give up the items that the collection has")
+    parser.add_argument("--job", help="the number of the job, if a server began it and handed over the lock")
+
+
+def _run(given: argparse.Namespace) -> int:
+    if given.job is None:
+        items = by_name(given.what, given.collection, given.name, replace=given.replace)
+    else:
+        items = _do(given.what, given.collection, Jobs(given.collection).begun(given.job), replace=given.replace)
+    conclude(f"{given.what} {given.name}: {counted(items, 'item')}")
+    return 0
 
 
 COMMAND = Command("snapshot", "Save or restore a snapshot that the collection keeps by name.", _add_arguments, _run)

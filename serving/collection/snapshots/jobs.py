@@ -85,6 +85,10 @@ class Jobs:
         self._write([job, *_all_ended(self._read())])
         return job
 
+    def begun(self, number: str) -> Job:
+        """The job of this number."""
+        return next(job for job in self._read() if job.id == number)
+
     def end(self, number: str, *, items: int | None = None, error: str | None = None) -> None:
         """Record how it went; only for whoever is `alone`."""
         state: State = "done" if error is None else "failed"
