@@ -60,7 +60,7 @@ def scalars_of(value: Any, key: str = "") -> Iterator[tuple[str, Scalar]]:
 
 
 def stored_scalar(value: Scalar) -> str | int | float | bytes:
-    """As SQLite keeps it: numbers and text as they are; null, false and true as blobs, which equal neither."""
+    """The value as a term has it: numbers and text as they are; null, false and true as bytes, which equal neither."""
     if value is None:
         return _NULL
     if isinstance(value, bool):

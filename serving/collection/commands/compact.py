@@ -34,7 +34,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--collection", type=Path, required=True, help="folder of the collection")
     add("--release", help="digest of one release (default: every release that has vectors)")
     add("--kind", choices=INDEX_KINDS, default="auto", help="kind of index (default: by the number of vectors)")
-    add("--recall", type=float, help="recall@10 to reach (default: that of the server)")
+    add("--recall", type=float, help="recall@10 to reach (default: as a server does)")
     add("--depth-only", action="store_true", help="keep the index and choose only the search depth anew")
     add("--queries", type=Path, metavar="NPY", help="embeddings of real queries, to measure recall on")
     add("--nice", action="store_true", help="let other processes have the cores first")
