@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from core.files.locks import locked
 from tests.conftest import cifar10_files, write_files
 
 ROOT = Path(__file__).parents[1]
@@ -92,14 +91,6 @@ def test_a_name_that_would_leave_the_folder_is_refused(bad: str) -> None:
     done = quickstart("--fresh", "--once", "--name", bad)
     assert done.returncode == 2
     assert "name is" in done.stderr
-
-
-def test_two_at_once_in_one_folder_are_refused(name: str) -> None:
-    (ROOT / "runs" / name).mkdir(parents=True)
-    with locked(ROOT / "runs" / name / ".lock"):
-        done = quickstart("--once", "--name", name)
-    assert done.returncode == 1
-    assert "another quickstart is running" in done.stderr
 
 
 def test_missing_images_are_reported_before_anything_is_done(tmp_path: Path, name: str) -> None:

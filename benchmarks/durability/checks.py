@@ -1,7 +1,7 @@
 """Compares a collection with what its writers said, while they go on writing.
 
-What was acknowledged before the collection is read must be there, unless its deletion had been begun by the time that
-it was read; a writer says that it begins before it does.
+What was acknowledged before the collection is read must be in it, unless its deletion had begun by the time of the
+reading; a writer announces what it begins.
 """
 
 from collections import Counter
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from benchmarks.durability.child import BATCH, DIM, RELEASE, vectors_of
 from benchmarks.durability.worker import Heard
+from benchmarks.tools.vectors import brute_force, unit_vectors
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
 from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.faiss.index import FaissIndex
-from tests.serving.collection.examples import brute_force, unit_vectors
 
 Batch = tuple[str, int]
 K = 20

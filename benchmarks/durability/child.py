@@ -1,7 +1,6 @@
-"""The processes that `benchmarks.durability.durability` kills: writers and a compactor; and one that writes when it is
-told to.
+"""The processes that `benchmarks.durability.durability` kills: writers, a compactor, and one that writes on request.
 
-    python -m benchmarks.durability_child ROLE FOLDER NAME FIRST [RELEASE]
+    python -m benchmarks.durability.child ROLE FOLDER NAME FIRST [RELEASE]
 
 Each says what it is about to do, does it, and says that it is done: a line before, a line after.
 """

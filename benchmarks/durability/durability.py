@@ -1,6 +1,6 @@
 """Processes of a collection are killed with SIGKILL while they write, delete and compact: what was acknowledged stays.
 
-    python -m benchmarks.durability [--rounds 200] [--writes 10000] [--http]
+    python -m benchmarks.durability.durability [--rounds 200] [--writes 10000] [--http]
 
 Two writers and a compactor work at one collection without pause; the parent searches it. A round waits until one of
 them has begun an upsert, a deletion or a compaction, in turn, kills it a random moment later, compares the collection
@@ -13,29 +13,29 @@ With `--http` both go through TorchServe with two workers, which are what is kil
 Counted are acknowledged writes that are not there (or deletions that are not), batches of which only a part is there,
 writes that a search did not see, and divergences: searches that differ from brute force over SQLite's rows, vectors
 that are not those that were sent, damage that SQLite's own checks find. Prints a last line of JSON, and fails if any
-of these is not 0. Left out: power cuts, as nothing here can pull the plug; commits are synced, and tests cut the log.
+of these is not 0. Power cuts are not tried, as nothing here can pull the plug; commits are synced, and tests cut the
+log.
 """
 
 import argparse
 import json
-import logging
 import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import faiss
 from tqdm import tqdm
 
 from benchmarks.durability.checks import Judge
 from benchmarks.durability.child import RELEASE, items_of, names_of, vectors_of
-from benchmarks.durability.worker import COMMAND, Worker
+from benchmarks.durability.worker import CHILD, Worker
 from benchmarks.tools.child import ROOT
+from benchmarks.tools.command import Figures, benchmark
+from core.command_line.command import main
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
@@ -47,7 +47,7 @@ _LASTING = 20  # batches that nobody deletes
 
 
 def kill_rounds(folder: Path, *, rounds: int, seed: int) -> Counter[str]:
-    """So many kills; what was counted."""
+    """Kill `rounds` times; returns the counts."""
     chance = random.Random(seed)
     catalogue = _begin(folder)
     workers = [Worker("write", folder, "a"), Worker("write", folder, "b"), Worker("compact", folder, "c")]
@@ -72,11 +72,11 @@ def kill_rounds(folder: Path, *, rounds: int, seed: int) -> Counter[str]:
 
 
 def stale_reads(folder: Path, *, writes: int) -> int:
-    """How many of so many writes through one process the next search through another did not see."""
+    """Write through one process and search through another; how many of the writes the next search missed."""
     catalogue = open_catalogue(folder)
     neighbours = FaissIndex(catalogue, RELEASE)
     stale = 0
-    command = [*COMMAND, "move", str(folder), "moving", "0"]
+    command = [*CHILD, "move", str(folder), "moving", "0"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
         assert writer.stdin is not None
         assert writer.stdout is not None
@@ -126,27 +126,22 @@ def _through_torchserve(options: argparse.Namespace, work: Path) -> tuple[Counte
     return counts, fresh["stale"]
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.durability", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=200, help="kills (default: %(default)s)")
     parser.add_argument("--writes", type=int, default=10_000, help="each looked for at once (default: %(default)s)")
     parser.add_argument("--http", action="store_true", help="through TorchServe, whose workers are killed")
     parser.add_argument("--work", type=Path, help="folder that keeps the tiny release of --http for the next run")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    options = _arguments(arguments)
+def _measure(options: argparse.Namespace) -> Figures:
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as work:
         counts, stale = (_through_torchserve if options.http else _in_processes)(options, Path(work))
     for name, count in counts.items():
         print(f"{name:<40}{count:>10,}")
     print(f"{'stale reads':<40}{stale:>10,} of {options.writes:,}")
-    figures: dict[str, Any] = {
+    return {
         "rounds": options.rounds,
         "acknowledged": counts["acknowledged"],
         "acknowledged_lost": counts["acknowledged_lost"],
@@ -154,10 +149,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "stale_reads": stale,
         "divergences": counts["divergences"],
     }
-    print(json.dumps(figures))
-    if any(figures[name] for name in ("acknowledged_lost", "partial_batches", "stale_reads", "divergences")):
-        sys.exit(1)
+
+
+_FAILURES = ("acknowledged_lost", "partial_batches", "stale_reads", "divergences")
+COMMAND = benchmark("benchmarks.durability.durability", __doc__, _add_arguments, _measure, must_be_zero=_FAILURES)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

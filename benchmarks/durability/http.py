@@ -28,11 +28,11 @@ from benchmarks.durability.service import TOLERANCE, WORKERS, Service
 from benchmarks.durability.worker import Worker
 from benchmarks.durability.writer import HttpWriter, all_paused, upsert_of
 from benchmarks.tools.child import ChildError
+from benchmarks.tools.vectors import brute_force, unit_vectors
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
 from serving.torchserve.handler import WORKER_HEADER
-from tests.serving.collection.examples import brute_force, unit_vectors
 
 STAGES = ("storing", "deleting", "compacting")
 _LONGEST = {"storing": 0.05, "deleting": 0.02, "compacting": 0.1}  # seconds that a kill waits at most, by stage
@@ -45,7 +45,7 @@ _NEAR = 1e-5  # of a score
 
 
 def kill_rounds(service: Service, *, rounds: int, seed: int) -> Counter[str]:
-    """So many kills; what was counted."""
+    """Kill `rounds` times; returns the counts."""
     chance = random.Random(seed)
     catalogue = begin(service)
     pictures = service.pictures
@@ -79,7 +79,7 @@ def kill_rounds(service: Service, *, rounds: int, seed: int) -> Counter[str]:
 
 
 def stale_reads(service: Service, *, pairs: int) -> Counter[str]:
-    """So many times written through one worker and searched through another; how often that was stale."""
+    """Write through one worker and search through another, `pairs` times; how often the search was stale."""
     counts: Counter[str] = Counter({"stale": 0})
     begin(service).close()
     lock = threading.Lock()
@@ -123,7 +123,7 @@ class Searches:
     counts: Counter[str] = field(default_factory=Counter)
 
     def compare(self, *, workers: int) -> None:
-        """Ask until so many workers have answered; each answer must be what brute force finds in SQLite's rows."""
+        """Ask until `workers` workers have answered; each answer must be what brute force finds in SQLite's rows."""
         with all_paused(self.writers):
             with self.catalogue.reading():
                 rows, vectors = self.catalogue.vectors.at(

@@ -1,6 +1,6 @@
 """Retrainings that are killed with SIGKILL in every stage, and run again: do they end as one that was left alone?
 
-    python -m benchmarks.retrain_kills --images cifar10-images.zip [--lives 5]
+    python -m benchmarks.durability.retrain_kills --images cifar10-images.zip [--lives 5]
 
 One retraining runs to its end undisturbed. Then, from copies of the same store and collection, `--lives` others are
 killed once in each of their stages, at a random moment of it, and started again each time, beside a server that
@@ -11,7 +11,6 @@ weights, graph or probe have other bytes. Prints a last line of JSON, and fails 
 
 import argparse
 import json
-import logging
 import os
 import random
 import shutil
@@ -22,13 +21,14 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tools.child import ROOT
+from benchmarks.tools.child import ROOT, SIMCLR
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.jpegs import read_jpegs
-from core.releases.manifest import ManifestError, Release
+from core.command_line.command import main
+from core.releases.manifest import Release
 from core.releases.model_store import CHAMPION, ModelStore
 from retraining.journal import STAGES, unfinished
 from serving.client.client import Client, ServerError
@@ -55,11 +55,11 @@ class Site:
         return self.folder / "retrain"
 
     def start(self, *words: object) -> "subprocess.Popen[bytes]":
-        """`python -m training.retrain`, begun or gone on with."""
-        command = ["retraining.command", "--name", NAME, "--store", self.store.root, "--work", self.work]
+        """`simclr retrain`, begun or gone on with."""
+        command = ["retrain", "--name", NAME, "--store", self.store.root, "--work", self.work]
         command += ["--collection", self.folder / "collection", "--epochs", "2", *_RECIPE, *words]
         with (self.folder / "log").open("ab") as log:
-            return subprocess.Popen([sys.executable, "-m", *map(str, command)], cwd=ROOT, stdout=log, stderr=log)
+            return subprocess.Popen([*SIMCLR, *map(str, command)], cwd=ROOT, stdout=log, stderr=log)
 
     def finish(self, *words: object) -> int:
         """Run it to its end; the exit code."""
@@ -196,32 +196,24 @@ def _copy(site: Site, folder: Path) -> Site:
     return Site(folder)
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.retrain_kills", description=(__doc__ or "").split("\n")[0]
-    )
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder or zip of JPEG files")
     parser.add_argument("--lives", type=int, default=5, help="retrainings, each killed in 6 stages")
     parser.add_argument("--items", type=int, default=600, help="of the collection (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments of the kills")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    options = _arguments(arguments)
+def _measure(options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as work:
-        try:
-            figures = run(options, Path(work))
-        except (RuntimeError, ManifestError) as error:
-            sys.exit(f"error: {error}")
+        figures = run(options, Path(work))
     for name, value in figures.items():
         print(f"{name:<20}{value}")
-    print(json.dumps(figures))
-    if any(figures[name] for name in ("unanswered", "without_champion", "not_promoted", "different_files")):
-        sys.exit(1)
+    return figures
+
+
+_FAILURES = ("unanswered", "without_champion", "not_promoted", "different_files")
+COMMAND = benchmark("benchmarks.durability.retrain_kills", __doc__, _add_arguments, _measure, must_be_zero=_FAILURES)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,19 +1,18 @@
 """A new release every round, from the collection to the servers and back again, under a load that never stops.
 
-    python -m benchmarks.rollover --images cifar10-images.zip [--rounds 5] [--rate 40]
+    python -m benchmarks.durability.rollover --images cifar10-images.zip [--rounds 5] [--rate 40]
 
-A first encoder is trained and served with some thousand images in a collection. A round is `python -m training.retrain`
-whole (freeze, pretrain on, evaluate, export, compare, embed, promote, roll over), then `python -m export.store
-rollback`; 64 connections embed, search and upsert all the while. Counted are requests that failed, acknowledged writes
-that are not in the collection, in its vectors by the release that serves, or in its search at the end, and replies
-that mix releases: that name one and have another's embedding, or whose search compared vectors of two. p99 while
-servers roll over is held against p99 before. Encoders are small and trained for seconds, so --force promotes what the
-gates may refuse. Prints a last line of JSON, and fails if anything was lost, failed or mixed.
+A first encoder is trained, and served with a collection of some thousand images. A round is one whole `simclr retrain`
+(freeze, pretrain on, evaluate, export, compare, embed, promote, roll over), then `simclr releases rollback`. All the
+while 64 connections embed, search and upsert. It counts requests that failed; acknowledged writes that at the end are
+missing from the collection, from the serving release's vectors or from its search; and replies that mix releases, which
+name one and carry another's embedding, or whose search compared vectors of two. The p99 while servers roll over is
+compared with the p99 before. Encoders are small and trained for seconds, so --force promotes what the gates may refuse.
+Prints a last line of JSON, and fails if anything was lost, failed or mixed.
 """
 
 import argparse
 import json
-import logging
 import subprocess
 import sys
 import tempfile
@@ -29,8 +28,10 @@ import numpy as np
 
 from benchmarks.durability.rollover_load import SAME, SHOWN
 from benchmarks.serving.load import percentile
-from benchmarks.tools.child import Child
+from benchmarks.tools.child import ROOT, SIMCLR, Child
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.jpegs import read_jpegs
+from core.command_line.command import main
 from core.releases.model_store import CHAMPION, ModelStore
 from core.releases.servers import live_servers
 from serving.client.client import Client
@@ -84,7 +85,7 @@ class Site:
 
     def retrain(self, *words: object) -> dict[str, Any]:
         """One retraining, whole; its summary."""
-        command = ["retraining.command", "--name", NAME, "--store", self.store.root, "--collection", self.collection]
+        command = ["retrain", "--name", NAME, "--store", self.store.root, "--collection", self.collection]
         command += ["--work", self.folder / "retrain", "--epochs", self.options.epochs, "--no-int8", "--force"]
         output = _run(*command, *_RECIPE, *words)
         summary: dict[str, Any] = json.loads(output.splitlines()[-1])
@@ -92,7 +93,7 @@ class Site:
 
     def rollback(self) -> None:
         """Back to the release before."""
-        _run("export.store.command", "rollback", "--name", NAME, "--store", self.store.root)
+        _run("releases", "rollback", "--name", NAME, "--store", self.store.root)
 
     def wait_for_servers(self) -> None:
         """Until every server answers with the champion and has nothing else going on."""
@@ -218,17 +219,15 @@ def _length(span: tuple[float, float]) -> float:
     return span[1] - span[0]
 
 
-def _run(module: object, *words: object) -> str:
+def _run(*words: object) -> str:
     """One of our commands; its standard output."""
-    command = [sys.executable, "-m", str(module), *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run([*SIMCLR, *map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise RuntimeError(f"{module} ended with code {done.returncode}: {done.stderr[-3000:]}")
+        raise RuntimeError(f"simclr {words[0]} ended with code {done.returncode}: {done.stderr[-3000:]}")
     return done.stdout
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rollover", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=Path, required=True, help="folder or zip of JPEG files")
     parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--rate", type=float, default=40.0, help="requests a second (default: %(default)s)")
@@ -236,13 +235,9 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=1, help="of every pretraining (default: %(default)s)")
     parser.add_argument("--quiet", type=float, default=20.0, help="seconds of load alone, a round")
     parser.add_argument("--workers", type=int, default=2, help="of the server (default: %(default)s)")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    options = _arguments(arguments)
+def _measure(options: argparse.Namespace) -> Figures:
     with tempfile.TemporaryDirectory() as work:
         site = Site(Path(work), options)
         site.begin()
@@ -258,10 +253,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures = figures_of(options, spans, told)
             figures["lost_writes"] = lost_writes(site, server, told["acknowledged"])
             figures["mixed_releases"] = mixed(site, told, images)
-    print(json.dumps(figures))
-    if any(figures[name] for name in ("failed_requests", "lost_writes", "mixed_releases")):
-        sys.exit(1)
+    return figures
+
+
+_FAILURES = ("failed_requests", "lost_writes", "mixed_releases")
+COMMAND = benchmark("benchmarks.durability.rollover", __doc__, _add_arguments, _measure, must_be_zero=_FAILURES)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -4,7 +4,7 @@ Arrivals are evenly spaced; a latency begins when a request was due. 64 threads 
 reply holds up no other. Every reply is looked at: it must name a release, an embedding must be that release's, and a
 search with the picture of the item that was acknowledged last must find it with a score of 1, which it does only if the
 item is there, and query and vector are of one release. Started by `benchmarks.durability.rollover`.
-Left out: which embedding is whose; the parent compares them in the end.
+Which embedding is whose is compared by the parent, at the end.
 """
 
 import base64
@@ -94,7 +94,7 @@ class Asker(threading.Thread):
         return self._looked_for(number, lambda item: {})
 
     def _find(self, number: int) -> tuple[int, str, str]:
-        """The item that was acknowledged last: it must be there, whoever wrote it."""
+        """The item that was acknowledged last: it must be found, whoever wrote it."""
         return self._looked_for(number, lambda item: {"filter": {"item": item}})
 
     def _looked_for(self, number: int, options: Callable[[str], dict[str, Any]]) -> tuple[int, str, str]:
@@ -165,7 +165,7 @@ def keep_asking(port: int, images: list[bytes], *, rate: float, stop: threading.
 
 
 def main() -> None:
-    """Told where and what to send, asks until it is told to stop, and tells what came of it."""
+    """Hear where and what to send, ask until the parent says stop, and report what came of it."""
     order = hear_parent()
     assert order is not None
     plan, images = order

@@ -3,7 +3,7 @@ TorchServe on it.
 
 The release has random weights and takes pictures of 16 pixels, so that a request costs little; the pictures are made
 here, and what their embeddings must be is computed here too, by the same file in this process.
-Left out: killing (`benchmarks.durability.http`), and writers (`benchmarks.durability.writer`).
+Killing is in `benchmarks.durability.http`, the writers in `benchmarks.durability.writer`.
 """
 
 import io

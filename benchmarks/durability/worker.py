@@ -13,7 +13,7 @@ from pathlib import Path
 
 from benchmarks.tools.child import ROOT, ChildError
 
-COMMAND = (sys.executable, "-m", "benchmarks.durability.child")
+CHILD = (sys.executable, "-m", "benchmarks.durability.child")
 _PATIENCE = 60.0  # seconds until a worker that does not get to a stage counts as stuck
 
 
@@ -35,7 +35,7 @@ class Heard:
 
 
 class Account:
-    """What one worker said, told by one thread and read by another."""
+    """What one worker said, noted by one thread and read by another."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -84,7 +84,7 @@ class Worker:
         """Go on behind what was begun last."""
         heard = self.heard()
         first = max(heard.storing | heard.compacting, default=-1) + 1
-        command = [*COMMAND, self.role, str(self._folder), self.name, str(first), *self._more]
+        command = [*CHILD, self.role, str(self._folder), self.name, str(first), *self._more]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
         self._listener = threading.Thread(target=self._listen)
         self._listener.start()

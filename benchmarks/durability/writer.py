@@ -1,7 +1,7 @@
 """Writers that store and delete over HTTP without pause, and know what was acknowledged: only what got 200.
 
 A batch whose upsert was not answered, or with an error, may be there whole or not at all; its number is not used again.
-A deletion is asked for until it is acknowledged. Left out: what became of it all (`benchmarks.durability.checks`).
+A deletion is asked for until it is acknowledged. `benchmarks.durability.checks` looks at what became of it all.
 """
 
 import itertools

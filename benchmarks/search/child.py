@@ -1,7 +1,7 @@
 """A worker of `benchmarks.search.search`: opens a collection as a server's worker does, searches, and says what it
 holds.
 
-Told and heard through `benchmarks.tools.child`. Its memory is split by what is mapped: the index, the vectors, the
+It talks through `benchmarks.tools.child`. Its memory is split by what is mapped: the index, the vectors, the
 rest.
 """
 

@@ -1,24 +1,21 @@
 """A collection whose content is replaced ten times over: does recall stay, do memory and disk stay bounded?
 
-    python -m benchmarks.churn --embeddings EMBEDDED [--count 10000] [--turns 10] [--kind hnsw]
+    python -m benchmarks.search.churn --embeddings EMBEDDED [--count 10000] [--turns 10] [--kind hnsw]
 
 Inserts, deletions and searches come 4:4:1: batches of 50 new items, 50 old ones deleted, and a search for every eight
 such batches, by which time the collection has what it had. A turn has replaced as many items as there are. A base is
 built when the policy says so, in this process. After every turn: recall@10 of real queries against brute force over
 SQLite's rows, memory of this process, bytes of the folder; at the end the same from a collection opened anew.
-Prints a table and a last line of JSON. Left out: speed.
+Prints a table and a last line of JSON.
 """
 
 import argparse
-import json
-import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import faiss
 import numpy as np
@@ -26,12 +23,13 @@ import psutil
 from tqdm import tqdm
 
 from benchmarks.search.measure import K, recall_of
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.embeddings import grown as grow
 from benchmarks.tools.embeddings import load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill, item
+from core.command_line.command import main
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
-from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import Policy, compact
 from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
@@ -144,38 +142,32 @@ def _batches(parts: Iterator[Vectors]) -> Iterator[Vectors]:
         left = joined[whole:]
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.churn", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that simclr bulk wrote")
     parser.add_argument("--count", type=int, default=10_000, help="items of the collection (default: %(default)s)")
     parser.add_argument("--turns", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="default: %(default)s")
     parser.add_argument("--queries", type=int, default=500, help="default: %(default)s")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    options = _arguments(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as work:
-            turns = run(options, Path(work))
-    except (CollectionError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def _measure(options: argparse.Namespace) -> Figures:
+    with tempfile.TemporaryDirectory() as work:
+        turns = run(options, Path(work))
     names = list(asdict(turns[0]))
     print("".join(f"{name:>12}" for name in names))
     for one in turns:
         print("".join(f"{value:>12,}" for value in asdict(one).values()))
-    figures: dict[str, Any] = {
+    return {
         "recall_least": min(one.recall for one in turns),
         "memory_mb": [one.memory_mb for one in turns],
         "disk_mb": [one.disk_mb for one in turns],
         "compactions": turns[-1].compactions,
         "recall_after_restart": turns[-1].recall,
     }
-    print(json.dumps(figures))
+
+
+COMMAND = benchmark("benchmarks.search.churn", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -2,7 +2,7 @@
 
 A release of random weights (`benchmarks.tools.random_release`), whose embeddings have as many numbers as the vectors
 stored, is served by TorchServe with one worker, and its engine is opened here too, on the same collection. One client
-asks both in turn. A picture's figure is of embedding it as well. Left out: load (`benchmarks.serving.serving`).
+asks both in turn. A picture's figure includes embedding it. `benchmarks.serving.serving` measures load.
 """
 
 import io

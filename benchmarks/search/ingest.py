@@ -1,33 +1,30 @@
 """Writing to a collection with full durability: upserts a second by batch size, and what searching costs meanwhile.
 
-    python -m benchmarks.ingest --embeddings EMBEDDED [--base 20000] [--seconds 5]
+    python -m benchmarks.search.ingest --embeddings EMBEDDED [--base 20000] [--seconds 5]
 
 Every batch is one transaction, synced before it counts. Then a collection with a base is searched by this process, one
 query at a time: alone, while another process upserts in batches of 100 as fast as it can, and while it compacts as
 well. Latency includes looking for what was written since. Prints tables and a last line of JSON.
-Left out: embedding, which takes far longer than storing (`benchmarks.serving.serving`), and HTTP.
+Neither HTTP nor embedding takes part; embedding takes far longer than storing (`benchmarks.serving.serving`).
 """
 
 import argparse
-import json
-import logging
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import faiss
 import numpy as np
 
 from benchmarks.tools.child import Child
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.embeddings import load_embeddings
 from benchmarks.tools.filled import RELEASE, fill, item
 from benchmarks.tools.turns import in_turn, medians
+from core.command_line.command import main
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
-from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.index import FaissIndex
 from serving.collection.index.faiss.kinds import Plan
@@ -36,7 +33,7 @@ BATCHES = (1, 10, 100, 1000)
 
 
 def upserts_per_second(folder: Path, vectors: Vectors, *, batch: int, seconds: float) -> float:
-    """New items in batches for so many seconds; each item's picture is 1,000 bytes, kept."""
+    """New items in batches for `seconds`; each item's picture is 1,000 bytes, kept."""
     catalogue = open_catalogue(folder, create=True)
     number, start = catalogue.items.count(), perf_counter()
     done = 0
@@ -71,22 +68,15 @@ def while_ingesting(folder: Path, queries: Vectors, *, seconds: float) -> dict[s
             writer.hear()
             found[name] = latencies(neighbours, queries, seconds=seconds)
             writer.tell({})
-            told = writer.hear()
-            found[name] |= {"upserts_per_s": told["upserts_per_s"], "compactions": told["compactions"]}
+            found_by_writer = writer.hear()
+            found[name] |= {
+                "upserts_per_s": found_by_writer["upserts_per_s"],
+                "compactions": found_by_writer["compactions"],
+            }
     return found
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.ingest", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
-    parser.add_argument("--base", type=int, default=20_000, help="vectors of the base searched (default: %(default)s)")
-    parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="of it (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each batch size (default: %(default)s)")
-    return parser.parse_args(arguments)
-
-
-def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def run(options: argparse.Namespace, work: Path) -> Figures:
     """Everything; returns the last line."""
     embeddings = load_embeddings(options.embeddings)
     some = embeddings.stored[: max(BATCHES)]
@@ -107,18 +97,22 @@ def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     return {"upserts_per_s": rates, "search_ms": found, "dim": some.shape[1], "base": options.base}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.ERROR, format="%(message)s", stream=sys.stderr)
-    options = _arguments(arguments)
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that simclr bulk wrote")
+    parser.add_argument("--base", type=int, default=20_000, help="vectors of the base searched (default: %(default)s)")
+    parser.add_argument("--kind", choices=("exact", "hnsw", "ivf"), default="hnsw", help="of it (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of each turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each batch size (default: %(default)s)")
+
+
+def _measure(options: argparse.Namespace) -> Figures:
     faiss.omp_set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as work:
-            figures = run(options, Path(work))
-    except (CollectionError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(figures))
+    with tempfile.TemporaryDirectory() as work:
+        return run(options, Path(work))
+
+
+COMMAND = benchmark("benchmarks.search.ingest", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

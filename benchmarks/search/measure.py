@@ -37,7 +37,7 @@ class Point:
 def measure(
     parties: Sequence[Party], queries: Vectors, truth: Rows, *, threads: Sequence[int], rounds: int
 ) -> list[Point]:
-    """Every party at its depths, up to the first that reaches recall 0.97, with so many threads."""
+    """Every party at its depths, up to the first that reaches recall 0.97, with `threads` threads."""
     points = [point for party in parties if party.slow for point in _once(party, queries[:BATCH], truth[:BATCH])]
     for count in threads:
         settings = [

@@ -1,11 +1,11 @@
 """Search through Milvus beside the same search through FAISS: latency, recall, and how long sending takes.
 
-    python -m benchmarks.milvus --embeddings EMBEDDED [--count 10000] [--milvus URI]
+    python -m benchmarks.search.milvus --embeddings EMBEDDED [--count 10000] [--milvus URI]
 
-EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
+EMBEDDED is what `simclr bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Without `--milvus`, milvus-lite runs as a server of its own, as several workers need it. One query at a time, both by
 the collection's own search with its exact scores; then a filter of half of the rows, and one write with the search
-after it. Left out: Milvus without our search around it (`benchmarks.search.search --peers milvus`).
+after it. Milvus without our search around it is measured by `benchmarks.search.search --peers milvus`.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,9 @@ import faiss
 import numpy as np
 
 from benchmarks.search.parties import truth_of
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.embeddings import load_embeddings
+from core.command_line.command import main
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.opening import open_catalogue
@@ -115,28 +117,30 @@ def _both(catalogue: Catalogue, uri: str, queries: Vectors, truth: Rows) -> Iter
     index.close()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Search through Milvus beside search through FAISS.")
-    parser.add_argument("--embeddings", type=Path, required=True, help="folder that serving.jobs.bulk wrote")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that simclr bulk wrote")
     parser.add_argument("--count", type=int, default=10_000, help="vectors stored (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=200, help="(default: %(default)s)")
     parser.add_argument("--milvus", metavar="URI", help="a running Milvus (default: milvus-lite as a server)")
-    given = parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace) -> Figures:
     faiss.omp_set_num_threads(1)
-    real = load_embeddings(given.embeddings, queries=given.queries)
-    vectors = np.ascontiguousarray(real.stored[: given.count])
+    real = load_embeddings(options.embeddings, queries=options.queries)
+    vectors = np.ascontiguousarray(real.stored[: options.count])
     truth = truth_of(real.queries, [vectors], 10)
     with tempfile.TemporaryDirectory() as work, milvus_lite(Path(work)) as local:
         catalogue = open_catalogue(Path(work), create=True)
         _fill(catalogue, vectors)
         figures = {}
-        for name, figure in _both(catalogue, given.milvus or local, real.queries, truth):
+        for name, figure in _both(catalogue, options.milvus or local, real.queries, truth):
             print(f"{name}: {json.dumps(figure)}", flush=True)
             figures[name] = figure
-    print(json.dumps({"vectors": len(vectors), "dim": vectors.shape[1], **figures}))
-    return 0
+    return {"vectors": len(vectors), "dim": vectors.shape[1], **figures}
+
+
+COMMAND = benchmark("benchmarks.search.milvus", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(COMMAND))

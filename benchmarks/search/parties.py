@@ -2,7 +2,7 @@
 
 Every party is given the same vectors and returns the numbers (Q, k) of those it found, in their order of storing.
 Graphs have 32 links and 40 candidates while building, all alike. Qdrant and Milvus are what their packages run inside
-one process. Left out: measuring (`benchmarks.search.measure`).
+one process. `benchmarks.search.measure` measures them.
 """
 
 import logging

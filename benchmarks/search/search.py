@@ -1,18 +1,18 @@
 """Search of a collection beside FAISS used bare on the same index, and beside other libraries: recall against rate.
 
-    python -m benchmarks.search --embeddings EMBEDDED [--quick] [--large 1000000] [--work FOLDER]
+    python -m benchmarks.search.search --embeddings EMBEDDED [--quick] [--large 1000000] [--work FOLDER]
 
-EMBEDDED is what `python -m serving.bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
+EMBEDDED is what `simclr bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
 (`benchmarks.tools.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is
-their figure; what the depth that was chosen when the base was built reaches is told apart. All in one process, in turn;
+their figure; the recall at the depth that was chosen when the base was built is printed beside it. All in one process,
+in turn;
 then a process of its own for the time to the first search, and two for what they share; at last the smaller one behind
 TorchServe, a search at a time (`benchmarks.search.http`). `--work` keeps the collections for the next run. Prints
-tables and a last line of JSON. Left out: load over HTTP (`benchmarks.serving.serving`).
+tables and a last line of JSON. `benchmarks.serving.serving` measures load over HTTP.
 """
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -25,12 +25,13 @@ from benchmarks.search.http import HttpFigures, over_http
 from benchmarks.search.measure import K, Point, cheapest, measure, recall_of, table
 from benchmarks.search.parties import PEERS, Party, bare_faiss, ours, truth_of
 from benchmarks.search.workers import first_search, two_workers
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.embeddings import Embeddings, grown, load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill
+from core.command_line.command import main
 from serving.collection.catalogue.bases import BaseRecord
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.vectors import Vectors
-from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.base_files import BaseFiles, read_vectors
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.index import FaissIndex
@@ -121,7 +122,7 @@ def memory(folder: Path, base: BaseRecord, queries: Vectors) -> dict[str, Any]:
     """Two workers' memory, and one's beside what the index costs on paper.
 
     Ours is the index file in full, as if every page of it were in memory, and what a worker took of its own to open
-    and search it. The mapped vectors, of which the kernel keeps what there is room for, are told apart.
+    and search it. The mapped vectors are listed apart, as the kernel keeps whatever there is room for.
     """
     held = two_workers(folder, queries)
     index = BaseFiles(folder / base.file).index.stat().st_size / 2**20
@@ -136,7 +137,7 @@ def memory(folder: Path, base: BaseRecord, queries: Vectors) -> dict[str, Any]:
     return {"index_mb": index, "paper_mb": paper, "own_mb": own, "vs_paper": round((index + own) / paper, 3), **held}
 
 
-def run(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def run(options: argparse.Namespace, work: Path) -> Figures:
     """Everything; returns the last line."""
     embeddings = load_embeddings(options.embeddings, queries=options.queries)
     small = Subject(work / f"c{options.small}", options.small, embeddings)
@@ -199,9 +200,8 @@ def _http(subject: Subject, options: argparse.Namespace, work: Path) -> HttpFigu
 _PEERS = [name for name in PEERS if name != "milvus"]  # which is none of the requirements
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.search", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that serving.jobs.bulk wrote")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--embeddings", type=Path, required=True, help="a folder that simclr bulk wrote")
     parser.add_argument("--work", type=Path, help="keeps the collections there (default: a temporary folder)")
     parser.add_argument("--small", type=int, default=50_000, help="vectors of the first collection, real ones")
     parser.add_argument("--large", type=int, default=1_000_000, help="vectors of the second (default: %(default)s)")
@@ -214,27 +214,20 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=_PEERS, help="beside FAISS, at the small size")
     parser.add_argument("--quick", action="store_true", help="5,000 and 15,000 vectors, usearch alone, no HTTP")
     parser.add_argument("--http", action=argparse.BooleanOptionalAction, default=True, help="serve one, and ask it")
-    options = parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace) -> Figures:
     if options.quick:
         options.small, options.large, options.peers, options.rounds = 5_000, 15_000, ["usearch"], 2
         options.queries, options.http = min(options.queries, 300), False
-    return options
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work if options.work is not None else Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        return run(options, work)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logger.setLevel(logging.INFO)
-    options = _arguments(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as temporary:
-            work = options.work if options.work is not None else Path(temporary)
-            work.mkdir(parents=True, exist_ok=True)
-            figures = run(options, work)
-    except (CollectionError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(figures))
+COMMAND = benchmark("benchmarks.search.search", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

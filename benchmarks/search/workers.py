@@ -1,6 +1,6 @@
 """Processes that serve one collection: seconds from a process's start to its first answer, and what two of them hold.
 
-Cold means that the collection's files were dropped from the page cache before. Left out: HTTP, encoders.
+Cold means that the collection's files were dropped from the page cache before. Neither HTTP nor an encoder takes part.
 """
 
 import os

@@ -1,14 +1,15 @@
 """How far the answers of a finished quickstart are from their oracles, and what 64 clients at once get.
 
-`python -m benchmarks.agreement --name digits`   (after `scripts/quickstart --once`)
+`python -m benchmarks.serving.agreement --name digits`   (after `scripts/quickstart --once`)
 
 Loss and gradient against Algorithm 1 as a naive loop in float64; exported files against the eager graph; neighbours
 through HTTP against brute force over the embeddings in SQLite; a mix of good and broken images from 64 clients.
-Prints a table and a last line of JSON. Left out: speed.
+Prints a table and a last line of JSON.
 """
 
 import argparse
 import json
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -21,13 +22,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.tools.command import Figures, benchmark
+from benchmarks.training.algorithm_1 import algorithm_1
+from core.command_line.command import main
 from core.releases.manifest import Release
 from serving.client.client import Client
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
-from tests.training.model.test_nt_xent import algorithm_1
 from training.data.dataset import Dataset
 from training.model.nt_xent import nt_xent
 
@@ -134,15 +137,19 @@ def measure(name: str) -> dict[str, Any]:
     return figures
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.agreement", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--name", default="digits", help="the quickstart's name (default: %(default)s)")
-    figures = measure(parser.parse_args(arguments).name)
+def _measure(options: argparse.Namespace) -> Figures:
+    figures = measure(options.name)
     for name, value in figures.items():
         print(f"{name:<40} {value:.3g}" if isinstance(value, float) and value < 0.9 else f"{name:<40} {value}")
-    print(json.dumps(figures))
+    return figures
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", default="digits", help="the quickstart's name (default: %(default)s)")
+
+
+COMMAND = benchmark("benchmarks.serving.agreement", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,24 +1,23 @@
-"""Bulk embedding beside the in-process ceiling: images a second of `python -m serving.bulk`, its start not counted.
+"""Bulk embedding beside the in-process ceiling: images a second of `simclr bulk`, its start not counted.
 
 The command embeds a folder twice, once with few and once with several times as many images; the difference of images
 over the difference of seconds is its rate.
 """
 
 import subprocess
-import sys
 import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
 
 from benchmarks.serving.subjects import Subject
-from benchmarks.tools.child import ROOT
+from benchmarks.tools.child import ROOT, SIMCLR
 
 _SHARDS = 16  # so that every process has some
 
 
 class BulkFailed(RuntimeError):
-    """`serving.jobs.bulk` ended with an error."""
+    """`simclr bulk` ended with an error."""
 
 
 def images_per_second(subject: Subject, *, expected: float, seconds: float) -> float:
@@ -44,17 +43,8 @@ def _seconds(subject: Subject, count: int) -> float:
 
 def _embed(subject: Subject, folder: Path, *, out: Path, shard_size: int) -> None:
     release = subject.release.folder.resolve()
-    command = [
-        sys.executable,
-        "-m",
-        "serving.jobs.bulk.command",
-        str(folder),
-        "--release",
-        str(release),
-        "--out",
-        str(out),
-    ]
+    command = [*SIMCLR, "bulk", str(folder), "--release", str(release), "--out", str(out)]
     command += ["--form", subject.form, "--shard-size", str(shard_size)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise BulkFailed(f"serving.jobs.bulk ended with code {done.returncode}: {done.stderr[-2000:]}")
+        raise BulkFailed(f"simclr bulk ended with code {done.returncode}: {done.stderr[-2000:]}")

@@ -28,7 +28,7 @@ def decode_all(jpegs: Sequence[bytes], size: int) -> NDArray[np.uint8]:
 
 
 def overlapped(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any]) -> dict[str, Any]:
-    """Images embedded in so many seconds, in batches, while threads decode the next ones."""
+    """Images embedded within the order's seconds, in batches, while threads decode the next ones."""
     source = cycle(jpegs)
     batch, size = int(order["batch"]), int(order["size"])
     with ThreadPoolExecutor(order["threads"]) as decoders:
@@ -44,7 +44,7 @@ def overlapped(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any
 
 
 def one_by_one(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any]) -> dict[str, Any]:
-    """The ms of each image, decoded and embedded alone, for so many seconds."""
+    """The ms of each image, decoded and embedded alone, for the order's seconds."""
     latencies = []
     start = perf_counter()
     for data in cycle(jpegs):
@@ -59,9 +59,9 @@ def one_by_one(runtime: Runtime, jpegs: Sequence[bytes], *, order: dict[str, Any
 
 def main() -> None:
     """Get ready, wait for the word, measure."""
-    told = hear_parent()
-    assert told is not None
-    order, jpegs = told
+    heard = hear_parent()
+    assert heard is not None
+    order, jpegs = heard
     runtime = open_runtime(Path(order["file"]), threads=order["threads"])
     for _ in range(_WARM_UP_BATCHES):
         runtime(decode_all([*islice(cycle(jpegs), order["batch"])], order["size"]))

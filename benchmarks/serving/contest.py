@@ -3,7 +3,7 @@
 A server is started for its turn and stopped behind it, so that none takes another's cores; in its first turn its
 embeddings are compared with the in-process ones. What the ceiling's and LitServe's best settings are is found by
 measuring, once an image size.
-Left out: what is run (`benchmarks.serving.scenarios`), and what it comes to (`benchmarks.serving.ratios`).
+What is run is in `benchmarks.serving.scenarios`, what it comes to in `benchmarks.serving.ratios`.
 """
 
 import logging

@@ -34,7 +34,7 @@ class Echo(asyncio.Protocol):
 
 
 async def serve(body: int) -> None:
-    """Serve replies with a body of so many bytes until this process is ended."""
+    """Serve replies with `body` bytes until this process is ended."""
     reply = f"HTTP/1.1 200 OK\r\nContent-Length: {body}\r\n\r\n".encode() + b"x" * body
     server = await asyncio.get_running_loop().create_server(lambda: Echo(reply), "127.0.0.1", 0)
     tell_parent({"port": server.sockets[0].getsockname()[1]})

@@ -1,20 +1,21 @@
 """How much of a search each encoding of embeddings keeps, on real images.
 
-`python -m benchmarks.encodings --release model_store/NAME/1 --data runs/NAME/data`
+`python -m benchmarks.serving.encodings --release model_store/NAME/1 --data runs/NAME/data`
 
 For every encoding: bytes a vector, the share of the ten nearest neighbours that stay the same, and weighted kNN
 accuracy where there are labels. Queries are test images, the gallery training images. Prints a table and a last line
-of JSON. Left out: speed, which packing does not decide.
+of JSON. Packing does not decide the speed, which is not measured.
 """
 
 import argparse
-import json
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.tools.command import Figures, benchmark
+from core.command_line.command import main
 from core.releases.manifest import Release
 from export.formats.fidelity import Embedded, compare, embed
 from export.formats.real_images import GALLERY, QUERIES, RealImages, choose_images
@@ -33,9 +34,9 @@ def through(
     return found
 
 
-def measure(exact: Embedded, images: RealImages, medians: NDArray[np.float32] | None) -> dict[str, dict[str, float]]:
+def measure(exact: Embedded, images: RealImages, medians: NDArray[np.float32] | None) -> Figures:
     """Bytes a vector, neighbours kept and kNN accuracy of every encoding that the release can give."""
-    rows: dict[str, dict[str, float]] = {}
+    rows: Figures = {}
     for encoding in ENCODINGS:
         if encoding == "binary" and medians is None:
             continue
@@ -47,24 +48,27 @@ def measure(exact: Embedded, images: RealImages, medians: NDArray[np.float32] | 
     return rows
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.encodings", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--release", type=Path, required=True, help="model_store/<name>/<version>")
-    parser.add_argument("--data", type=Path, required=True, help="its data folder")
-    parser.add_argument("--gallery", type=int, default=GALLERY, help="images searched in (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=QUERIES, help="images searched for (default: %(default)s)")
-    given = parser.parse_args(arguments)
-    images = choose_images(Dataset.load(given.data), gallery=given.gallery, queries=given.queries)
-    engine = Engine.open(given.release)
-    rows = measure(embed(engine.embed, images), images, Release(given.release).medians())
+def _measure(options: argparse.Namespace) -> Figures:
+    images = choose_images(Dataset.load(options.data), gallery=options.gallery, queries=options.queries)
+    engine = Engine.open(options.release)
+    rows = measure(embed(engine.embed, images), images, Release(options.release).medians())
     print(f"{engine.describe()['runtime']}; {len(images.queries)} queries, gallery of {len(images.gallery)}")
     print(f"{'encoding_format':<16} {'bytes':>7} {'cosine':>8} {'neighbours':>11} {'kNN':>7}")
     for encoding, row in rows.items():
         knn = f"{row['knn_after']:7.1%}" if "knn_after" in row else "      -"
         print(f"{encoding:<16} {row['bytes']:7.0f} {row['cosine_mean']:8.5f} {row['neighbours_same']:11.1%} {knn}")
-    print(json.dumps(rows))
+    return rows
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--release", type=Path, required=True, help="model_store/<name>/<version>")
+    parser.add_argument("--data", type=Path, required=True, help="its data folder")
+    parser.add_argument("--gallery", type=int, default=GALLERY, help="images searched in (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=QUERIES, help="images searched for (default: %(default)s)")
+
+
+COMMAND = benchmark("benchmarks.serving.encodings", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,18 +1,16 @@
 """Every format of a release in every runtime, the model alone: images a second by batch, and the same answers?
 
-    python -m benchmarks.export --release model_store/cifar10/1 --images cifar10-images.zip
+    python -m benchmarks.serving.export --release model_store/cifar10/1 --images cifar10-images.zip
 
 Torch in eager mode, TorchScript, ONNX Runtime with each file, and OpenVINO where it is installed; in turn, `--rounds`
 times, medians. Parity is the mean and the least cosine with the eager graph on real images. Prints a table a release
-and a last line of JSON. Left out: decoding and serving (`benchmarks.serving.serving`), and whether a format may be
-published (`export.formats.fidelity`).
+and a last line of JSON. `benchmarks.serving.serving` measures decoding and serving;
+`export.formats.fidelity` decides whether a format may be published.
 """
 
 import argparse
-import json
 import logging
 import sys
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -24,10 +22,12 @@ from numpy.typing import NDArray
 
 from benchmarks.serving.ceiling_worker import decode_all
 from benchmarks.serving.ways import Runner, ways_of
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.jpegs import read_jpegs
 from benchmarks.tools.turns import in_turn, medians
+from core.command_line.command import main
 from core.machine.machine import usable_cores
-from core.releases.manifest import ManifestError, Release
+from core.releases.manifest import Release
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def compare(release: Release, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def images_per_second(run: Runner, images: Images, *, seconds: float) -> float:
-    """One batch again and again, for so many seconds, after two to warm up."""
+    """One batch again and again, for `seconds`, after two to warm up."""
     for _ in range(2):
         run(images)
     done, start = 0, perf_counter()
@@ -95,38 +95,32 @@ def table(title: str, figures: dict[str, Any]) -> str:
     return "\n".join([*lines, *(f"{name:<28}{'-':>10} {why}" for name, why in figures["skipped"].items())])
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.export", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", type=Path, nargs="+", required=True, help="folders of releases")
     parser.add_argument("--images", type=Path, required=True, help="a folder or a zip with real JPEG files")
     parser.add_argument("--parity-images", type=int, default=256, help="compared with eager (default: %(default)s)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16], help="images of a pass (1 4 16)")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of a turn (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each turn (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=usable_cores(), help="of a pass (default: every core)")
     parser.add_argument("--device", choices=("cpu", "cuda", "auto"), default="auto", help="of the exported files")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logger.setLevel(logging.INFO)
-    options = _arguments(arguments)
+def _measure(options: argparse.Namespace) -> Figures:
     torch.set_num_threads(options.threads)
-    figures: dict[str, dict[str, Any]] = {}
-    try:
-        for folder in options.release:
-            release = Release(folder)
-            title = release.manifest.title
-            found = compare(release, options)
-            print(table(title, found))
-            for key, value in found.items():
-                figures.setdefault(key, {})[title] = value
-    except (ManifestError, ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-    print(json.dumps(figures))
+    figures: Figures = {}
+    for folder in options.release:
+        release = Release(folder)
+        title = release.manifest.title
+        found = compare(release, options)
+        print(table(title, found))
+        for key, value in found.items():
+            figures.setdefault(key, {})[title] = value
+    return figures
+
+
+COMMAND = benchmark("benchmarks.serving.export", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,4 +1,4 @@
-"""The process that sends requests: told what and how, it says when its window begins and ends, and what came of it.
+"""The process that sends requests. It hears what to send and how, and says when its window begins and ends.
 
 It has a process of its own so that neither its work nor the benchmark's disturbs the other, and imports nothing
 beyond the standard library. Started by `benchmarks.serving.load`.

@@ -1,6 +1,6 @@
 """The peer with batching: LitServe, with the same file, the same runtime and the same decoding as our server.
 
-    python -m benchmarks.litserve_server --file encoder.onnx --size 32 [--port 8000] [--workers 1]
+    python -m benchmarks.serving.litserve_server --file encoder.onnx --size 32 [--port 8000] [--workers 1]
 
 In good faith: batches of 16 that wait 2 ms, decoding in threads, replies written by orjson (or raw float32) instead of
 FastAPI's JSON, ZeroMQ instead of multiprocessing's queues, the cores shared out among the workers. No zero timeout:
@@ -96,7 +96,9 @@ def server(given: argparse.Namespace) -> Any:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.litserve_server")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving.litserve_server", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--file", type=Path, required=True, help="an exported graph")
     parser.add_argument("--size", type=int, required=True, help="pixels that it takes")
     parser.add_argument("--port", type=int, default=8000, help="on loopback (default: %(default)s)")

@@ -3,7 +3,7 @@
 `run` starts `benchmarks.serving.generator`, which holds the two loops to what `benchmarks.serving.loops` says of them.
 Latencies are those of good replies (2xx); everything else is counted by status, 0 where no reply came. That the
 generator is not what limits a server is shown with each result (its CPU seconds, how late it was) and by
-`benchmarks.serving.load_limit`. Left out: what the requests are (`benchmarks.serving.requests_of`).
+`benchmarks.serving.load_limit`. The requests come from `benchmarks.serving.requests_of`.
 """
 
 import math

@@ -16,7 +16,7 @@ _CLIENTS = 64
 
 @dataclass(frozen=True)
 class Limit:
-    """What the generator did: requests and replies of so many bytes, how many a second, and its CPU time for one."""
+    """What the generator did: the bytes of a request and of a reply, how many a second, and its CPU time for one."""
 
     request_bytes: int
     reply_bytes: int

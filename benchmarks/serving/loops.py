@@ -1,13 +1,12 @@
 """When requests are sent, and which of their latencies count: a closed and an open loop.
 
-Closed loop: so many clients, each of which sends its next request when its last one is answered. Latencies are of what
+Closed loop: clients each of which sends its next request when its last one is answered. Latencies are of what
 is answered within the window; throughput counts of every request the part of its time that lies in the window, for a
 server that answers in bursts would else be worth one burst more or less. Open loop: arrivals at a constant rate,
 whatever the server does; counted are the arrivals scheduled within the window, and their latency begins when they were
 scheduled, not when a connection was free: a server that stalls is charged with everything that would have come
 meanwhile.
-Left out: the process around them (`benchmarks.serving.generator`), and what becomes of the numbers
-(`benchmarks.serving.load`).
+The process around them is `benchmarks.serving.generator`; the numbers go to `benchmarks.serving.load`.
 """
 
 import asyncio
@@ -93,7 +92,7 @@ class ClosedLoop(Loop):
             self.send(connection, self.now())
 
     async def window(self) -> float:
-        """Count for so many seconds, or until so many requests were answered; returns the seconds."""
+        """Count until the plan's seconds are over or its requests answered; returns the seconds."""
         self.began = self.now()
         latest = self.began + self.plan["seconds"]
         while self.now() < latest and not 0 < self.plan["requests"] <= self.statuses.total():

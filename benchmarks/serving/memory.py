@@ -1,15 +1,14 @@
 """Does our server grow, and what does a second worker cost? Memory of all its processes, shared pages counted once.
 
-    python -m benchmarks.memory --images cifar10-images.zip --release model_store/cifar10/1 [--requests 100000]
+    python -m benchmarks.serving.memory --images cifar10-images.zip --release model_store/cifar10/1 [--requests 100000]
 
 First a server is sent `--requests` requests (images alone and 16 at a time, JSON and binary replies, and a broken file
-now and then), and its memory is noted 20 times on the way: growth is the slope of the line through these, so much over
-all requests. Then a server with one worker and one with two are sent the same few thousand. Prints what each process
-holds and a last line of JSON. Left out: speed.
+now and then), and its memory is noted 20 times on the way: growth is the slope of the line through these, over all
+requests. Then a server with one worker and one with two are sent the same few thousand. Prints what each process
+holds and a last line of JSON.
 """
 
 import argparse
-import json
 import logging
 import random
 import sys
@@ -26,8 +25,9 @@ from benchmarks.serving.load import Closed, Target, run
 from benchmarks.serving.requests_of import OURS, http_request, requests_of
 from benchmarks.serving.scenarios import SEVERAL
 from benchmarks.serving.subjects import SMALL, Subject, add_subject_arguments, prepare
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.usage import Memory, memory
-from core.machine.interrupts import exit_on_signals
+from core.command_line.command import main
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _LONGEST = 86_400.0  # seconds: the number of requests ends a load
 
 
 def growth(subject: Subject, *, requests: int) -> dict[str, Any]:
-    """Memory of one worker's server over so many requests; what comes before the first sample is not counted."""
+    """Memory of one worker's server over `requests` requests; what comes before the first sample is not counted."""
     part = max(1, requests // SAMPLES)
     held: list[Memory] = []
     errors: Counter[str] = Counter()
@@ -101,30 +101,19 @@ def _print_processes(pss: dict[str, float]) -> None:
         print(f"  {process:<30}{held:>8,.0f} MB")
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_subject_arguments(parser)
     parser.add_argument("--requests", type=int, default=100_000, help="over which growth is (default: %(default)s)")
     parser.add_argument("--worker-requests", type=int, default=3_000, help="before workers are compared")
-    return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for ours in (__name__, "benchmarks"):  # what exporters have to say is not our user's concern
-        logging.getLogger(ours).setLevel(logging.INFO)
-    options = _arguments(arguments)
-    exit_on_signals()
-    try:
-        with tempfile.TemporaryDirectory() as work:
-            subject = prepare(options, [SMALL], work=Path(work))[SMALL]
-            figures = {
-                "growth": growth(subject, requests=options.requests),
-                "workers": workers(subject, requests=options.worker_requests),
-            }
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+def _measure(options: argparse.Namespace) -> Figures:
+    with tempfile.TemporaryDirectory() as work:
+        subject = prepare(options, [SMALL], work=Path(work))[SMALL]
+        figures = {
+            "growth": growth(subject, requests=options.requests),
+            "workers": workers(subject, requests=options.worker_requests),
+        }
     grown = figures["growth"]
     print(
         f"over {grown['requests']:,} requests: {grown['growth_mb']:+.1f} MB "
@@ -134,8 +123,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{moment} sample, by process:")
         _print_processes(pss)
     print(f"two workers hold {figures['workers']['ratio']:.2f} times what one does")
-    print(json.dumps(figures))
+    return figures
+
+
+COMMAND = benchmark("benchmarks.serving.memory", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,7 +1,7 @@
 """HTTP/1.1 replies, read with as little work as can be: the status, and where the reply ends.
 
-Bodies are counted, not kept. Left out: what no server of a benchmark sends to us (1xx, upgrades, a body that ends with
-its connection), which is refused, and pipelining, which nobody asks for here.
+Bodies are counted, not kept. What no server of a benchmark sends (1xx, upgrades, a body that ends with its connection)
+is refused; pipelining is not supported.
 """
 
 _NO_BODY = (204, 304)
@@ -66,7 +66,7 @@ class _Length:
 
 
 class _Chunks:
-    """A body in chunks: a line with the length in base 16, so many bytes, an empty line; the last has length 0."""
+    """A body in chunks: a line with the length in base 16, that many bytes, an empty line; the last has length 0."""
 
     def __init__(self) -> None:
         self._skip = 0

@@ -1,7 +1,7 @@
 """The requests that a server of the benchmark is sent, as bytes ready for the wire, and its replies as embeddings.
 
 Each server has its dialect. Those that take several images in a request get them as base64 in JSON, ours and LitServe
-the very same bytes; a single image goes as the raw body. Left out: sending them (`benchmarks.serving.load`).
+the very same bytes; a single image goes as the raw body. `benchmarks.serving.load` sends them.
 """
 
 import base64

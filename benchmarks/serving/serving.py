@@ -1,6 +1,6 @@
 """Our server beside the in-process ceiling, LitServe, and a plain torch server: throughput, latency, CPU, memory.
 
-    python -m benchmarks.serving --images cifar10-images.zip --release model_store/cifar10/1 [--quick]
+    python -m benchmarks.serving.serving --images cifar10-images.zip --release model_store/cifar10/1 [--quick]
 
 In one run, in turn (A B C D A B C D ...), medians of the rounds; each server alone on the machine in its turn:
 
@@ -8,12 +8,12 @@ In one run, in turn (A B C D A B C D ...), medians of the rounds; each server al
     ours       TorchServe, as `serving.torchserve.launch` starts it
     litserve   LitServe with the same file (`benchmarks.serving.litserve_server`)
     torch      torch, fp32, no batches: the shape of Weaviate's img2vec container (`benchmarks.serving.torch_server`)
-    bulk       `python -m serving.bulk`
+    bulk       `simclr bulk`
 
 Closed loop (1, 16, 64 clients) and open loop (constant arrivals at 50% and 80% of what our server can do, latency from
 the scheduled arrival); one image and 16 a request; 32 and 224 px; JSON and binary replies. The load generator is a
 process of its own, and what it can do is printed. Prints a table and a last line of JSON; --quick has what the ratios
-need, in under 5 minutes. Left out: search, whose cost lies in the collection.
+need, in under 5 minutes. Search is measured by `benchmarks.search.search`.
 """
 
 import argparse
@@ -36,9 +36,10 @@ from benchmarks.serving.requests_of import OURS, requests_of
 from benchmarks.serving.rows import Row, median_rows, table
 from benchmarks.serving.scenarios import PARTIES, QUICK_PLAN, Plan
 from benchmarks.serving.subjects import LARGE, SMALL, Subject, add_subject_arguments, prepare
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.usage import busy_share
+from core.command_line.command import main
 from core.files.durable import publish_text
-from core.machine.interrupts import exit_on_signals
 from core.machine.machine import default_workers, usable_cores
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ _REPLY_BYTES = (8_192, 40_960)  # an embedding of 2,048 numbers, raw and as JSON
 _LIBRARIES = ("torchserve", "litserve", "torch", "onnxruntime-gpu", "numpy", "pillow")
 
 
-def benchmark(options: argparse.Namespace, work: Path) -> dict[str, Any]:
+def compare(options: argparse.Namespace, work: Path) -> Figures:
     """Measure, print the table; returns the figures of the last line."""
     began, busy = time.monotonic(), busy_share(1.0)
     if busy > _BUSY:
@@ -127,8 +128,7 @@ def _machine() -> dict[str, Any]:
     return {"cores": usable_cores(), "cpu": cpu, "python": platform.python_version(), "libraries": libraries}
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_subject_arguments(parser)
     parser.add_argument("--quick", action="store_true", help="only what the ratios need, in under 5 minutes")
     parser.add_argument("--seconds", type=float, help="of each load")
@@ -141,32 +141,24 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--work", type=Path, help="folder for what is built (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="file for the figures, as indented JSON")
-    options = parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace) -> Figures:
     plan = QUICK_PLAN if options.quick else Plan()
     changes = {name: getattr(options, name) for name in ("seconds", "rounds") if getattr(options, name) is not None}
     options.plan = replace(plan, **changes)
     options.only = options.only or options.plan.parties
-    return options
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    for ours in (__name__, "benchmarks"):  # what exporters have to say is not our user's concern
-        logging.getLogger(ours).setLevel(logging.INFO)
-    options = _arguments(arguments)
-    exit_on_signals()
-    try:
-        if options.work is not None:
-            options.work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=options.work) as work:
-            figures = benchmark(options, Path(work))
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    if options.work is not None:
+        options.work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.work) as work:
+        figures = compare(options, Path(work))
     if options.out is not None:
         publish_text(options.out, json.dumps(figures, indent=1) + "\n")
-    print(json.dumps(figures))
+    return figures
+
+
+COMMAND = benchmark("benchmarks.serving.serving", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,7 +1,7 @@
 """What a benchmark of serving measures with: at each image size a release, its archive, its file, and real JPEGs.
 
 The release is given, or published here from a checkpoint, or has random weights, which serves to measure speed and is
-said wherever a figure is. Left out: measuring (`benchmarks.serving.contest`).
+said beside every figure. `benchmarks.serving.contest` measures.
 """
 
 import argparse
@@ -24,7 +24,7 @@ SMALL, LARGE = 32, 224
 
 @dataclass(frozen=True)
 class Subject:
-    """One image size: `file` is what every server but torch's runs, in `form`; `notes` must be told with figures."""
+    """One image size: `file` is what every server but torch's runs, in `form`; `notes` belong beside every figure."""
 
     size: int
     release: Release

@@ -1,6 +1,6 @@
 """The peer without batching: a plain torch fp32 server, one image a request, its embedding as JSON.
 
-    python -m benchmarks.torch_server --release DIR [--port 8000]
+    python -m benchmarks.serving.torch_server --release DIR [--port 8000]
 
 The shape of Weaviate's img2vec container (FastAPI, POST /vectors with an image in base64, a model in eager mode behind
 a lock, in a thread for each request), in its favour without the file that the container writes for each image, and
@@ -58,7 +58,9 @@ def application(release: Release) -> FastAPI:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.torch_server")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving.torch_server", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--release", type=Path, required=True, help="folder of the release")
     parser.add_argument("--port", type=int, default=8000, help="on loopback (default: %(default)s)")
     given = parser.parse_args(arguments)

@@ -1,6 +1,6 @@
 """The ways to run a release's encoder on this machine: each format in each library that has it, and why some are not.
 
-Left out: measuring them (`benchmarks.serving.export`).
+`benchmarks.serving.export` measures them.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
-"""A process of our own beside a benchmark: told and heard in lines of JSON, with raw bytes behind them.
+"""A process of our own beside a benchmark, which talks in lines of JSON with raw bytes behind them.
 
-What is measured then shares no interpreter, no thread pool and no imports with what measures. Left out: servers, which
-are asked through HTTP (`benchmarks.serving.servers`).
+So what is measured shares no interpreter, no thread pool and no imports with what measures. Servers, which are asked
+over HTTP, are in `benchmarks.serving.servers`.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 ROOT = Path(__file__).parents[2]
+SIMCLR = (sys.executable, "-m", "cli")  # a command as users type it
 _STOP_SECONDS = 10.0
 
 

@@ -3,7 +3,7 @@
 A grown vector is a convex mix, in a random proportion, of a real one and one of its ten nearest, plus a random step a
 fifth as long as the distance of the two, normalised. So it lies where real ones lie, as close together as a larger
 collection would be, and no two are the same. Queries are always real, and of images that none of it is made of.
-Left out: embedding itself (`python -m serving.bulk`).
+`simclr bulk` embeds the images.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def load_embeddings(folder: Path, *, queries: int = 1000, seed: int = 0) -> Embe
     """
     shards = sorted(folder.glob("shard-*.npy"))
     if not shards:
-        raise ValueError(f"{folder} has no shard-*.npy: write it with python -m serving.bulk IMAGES --out {folder}")
+        raise ValueError(f"{folder} has no shard-*.npy: write it with simclr bulk IMAGES --out {folder}")
     vectors = np.concatenate([np.load(path).astype(np.float32) for path in shards])
     ids = [name for path in shards for name in pq.read_table(path.with_suffix(".parquet"))["id"].to_pylist()]
     random = np.random.default_rng(seed)

@@ -1,6 +1,6 @@
 """A collection filled with given vectors, for benchmarks: items without pictures, each with a label and a number.
 
-Written as a client's writes are: transactions of 1,000 items, each synced. Left out: bases.
+Written as a client's writes are: transactions of 1,000 items, each synced. It builds no base.
 """
 
 import hashlib

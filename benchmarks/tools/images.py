@@ -1,6 +1,6 @@
 """The images of a benchmark: a data folder that exists, or one prepared from a folder or a zip of image files.
 
-Left out: downloads; `python -m training.sources --dataset` writes a data folder from them.
+Downloads are for `simclr prepare --dataset`, which writes a data folder.
 """
 
 import argparse
@@ -13,7 +13,7 @@ from training.data.prepare import Request, prepare
 def add_image_arguments(parser: argparse.ArgumentParser) -> None:
     """--data or --images, one of which is required, and --image-size."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--data", type=Path, help="a data folder (python -m training.sources)")
+    which.add_argument("--data", type=Path, help="a data folder (simclr prepare)")
     which.add_argument("--images", type=Path, help="a folder or a zip of image files")
     parser.add_argument("--image-size", type=int, default=0, help="pixels, for --images (default: chosen by them)")
 

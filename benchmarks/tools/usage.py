@@ -1,7 +1,7 @@
 """What a process and all that it started take: CPU seconds, and memory counted once where it is shared.
 
 PSS divides each page among the processes that map it, so the sum over a tree counts every page once; RSS, summed,
-counts shared pages as often as they are mapped. Left out: GPUs.
+counts shared pages as often as they are mapped. GPUs are not looked at.
 """
 
 from collections.abc import Iterator
@@ -56,5 +56,5 @@ def _tree(root: int) -> Iterator[psutil.Process]:
 
 
 def busy_share(seconds: float) -> float:
-    """The share of this machine's cores that is busy now, measured for so many seconds."""
+    """The share of this machine's cores that is busy now, measured for `seconds`."""
     return float(psutil.cpu_percent(seconds)) / 100

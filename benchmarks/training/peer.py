@@ -1,8 +1,8 @@
 """Training with lightly's parts, put together as its documentation does: transform, loader, head, loss, optimiser.
 
 The encoder is a torchvision ResNet wrapped as ours, so that both sides are evaluated by the same code. Precision
-is the caller's choice; the head runs in it too, the loss in float32. Left out: a schedule of the learning rate,
-which lightly's example has not either, and resuming.
+is the caller's choice; the head runs in it too, the loss in float32. The learning rate has no schedule, as in
+lightly's example, and a run does not resume.
 """
 
 import itertools

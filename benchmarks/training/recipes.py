@@ -2,7 +2,7 @@
 
 Ours goes first, scaled to the time; lightly's parts then get the seconds that ours took. What a side gave is
 written as soon as it is known, and a second start goes on from there: within our training exactly, within lightly's
-from its beginning. Left out: what it means; `benchmarks.training.training` prints it.
+from its beginning. `benchmarks.training.training` prints what it comes to.
 """
 
 import json

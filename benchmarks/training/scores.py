@@ -1,7 +1,7 @@
 """What an encoder is worth, by one code for every side: weighted kNN and a linear probe on the test images.
 
 Training images are subsampled, for embedding them all takes longer than a short benchmark trains. Regularisation
-is chosen on validation images; the test images are looked at once. Left out: anything without labels.
+is chosen on validation images; the test images are looked at once.
 """
 
 from dataclasses import dataclass

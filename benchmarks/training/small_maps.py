@@ -1,20 +1,21 @@
 """What `training.model.small_maps` gains on this CPU: views a second with its convolutions and with PyTorch's own, in
 turn.
 
-    python -m benchmarks.small_maps [--architectures resnet50 resnet18] [--sizes 16 24 32] [--views 512]
+    python -m benchmarks.training.small_maps [--architectures resnet50 resnet18] [--sizes 16 24 32] [--views 512]
 
 The encoder alone, forward and backward, with the stem for small images on a CPU ("small_stride2"), in bf16 where the
-CPU has the instructions. Prints a table and a last line of JSON. Left out: views, head, loss and optimiser.
+CPU has the instructions. Prints a table and a last line of JSON. Views, head, loss and optimiser are not part of it.
 """
 
 import argparse
-import json
+import sys
 import time
-from collections.abc import Sequence
 
 import torch
 
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.turns import in_turn, medians
+from core.command_line.command import main
 from training.model.device import choose_precision
 from training.model.encoder import Encoder, build_encoder, place
 from training.model.small_maps import use_small_maps
@@ -50,14 +51,14 @@ def compare(architecture: str, size: int, options: argparse.Namespace) -> dict[s
     return {name: round(rate, 1) for name, rate in medians(turns).items()}
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.small_maps", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--architectures", nargs="+", default=["resnet50", "resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[16, 24, 32], help="pixels (default: 16 24 32)")
     parser.add_argument("--views", type=int, default=512, help="in a step (default: %(default)s)")
     parser.add_argument("--repeat", type=int, default=5)
-    options = parser.parse_args(arguments)
+
+
+def _measure(options: argparse.Namespace) -> Figures:
     torch.manual_seed(0)
     figures: dict[str, dict[str, dict[str, float]]] = {}
     print(f"{'views/s':<12}{'px':>5}{'plain':>10}{'small maps':>12}{'gain':>7}")
@@ -67,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             figures.setdefault(architecture, {})[str(size)] = rates
             gain = rates["small_maps"] / rates["plain"]
             print(f"{architecture:<12}{size:>5}{rates['plain']:>10,.0f}{rates['small_maps']:>12,.0f}{gain:>6.2f}x")
-    print(json.dumps({"views_per_s": figures}))
+    return {"views_per_s": figures}
+
+
+COMMAND = benchmark("benchmarks.training.small_maps", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,25 +1,24 @@
 """Ours and lightly's parts on the same machine, architecture and images, for the same time: speed and accuracy.
 
-    python -m benchmarks.training --minutes 15 --images PATH       each side's own recipe
-    python -m benchmarks.training --equal --images PATH            equal settings: images a second only
+    python -m benchmarks.training.training --minutes 15 --images PATH       each side's own recipe
+    python -m benchmarks.training.training --equal --images PATH            equal settings: images a second only
 
 Both sides train on train and validation images, without labels; making views counts, evaluation does not. Writes
 results as they come to --out (the same command goes on where it stopped), a picture of the accuracy over time, and
 prints a table and a last line of JSON. "random_init" is an encoder with random weights, and what training has to
-beat. On a CPU both compute in bf16 where it has the instructions, else in fp32. Left out: tuning the peer.
+beat. On a CPU both compute in bf16 where it has the instructions, else in fp32. The peer is not tuned.
 """
 
 import argparse
 import json
-import logging
 import math
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.images import add_image_arguments, open_images
 from benchmarks.tools.turns import medians
 from benchmarks.training.accuracy_picture import accuracy_over_time
@@ -27,15 +26,13 @@ from benchmarks.training.equal_settings import compare_speed, equal_config
 from benchmarks.training.peer import OPTIMISERS, check_batch
 from benchmarks.training.recipes import Comparison, PeerRecipe, Result, score_untrained, train_lightly, train_ours
 from benchmarks.training.scores import choose_rows
+from core.command_line.command import main
 from core.files.durable import publish_text
-from core.machine.interrupts import Interrupted
 from training.data.dataset import Dataset
 from training.model.device import choose_device
 from training.recipe.config import PretrainConfig, override, to_dict
 from training.recipe.presets import preset
 from training.run.run import training_rows
-
-logger = logging.getLogger(__name__)
 
 REQUEST, RESULTS, PICTURE = "request.json", "results.json", "accuracy.png"
 
@@ -125,8 +122,7 @@ def _table(sides: dict[str, Result], untrained: dict[str, Result]) -> str:
     return "\n".join(lines)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.training", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--minutes", type=float, help="of training, for each side's own recipe")
@@ -140,26 +136,19 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="making lightly's views")
     parser.add_argument("--probe-images", type=int, default=10_000, help="training images scored with; 0 is all")
     parser.add_argument("--repeat", type=int, default=2, help="turns of each side, with --equal")
-    parser.add_argument("--equal-seconds", type=float, default=60, help="of a turn, with --equal")
-    return parser
+    parser.add_argument("--equal-seconds", type=float, default=60, help="seconds of each turn, with --equal")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_args(arguments)
+def _measure(options: argparse.Namespace) -> Figures:
     options.out.mkdir(parents=True, exist_ok=True)
-    try:
-        options.device = str(choose_device(options.device))
-        data = open_images(options, options.out)
-        figures = compare_equal(data, options) if options.equal else compare_recipes(data, options)
-    except Interrupted as stop:
-        logger.info("%s; saved. The same command resumes", stop)
-        sys.exit(stop.exit_code)
-    except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: a loss that diverged, a worker that died
-        sys.exit(f"error: {error}")
-    print(json.dumps(figures))
+    options.device = str(choose_device(options.device))
+    data = open_images(options, options.out)
+    return compare_equal(data, options) if options.equal else compare_recipes(data, options)
+
+
+_RESUME = "what is finished is kept, and the same command goes on from there"
+COMMAND = benchmark("benchmarks.training.training", __doc__, _add_arguments, _measure, resume=_RESUME)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

@@ -1,20 +1,19 @@
 """Views a second: ours in batches, torchvision's transforms an image at a time, kornia's augmentations in batches.
 
-    python -m benchmarks.views --images PATH [--size 32] [--batch 256] [--threads 1] [--device cpu]
+    python -m benchmarks.training.views --images PATH [--size 32] [--batch 256] [--threads 1] [--device cpu]
 
 All three make views of the same distribution (crop, flip, colour jitter, grey) from the same uint8 images in
 memory, in turn, `--repeat` times; the figures are medians. Torchvision draws once a call, so it gets an image at a
 time, in as many processes as the others have threads, and the faster of its two kinds of input. Prints a table,
-where kornia's distribution differs, and a last line of JSON. Left out: blur, normalisation, decoding of files.
+where kornia's distribution differs, and a last line of JSON. Blur, normalisation and decoding are not
+measured.
 """
 
 import argparse
-import json
-import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import kornia.augmentation as kornia
@@ -26,8 +25,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
+from benchmarks.tools.command import Figures, benchmark
 from benchmarks.tools.images import add_image_arguments, open_images
 from benchmarks.tools.turns import in_turn, medians
+from core.command_line.command import main
 from training.model.device import choose_device
 from training.model.pixels import to_float
 from training.model.views import random_views
@@ -175,8 +176,7 @@ def _table(figures: dict[str, list[float]]) -> str:
     return "\n".join([*lines, *KORNIA_DIFFERS])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.views", description=(__doc__ or "").split("\n")[0])
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_image_arguments(parser)
     parser.add_argument("--size", type=int, default=0, help="pixels of a view (default: of an image)")
     parser.add_argument("--batch", type=int, default=256)
@@ -184,24 +184,20 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=1, help="threads, and processes for torchvision")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="of ours and kornia: cpu (default), cuda, auto")
-    return parser
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; see the module's docstring."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    options = _parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            data = open_images(options, Path(folder))
-            images = np.array(data.images[training_rows(data)[: options.count]])
-            options.size = options.size or data.image_size
-            figures = measure(images, options)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
+def _measure(options: argparse.Namespace) -> Figures:
+    with tempfile.TemporaryDirectory() as folder:
+        data = open_images(options, Path(folder))
+        images = np.array(data.images[training_rows(data)[: options.count]])
+        options.size = options.size or data.image_size
+        figures = measure(images, options)
     print(_table(figures))
-    print(json.dumps(summary(figures)))
+    return summary(figures)
+
+
+COMMAND = benchmark("benchmarks.training.views", __doc__, _add_arguments, _measure)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(COMMAND))

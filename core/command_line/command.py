@@ -31,7 +31,8 @@ class Command:
     `name` is what is typed after `simclr`; `summary` is one sentence. `details` stands below the options in the
     command's help: examples, exit codes. `run` returns the exit code. Of the exceptions that `run` raises, those in
     `errors`, every ValueError and every OSError are the user's to mend: they become a sentence and exit code 1. Any
-    other exception is a fault of ours. `resume` says, after a signal, how to go on.
+    other exception is a fault of ours. `resume` says, after a signal, how to go on. `prog` is what is typed where that
+    is not `simclr` and the name.
     """
 
     name: str
@@ -41,12 +42,13 @@ class Command:
     details: str = ""
     errors: tuple[type[Exception], ...] = ()
     resume: str = ""
+    prog: str = ""
 
 
 def parser_of(command: Command) -> argparse.ArgumentParser:
     """The command's parser: its help has the summary, the options and the details."""
     parser = argparse.ArgumentParser(
-        prog=f"simclr {command.name}",
+        prog=command.prog or f"simclr {command.name}",
         description=command.summary,
         epilog=command.details or None,
         formatter_class=argparse.RawDescriptionHelpFormatter,

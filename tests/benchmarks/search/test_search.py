@@ -10,10 +10,11 @@ from benchmarks.search.measure import Point, cheapest, recall_of
 from benchmarks.search.parties import truth_of
 from benchmarks.tools.embeddings import grown, load_embeddings, nearest
 from benchmarks.tools.filled import RELEASE, fill
+from benchmarks.tools.vectors import brute_force, unit_vectors
 from serving.collection.catalogue.opening import open_catalogue
 from tests.benchmarks.conftest import last_line, run
 from tests.benchmarks.embedded import write_embeddings
-from tests.serving.collection.examples import brute_force, clustered_vectors, unit_vectors
+from tests.serving.collection.examples import clustered_vectors
 
 
 @pytest.fixture(scope="module")

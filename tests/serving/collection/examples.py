@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.tools import vectors as made
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.vectors import Rows, Vectors
@@ -20,6 +21,7 @@ RELEASE = "a" * 64
 OTHER_RELEASE = "b" * 64
 ROOT = Path(__file__).parents[3]
 DIM = 16
+unit_vectors, brute_force = made.unit_vectors, made.brute_force
 
 
 def item(name: str, content: bytes | None = None, label: str | None = None, **metadata: object) -> Item:
@@ -28,11 +30,6 @@ def item(name: str, content: bytes | None = None, label: str | None = None, **me
 
 def items(names: Iterable[str], **given: object) -> list[Item]:
     return [item(name, **given) for name in names]  # type: ignore[arg-type]
-
-
-def unit_vectors(count: int, dim: int = DIM, seed: int = 0) -> Vectors:
-    vectors = np.random.default_rng(seed).normal(size=(count, dim))
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
 def clustered_vectors(count: int, dim: int = DIM, *, clusters: int = 10, seed: int = 0) -> Vectors:
@@ -50,13 +47,6 @@ def fill(catalogue: Catalogue, vectors: Vectors, *, prefix: str = "n", release: 
     names = [f"{prefix}{number}" for number in range(len(vectors))]
     catalogue.upsert(items(names), vectors, release)
     return names
-
-
-def brute_force(rows: Rows, vectors: Vectors, queries: Vectors, k: int) -> Found:
-    """The definition: float64 inner products, rounded to float32, ties by row."""
-    scores = (queries.astype(np.float64) @ vectors.astype(np.float64).T).astype(np.float32)
-    order = np.stack([np.lexsort((rows, -line))[:k] for line in scores])
-    return Found(np.clip(np.take_along_axis(scores, order, 1), -1, 1), rows[order])
 
 
 def stored(catalogue: Catalogue, release: str = RELEASE) -> tuple[Rows, Vectors]:

@@ -8,21 +8,8 @@ from lightly.loss import DCLLoss, NTXentLoss
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.training.algorithm_1 import algorithm_1
 from training.model.nt_xent import loss_floor, nt_xent
-
-
-def algorithm_1(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """SimCLR's Algorithm 1, for two views."""
-    n = len(first)
-    z = [row for pair in zip(first, second, strict=True) for row in pair]  # z_{2k-1}, z_{2k} are a pair
-    s = [[a @ b / (a.norm() * b.norm()) for b in z] for a in z]
-
-    def loss(i: int, j: int) -> Tensor:
-        others = [torch.exp(s[i][k] / temperature) for k in range(2 * n) if k != i]
-        return -torch.log(torch.exp(s[i][j] / temperature) / torch.stack(others).sum())
-
-    terms = [loss(2 * k, 2 * k + 1) + loss(2 * k + 1, 2 * k) for k in range(n)]
-    return torch.stack(terms).sum() / (2 * n)
 
 
 def naive(z: Tensor, temperature: float, *, decoupled: bool = False) -> Tensor:
