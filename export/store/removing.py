@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from core.files.durable import sync
 from core.files.locks import locked
@@ -47,6 +48,11 @@ class Sweep:
     def bytes(self) -> int:
         """How many come free."""
         return sum(removal.bytes for removal in self.removals)
+
+    def to_json(self, *, done: bool) -> dict[str, Any]:
+        """The sweep as plain values; `done` says whether it was carried out."""
+        removals = [{"what": one.what, "bytes": one.bytes, "paths": [*map(str, one.paths)]} for one in self.removals]
+        return {"done": done, "bytes": self.bytes, "removals": removals, "kept": [*self.kept]}
 
 
 def delete(store: ModelStore, reference: str, *, carry_out: bool = False) -> Sweep:

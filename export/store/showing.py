@@ -1,13 +1,17 @@
 """Releases as text for a terminal: the list, one release, and what two differ in."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from core.releases.manifest import Manifest, Release
+from core.releases.model_store import ModelStore
 from export.store.records import Record, flat, verdict_of
 
 _HEADINGS = ("release", "aliases", "created", "probe", "kNN", "verdict", "size", "images", "parent")
 _NUMBERS = (3, 4, 6, 7)
+DEFAULT_STORE = Path("model_store")
 _MOST = 100  # characters of a value
 
 
@@ -76,6 +80,12 @@ def size(count: int) -> str:
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"
     return f"{count} B"
+
+
+def typed(command: str, *words: object, store: ModelStore) -> str:
+    """What to type for a command on the releases of a name."""
+    where = ("--name", store.name, *(("--store", store.root) if store.root != DEFAULT_STORE else ()))
+    return shlex.join(["simclr", command, *map(str, (*words, *where))])
 
 
 def _line(record: Record) -> tuple[str, ...]:

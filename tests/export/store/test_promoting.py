@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.command_line.command import main
 from core.releases.model_store import ModelStore
 from export.store import history
 from export.store.checking import faults_of
-from export.store.command import main
+from export.store.command import COMMAND
 from export.store.errors import StoreError
 from export.store.promoting import promote, roll_back
 from tests.export.store.small import approved, make_release
@@ -65,10 +66,10 @@ def test_what_the_comparison_does_not_speak_for_needs_force(
     saids = {4: "gates failed: probe 0.1 is below 0.5", 5: "compared with small/1, but the champion is small/2 now"}
     for version, said in {**saids, 6: "never compared with the champion small/2"}.items():
         given = ["promote", str(version), "--store", str(store.root), "--name", store.name]
-        assert main(given) == 1
+        assert main(COMMAND, given) == 1
         assert said in capsys.readouterr().err
         assert state(store) == (2, 1, 3)
-        assert main([*given, "--force", "--reason", "I know"]) == 0
+        assert main(COMMAND, [*given, "--force", "--reason", "I know"]) == 0
         assert said in capsys.readouterr().err
         line = history.read(store.home)[-1]
         assert (line["to"], line["forced"], line["reason"]) == (version, True, "I know")
@@ -126,7 +127,7 @@ def test_killed_before_any_write_there_is_a_champion_and_the_next_act_mends(
         assert previous is None or faults_of(left, previous) == []
         seen.add((champion, previous))
         if act == "promote":
-            main(["promote", "3", "--store", str(root), "--name", store.name])
+            main(COMMAND, ["promote", "3", "--store", str(root), "--name", store.name])
             assert state(left) == (3, 2, None)
         else:
             roll_back(left)

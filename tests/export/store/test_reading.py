@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from core.command_line.command import main
 from core.releases.model_store import ModelStore
 from export.store.checking import faults_of
-from export.store.command import main
+from export.store.command import COMMAND
 from tests.conftest import Chain
 from tests.export.store.small import approved, flip, make_archive, make_release
 
@@ -19,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 
 
 def run(store: ModelStore, *arguments: str) -> int:
-    return main([*arguments, "--store", str(store.root), "--name", store.name])
+    return main(COMMAND, [*arguments, "--store", str(store.root), "--name", store.name])
 
 
 def values(store: ModelStore, capsys: Capture, *arguments: str) -> Any:
@@ -30,7 +31,7 @@ def values(store: ModelStore, capsys: Capture, *arguments: str) -> Any:
 
 def test_the_list_has_every_release_with_its_figures(store: ModelStore, capsys: Capture) -> None:
     make_release(ModelStore(store.root, "other"), 1)
-    assert main(["list", "--store", str(store.root)]) == 0
+    assert main(COMMAND, ["list", "--store", str(store.root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["release", "other/1", "small/1", "small/2", "small/3"]
     assert [line.split()[1] for line in lines[2:]] == ["previous", "champion", "challenger"]
@@ -155,9 +156,9 @@ def test_a_broken_alias_is_told_and_hides_nothing(store: ModelStore, capsys: Cap
 
 
 def test_a_name_that_there_is_not_is_told_with_those_that_there_are(store: ModelStore, capsys: Capture) -> None:
-    assert main(["verify", "--store", str(store.root), "--name", "digits"]) == 1
-    assert "there are: small" in capsys.readouterr().err
-    assert main(["list", "--store", str(store.root / "nowhere")]) == 0
+    assert main(COMMAND, ["verify", "--store", str(store.root), "--name", "digits"]) == 1
+    assert "it has: small" in capsys.readouterr().err
+    assert main(COMMAND, ["list", "--store", str(store.root / "nowhere")]) == 0
 
 
 def test_a_failed_verdict_is_listed(store: ModelStore, capsys: Capture) -> None:

@@ -1,5 +1,6 @@
 """delete and collect: what stays, what goes, and what comes free."""
 
+import json
 import os
 import shutil
 import socket
@@ -12,13 +13,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from core.command_line.command import main
 from core.files.locks import locked
 from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState
 from export.publishing.versions import next_version
 from export.store import history
 from export.store.checking import faults_of
-from export.store.command import main
+from export.store.command import COMMAND
 from export.store.errors import StoreError
 from export.store.locks import ARCHIVING, PUBLISHING
 from export.store.promoting import promote
@@ -61,11 +63,11 @@ def used(store: ModelStore, version: int) -> int:
 def test_delete_first_tells_then_does(many: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
     before, size = tree(many.root), used(many, 5)
     given = ["delete", "5", "--store", str(many.root), "--name", many.name]
-    assert main(given) == 0
+    assert main(COMMAND, given) == 0
     assert f"{size / 1000:.1f} kB would come free" in capsys.readouterr().out
     assert tree(many.root) == before
     assert delete(many, "5").bytes == size
-    assert main([*given, "--yes"]) == 0
+    assert main(COMMAND, [*given, "--yes"]) == 0
     assert f"{size / 1000:.1f} kB came free" in capsys.readouterr().out
     assert before - tree(many.root) == {
         *("small-5.mar", "small/5", "small/5/encoder.onnx", "small/5/manifest.json"),
@@ -185,3 +187,19 @@ def test_the_number_of_a_deleted_release_is_never_used_again(many: ModelStore) -
     delete(many, "6", carry_out=True)
     assert many.versions()[-1] == 5
     assert next_version(many.home) == 8
+
+
+def test_the_end_says_what_to_type_next_and_in_json_what_was_removed(
+    many: ModelStore, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["delete", "5", "--store", str(many.root), "--name", many.name]
+    assert main(COMMAND, given) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"next: simclr releases delete 5 --yes --name {many.name} --store {many.root}"
+    )
+    assert main(COMMAND, [*given, "--yes", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["done"]
+    assert [one["what"] for one in found["removals"]] == ["release small/5"]
+    assert main(COMMAND, ["promote", "3", "--store", str(many.root), "--name", many.name]) == 0
+    assert f"next: simclr serve --name {many.name}" in capsys.readouterr().out
