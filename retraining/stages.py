@@ -125,7 +125,7 @@ class Commands:
         champion = ("--champion", plan.champion_folder) if plan.champion else ("--no-champion",)
         target = (*self._store(), "--data", self._data, "--summary", self._folder / RELEASE)
         if plan.mode == "probe":
-            return _python("export.publishing.probe_only", "--parent", plan.champion_folder, *target)
+            return _python("export.publishing.command", "--probe-only", "--parent", plan.champion_folder, *target)
         made = ("--checkpoint", self._checkpoint, "--evaluation", self._evaluation)
         parent = ("--parent", plan.champion_folder) if plan.mode == "warm" else ()
         forms = () if plan.int8 else ("--no-int8",)

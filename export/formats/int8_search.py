@@ -66,29 +66,41 @@ def search(
     exact: Embedded,
     *,
     thresholds: Thresholds = THRESHOLDS,
-    threads: int | None = None,
+    thorough: bool = False,
 ) -> Search:
     """Write `target` as the first variant that passes; if none does, `target` is the last one and must not be used.
 
-    `exact` is what the eager graph gives for the same images.
+    `exact` is what the eager graph gives for the same images. Only a `thorough` search goes beyond the plain variants.
     """
     found = Search()
-    for variant in _variants(quantiser, images, exact, found.costs):
+    variants = _all_variants(quantiser, images, exact, found.costs) if thorough else plain_variants(quantiser)
+    for variant in variants:
         quantiser.write(variant, target)
-        runtime = open_runtime(target, device="cpu", threads=threads)
+        runtime = open_runtime(target, device="cpu")
         verdict = judge(exact, embed(partial(run_in_passes, runtime), images), images, thresholds)
         found.tried.append(Tried(variant, verdict))
         if verdict.passed:
             break
-        logger.warning("int8 with %s: %s", variant, "; ".join(verdict.failed))
+        logger.info("int8 with %s: %s", variant, "; ".join(verdict.failed))
     return found
 
 
-def _variants(quantiser: Quantiser, images: RealImages, exact: Embedded, costs: dict[str, float]) -> Iterator[Variant]:
+def plain_variants(quantiser: Quantiser) -> list[Variant]:
+    """The variants that take seconds each, the plainest first."""
+    first = quantiser.convolutions[0]
+    return [
+        Variant("percentile"),
+        Variant("percentile", excluded=(first,)),
+        Variant("percentile", excluded=(first,), equalised=True),
+    ]
+
+
+def _all_variants(
+    quantiser: Quantiser, images: RealImages, exact: Embedded, costs: dict[str, float]
+) -> Iterator[Variant]:
+    """The plain ones, and then those that take minutes; `costs` is filled when it comes to the costliest layers."""
     first, last = quantiser.convolutions[0], quantiser.convolutions[-1]
-    yield Variant("percentile")
-    yield Variant("percentile", excluded=(first,))
-    yield Variant("percentile", excluded=(first,), equalised=True)
+    yield from plain_variants(quantiser)
     yield Variant("minmax", excluded=(first,))
     yield Variant("entropy", excluded=(first,))
     yield Variant("percentile", excluded=(first, last), equalised=True)

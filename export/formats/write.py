@@ -4,12 +4,11 @@ Exact formats (ONNX and TorchScript in float32) must agree with the eager graph,
 precision and int8 are for speed: where one falls short the release goes without it, and its manifest says why.
 """
 
-import logging
 import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -24,7 +23,8 @@ from export.formats.parity import HALF, ParityError, check, eager
 from export.formats.real_images import RealImages
 from export.formats.torchscript import write_torchscript
 
-logger = logging.getLogger(__name__)
+Int8 = Literal["none", "plain", "search"]
+"""How much work goes into an int8 file: none, the variants that take seconds each, or every one there is."""
 
 _PARITY_IMAGES = 256
 
@@ -37,8 +37,8 @@ class Measured:
     gates: dict[str, Any] = field(default_factory=dict)
 
 
-def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8: bool = True) -> Measured:
-    """Write the graph in every format into `folder`; without `int8` that one, which takes longest, is left out.
+def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8: Int8 = "plain") -> Measured:
+    """Write the graph in every format into `folder`; int8 with as much work as `int8` says.
 
     Raises `ParityError` if an exact format answers otherwise than the graph.
     """
@@ -46,7 +46,7 @@ def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8
     np.save(folder / MEDIANS, np.median(eager(graph, images.calibration).embedding, axis=0).astype(np.float32))
     files = {form: folder / file for form, file in FORMATS.items()}
     few = images.queries[:_PARITY_IMAGES]
-    with tqdm(total=5 if int8 else 4, desc="TorchScript", unit=" steps") as bar:
+    with tqdm(total=4 if int8 == "none" else 5, desc="TorchScript", unit=" steps") as bar:
 
         def step(name: str) -> None:
             bar.update()
@@ -60,9 +60,9 @@ def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8
         step("half precision")
         gates = {"fp16": _half(graph, files, images)}
         bar.update()
-        if int8:
+        if int8 != "none":
             bar.set_description("int8 and its gates")
-            gates["int8"] = _int8(graph, files, images)
+            gates["int8"] = _int8(graph, files, images, thorough=int8 == "search")
             bar.update()
     return Measured(parity, gates)
 
@@ -72,18 +72,16 @@ def _half(graph: ServingGraph, files: dict[str, Path], images: RealImages) -> di
     try:
         figures = check(graph, {"fp16": files["fp16"]}, images.queries[:_PARITY_IMAGES], bounds=HALF)["fp16"]
     except ParityError as error:
-        logger.warning("the release goes without half precision: %s", error)
         files["fp16"].unlink()
         return {"passed": False, "failed": [str(error)]}
     return {"passed": True, "figures": figures, "failed": []}
 
 
-def _int8(graph: ServingGraph, files: dict[str, Path], images: RealImages) -> dict[str, Any]:
+def _int8(graph: ServingGraph, files: dict[str, Path], images: RealImages, *, thorough: bool) -> dict[str, Any]:
     exact = embed(partial(eager, graph), images)
     with tempfile.TemporaryDirectory(dir=files["int8"].parent, prefix=".int8-") as work:
-        found = search(Quantiser(files["onnx"], images.calibration, Path(work)), files["int8"], images, exact)
+        quantiser = Quantiser(files["onnx"], images.calibration, Path(work))
+        found = search(quantiser, files["int8"], images, exact, thorough=thorough)
     if not found.passed:
         files["int8"].unlink()
-        blame = ", ".join(f"{name} ({cost:.1e})" for name, cost in [*found.costs.items()][:3])
-        logger.warning("the release goes without int8: no variant passed its gates; layers that cost most: %s", blame)
     return found.to_json(THRESHOLDS)

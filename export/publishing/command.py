@@ -1,71 +1,157 @@
-"""`simclr export`: publish a checkpoint as a release with its archive."""
+"""`simclr export`: publish a checkpoint as a release, or with --probe-only a new probe on the encoder of a release."""
 
 import argparse
-import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.releases.manifest import ManifestError
-from export.formats.parity import ParityError
-from export.publishing.archive import ArchiveError
-from export.publishing.finishing import add_options, champion_asked, finish, parent_asked
-from export.publishing.release import Ingredients, publish
-from training.run.checkpoint import CheckpointError
+from core.command_line.command import Command, main
+from core.releases.manifest import Release
+
+if TYPE_CHECKING:
+    from export.formats.write import Int8
+
+_DETAILS = """\
+Examples:
+  simclr export --name digits --checkpoint runs/digits/pretrain/checkpoint.safetensors \\
+    --evaluation runs/digits/evaluation --data runs/digits/data
+  simclr export --probe-only --name digits --parent champion --data runs/digits/data
+
+A release that falls short of its champion is published, too, with the verdict and exit code 0: it is not promoted."""
+_OF_A_CHECKPOINT = ("checkpoint", "evaluation", "int8_search", "no_int8")
 
 
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.publishing.command",
-        description="Export a checkpoint and publish it as a release with its .mar.",
-    )
-    parser.add_argument("--name", required=True, help="the release's name: model_store/<name>/<version>/")
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(refuse=parser.error)
+    parser.add_argument("--name", required=True, help="the release's name: STORE/NAME/VERSION/")
+    parser.add_argument("--data", type=Path, required=True, help="data folder, whose real images judge the release")
+    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="checkpoint.safetensors of training.run.pretrain"
+        "--parent",
+        metavar="REF",
+        help="the release that training started from, or whose encoder gets a new probe (then default: the champion): "
+        "a version, alias or folder",
     )
-    parser.add_argument("--evaluation", type=Path, required=True, help="folder that training.evaluation.evaluate wrote")
-    parser.add_argument("--data", type=Path, required=True, help="data folder, for the parity check's real images")
-    add_options(parser)
-    parser.add_argument("--no-int8", action="store_true", help="leave out int8, which takes longest")
-    return parser.parse_args(arguments)
+    beside = parser.add_mutually_exclusive_group()
+    beside.add_argument(
+        "--champion",
+        metavar="REF",
+        help="the release to compare with: a version, alias or folder (default: the champion, if there is one)",
+    )
+    beside.add_argument("--no-champion", action="store_true", help="compare with none, as for the first of a name")
+    parser.add_argument("--torchscript", action="store_true", help="an archive that runs TorchScript in place of ONNX")
+    parser.add_argument("--summary", type=Path, metavar="FILE", help="write there what --json prints")
+    parser.add_argument("--json", action="store_true", help="print paths, digest and verdict as one line of JSON")
+    trained = parser.add_argument_group("a checkpoint")
+    trained.add_argument("--checkpoint", type=Path, help="checkpoint.safetensors of `simclr pretrain`")
+    trained.add_argument("--evaluation", type=Path, help="folder that `simclr evaluate` wrote")
+    int8 = trained.add_mutually_exclusive_group()
+    int8.add_argument(
+        "--int8-search", action="store_true", help="try every way to an int8 file that is good enough: takes minutes"
+    )
+    int8.add_argument("--no-int8", action="store_true", help="make no int8 file")
+    probe = parser.add_argument_group("a new probe on the encoder of a release")
+    probe.add_argument("--probe-only", action="store_true", help="fit a new probe, with the same embeddings bit by bit")
+    probe.add_argument(
+        "--embeddings", type=Path, metavar="FILE", help=".npy, float32 (N, D): the parent's of every image of --data"
+    )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code. 0 also for a release that the gates refuse: it is published."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    given = _arguments(arguments)
+def _run(given: argparse.Namespace) -> int:
+    _refuse_what_does_not_belong(given)
+    from export.formats.parity import ParityError  # brings torch, which takes seconds to import
+    from export.publishing.finishing import finish
+
     try:
-        release = publish(
-            Ingredients(given.checkpoint, given.evaluation, given.data),
-            given.name,
-            given.store,
-            int8=not given.no_int8,
-            champion=champion_asked(given),
-            parent=parent_asked(given),
-        )
-    except (ParityError, CheckpointError, ManifestError, ValueError, OSError) as error:
-        print(f"error: nothing was published: {error}", file=sys.stderr)
-        return 1
-    for form, figures in release.manifest.parity.items():
-        print(
-            f"{form}: least cosine {figures['cosine_least']:.7f}, largest difference "
-            f"{figures['embedding_difference']:.1e} against the eager graph on {figures['images']} images"
-        )
-    for form, gate in release.manifest.gates.items():
-        print(f"{form}: {_in_words(gate)}")
-    try:
-        finish(release, given)
-    except (ArchiveError, ManifestError, OSError) as error:
-        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
-        return 1
+        release, said = _with_new_probe(given) if given.probe_only else _of_checkpoint(given)
+    except (ParityError, ValueError, OSError) as error:
+        raise ValueError(f"nothing was published: {error}") from error
+    if not given.json:
+        print("\n".join(said))
+    finish(release, given.store, torchscript=given.torchscript, summary=given.summary, as_json=given.json)
     return 0
 
 
+def _refuse_what_does_not_belong(given: argparse.Namespace) -> None:
+    """End with wrong usage if options of the one kind of release stand beside those of the other."""
+    typed = [f"--{name.replace('_', '-')}" for name in _OF_A_CHECKPOINT if getattr(given, name)]
+    if given.probe_only and typed:
+        given.refuse(f"{' and '.join(typed)} can't go with --probe-only, which takes the encoder of a release as it is")
+    if given.probe_only:
+        return
+    if given.embeddings is not None:
+        given.refuse("--embeddings is for --probe-only")
+    missing = [name for name in ("--checkpoint", "--evaluation") if name not in typed]
+    if missing:
+        given.refuse(f"{' and '.join(missing)} must be given, or --probe-only to go on from a release")
+
+
+def _of_checkpoint(given: argparse.Namespace) -> tuple[Release, list[str]]:
+    """The release of a checkpoint, and a line on each of its files."""
+    from export.publishing.release import Ingredients, publish
+
+    effort: Int8 = "none" if given.no_int8 else "search" if given.int8_search else "plain"
+    release = publish(
+        Ingredients(given.checkpoint, given.evaluation, given.data),
+        given.name,
+        given.store,
+        int8=effort,
+        champion=_champion(given),
+        parent=_parent(given),
+    )
+    exact = [
+        f"{form}: cosine at least {figures['cosine_least']:.7f}, numbers apart by at most "
+        f"{figures['embedding_difference']:.1e} from the graph in PyTorch, on {figures['images']} images"
+        for form, figures in release.manifest.parity.items()
+    ]
+    return release, [*exact, *(f"{form}: {_in_words(gate)}" for form, gate in release.manifest.gates.items())]
+
+
+def _with_new_probe(given: argparse.Namespace) -> tuple[Release, list[str]]:
+    """The release with a new probe, and a line on its accuracy."""
+    import numpy as np
+
+    from export.publishing.probe_only import publish_probe
+    from training.data.dataset import Dataset
+
+    champion = _champion(given)
+    parent = _parent(given) or champion
+    if parent is None:
+        raise ValueError("there is no champion to take the encoder of: name a release with --parent")
+    release = publish_probe(
+        parent,
+        Dataset.load(given.data),
+        given.store,
+        name=given.name,
+        champion=champion,
+        embeddings=np.load(given.embeddings, allow_pickle=False) if given.embeddings else None,
+    )
+    accuracy = release.manifest.metrics["linear_probe"]["accuracy"]
+    count = len(release.manifest.classes or ())
+    said = f"probe of {count} labels on the encoder of {parent.manifest.title}: right on {accuracy:.1%} of test images"
+    return release, [said]
+
+
+def _champion(given: argparse.Namespace) -> Release | None:
+    """The release to compare with; raises `ManifestError` if it was asked for and is not there, or was altered."""
+    from export.publishing.versions import champion_of, resolve
+
+    if given.no_champion:
+        return None
+    return resolve(given.champion, given.store, given.name) if given.champion else champion_of(given.store, given.name)
+
+
+def _parent(given: argparse.Namespace) -> Release | None:
+    from export.publishing.versions import resolve
+
+    return resolve(given.parent, given.store, given.name) if given.parent else None
+
+
 def _in_words(gate: Mapping[str, Any]) -> str:
-    """One line on an approximate format: what it reached, or why it was left out."""
+    """One line on an approximate file: what it reached, or why the release goes without it."""
     if not gate["passed"]:
-        return f"left out: {'; '.join(gate['failed'])}"
+        return f"left out: {'; '.join(gate['failed'])}{_untried(gate)}"
     figures = gate["figures"]
     parts = [f"mean cosine {figures['cosine_mean']:.5f}", f"least {figures['cosine_least']:.5f}"]
     if "neighbours_same" in figures:
@@ -78,5 +164,18 @@ def _in_words(gate: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def _untried(gate: Mapping[str, Any]) -> str:
+    """What was tried for an int8 file, and what was not."""
+    if "tried" not in gate:
+        return ""
+    tried = f" (the best of {len(gate['tried'])} variants, {gate['variant']}"
+    if not gate["costliest_layers"]:
+        return f"{tried}; others take minutes to try: --int8-search)"
+    costs = ", ".join(f"{name} ({cost:.1e})" for name, cost in [*gate["costliest_layers"].items()][:3])
+    return f"{tried}; the layers that lose most cosine in int8: {costs})"
+
+
+COMMAND = Command("export", "Publish an encoder as a release.", _add_arguments, _run, details=_DETAILS)
+
+if __name__ == "__main__":  # retraining exports with it
+    sys.exit(main(COMMAND))

@@ -1,58 +1,24 @@
-"""What the commands that publish share: options, the list of pictures, the verdict in the manifest, archive, summary.
+"""What both ways to publish share: which pictures were seen, the verdict in the manifest, archive, summary, ending."""
 
-Left out: what they publish (`export.publishing.release`, `export.publishing.probe_only`), and the comparison itself
-(`export.comparison`).
-"""
-
-import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
+from core.command_line.endings import conclude
 from core.files.durable import publish_text
-from core.releases.manifest import FILE_NAME, SEEN, Manifest, Release, entry_of, to_json
+from core.releases.manifest import FILE_NAME, SEEN, Manifest, ManifestError, Release, entry_of, to_json
+from core.releases.model_store import CHAMPION, ModelStore
 from export.comparison.compare import compare
 from export.comparison.page import page
-from export.publishing.archive import build_archive
-from export.publishing.versions import champion_of, resolve
+from export.publishing.archive import ArchiveError, build_archive
+from export.store.showing import typed
 from training.data.dataset import Dataset
 
 PAGE = "report/comparison.html"
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options of every command that publishes a release, besides `--name`."""
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
-    parser.add_argument(
-        "--summary", type=Path, help="file for a JSON with the paths of release and archive, and the verdict"
-    )
-    parser.add_argument(
-        "--torchscript", action="store_true", help="a .mar that runs TorchScript; without it, ONNX as fits the machine"
-    )
-    parser.add_argument(
-        "--parent", metavar="REF", help="the release that training started from: a version, alias or folder"
-    )
-    beside = parser.add_mutually_exclusive_group()
-    beside.add_argument(
-        "--champion",
-        metavar="REF",
-        help="the release to compare with: a version, alias or folder (the champion, if any)",
-    )
-    beside.add_argument("--no-champion", action="store_true", help="compare with no release: for the first of its kind")
-
-
-def champion_asked(given: argparse.Namespace) -> Release | None:
-    """The release to compare with; raises `ManifestError` or ValueError if the one asked for is not there."""
-    if given.no_champion:
-        return None
-    return resolve(given.champion, given.store, given.name) if given.champion else champion_of(given.store, given.name)
-
-
-def parent_asked(given: argparse.Namespace) -> Release | None:
-    """The release that training started from; raises as `champion_asked`."""
-    return resolve(given.parent, given.store, given.name) if given.parent else None
 
 
 def write_seen(folder: Path, data: Dataset) -> None:
@@ -73,21 +39,50 @@ def with_verdict(folder: Path, manifest: Manifest, champion: Release | None, dat
     (folder / FILE_NAME).write_bytes(to_json(whole))
 
 
-def finish(release: Release, given: argparse.Namespace) -> Path:
-    """Build the archive, write the summary, and say what was published and whether it may serve."""
-    archive = build_archive(release, given.store, torchscript=given.torchscript)
+def finish(release: Release, store: Path, *, torchscript: bool, summary: Path | None, as_json: bool) -> None:
+    """Build the archive, write the summary, and say what was published, whether it may serve, and what comes next.
+
+    Raises ValueError if there is no archive to be had: the release is there then, and exporting it again builds it.
+    """
+    try:
+        archive = build_archive(release, store, torchscript=torchscript)
+    except (ArchiveError, ManifestError, OSError) as error:
+        raise ValueError(f"release {release.folder} has no archive: {error}") from error
+    values = _values(release, archive)
+    if summary is not None:
+        publish_text(summary, json.dumps(values) + "\n")
+    if not as_json:
+        print(f"release: {release.folder}, digest {release.digest[:16]}")
+        print(f"archive for TorchServe: {archive}")
+        print(f"comparison: {release.folder / PAGE}")
+    conclude(_verdict(values), then=_next(release, store), as_json=as_json, **values)
+
+
+def _values(release: Release, archive: Path) -> dict[str, Any]:
     promotion = release.manifest.promotion
-    verdict = {"passed": promotion.get("passed", True), "failed": promotion.get("failed", [])}
-    if given.summary is not None:
-        paths = {"release": str(release.folder), "archive": str(archive)}
-        publish_text(given.summary, json.dumps(paths | {"promotion": verdict}) + "\n")
-    print(f"release {release.manifest.title}, digest {release.digest[:16]}: {release.folder}")
-    print(f"archive for TorchServe: {archive}")
-    beside = f"beside {promotion['champion']}" if promotion.get("champion") else "with no champion to compare with"
-    if verdict["passed"]:
-        print(f"promotion: every gate passed, {beside}")
-    else:
-        print(f"promotion: REFUSED, {beside}: published, but not to serve")
-        print("\n".join(f"  {reason}" for reason in verdict["failed"]))
-    print(f"comparison: {release.folder / PAGE}")
-    return archive
+    return {
+        "title": release.manifest.title,
+        "digest": release.digest,
+        "release": str(release.folder),
+        "archive": str(archive),
+        "comparison": str(release.folder / PAGE),
+        "champion": promotion.get("champion"),
+        "promotion": {"passed": promotion.get("passed", True), "failed": promotion.get("failed", [])},
+    }
+
+
+def _verdict(values: Mapping[str, Any]) -> str:
+    title, champion, failed = values["title"], values["champion"], values["promotion"]["failed"]
+    beside = f"compared with the champion {champion}" if champion else "with no champion to compare it with"
+    if values["promotion"]["passed"]:
+        return f"{title} is published and may serve: {beside}, it passed every gate"
+    reasons = "".join(f"\n  {reason}" for reason in failed)
+    return f"{title} is published, but REFUSED for serving: {beside}, it failed these gates{reasons}"
+
+
+def _next(release: Release, store: Path) -> str:
+    of_name, version = ModelStore(store, release.manifest.name), release.manifest.version
+    if of_name.alias(CHAMPION) == version:
+        return typed("serve", store=of_name)
+    action = "promote" if release.manifest.promotion.get("passed", True) else "show"
+    return typed("releases", action, version, store=of_name)

@@ -1,18 +1,12 @@
 """Publish a new probe on the encoder of a release: no training, no new embeddings, the same embedding space.
 
-`python -m export.probe_only --name digits --parent champion --data runs/digits/data`
-
 The probe is fitted on train images that the parent's own ONNX file embeds (or on given embeddings), its regularisation
 chosen on validation images, and its accuracy measured on test images. Every file of the parent gets the new probe and
 must give the very bits of the parent's embeddings, or nothing is published; so a collection is searched as before.
 Left out: editing the files (`export.publishing.probe_edit`), and whether the release may serve (`export.comparison`).
 """
 
-import argparse
-import logging
 import shutil
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,15 +22,13 @@ from core.releases.manifest import (
     PROBE,
     SCHEMA,
     Manifest,
-    ManifestError,
     Release,
     check_name,
     entry_of,
 )
 from export.formats.parity import EXACT, ParityError, measure
 from export.formats.real_images import choose_images
-from export.publishing.archive import ArchiveError
-from export.publishing.finishing import add_options, champion_asked, finish, parent_asked, with_verdict, write_seen
+from export.publishing.finishing import with_verdict, write_seen
 from export.publishing.lineage import lineage_of, now
 from export.publishing.probe_edit import edit_onnx, edit_torchscript, edit_weights
 from export.publishing.probe_fit import Fitted, embed_labelled, fit_on
@@ -161,52 +153,3 @@ def _without_probe(gates: dict[str, Any]) -> dict[str, Any]:
         return gate | {"figures": {key: value for key, value in figures.items() if not key.startswith("probe_")}}
 
     return {form: less(gate) if "figures" in gate else gate for form, gate in gates.items()}
-
-
-def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m export.probe_only",
-        description="Publish a new probe on the encoder of a release, with the same embeddings bit by bit.",
-    )
-    parser.add_argument("--name", required=True, help="the release's name: model_store/<name>/<version>/")
-    parser.add_argument("--data", type=Path, required=True, help="data folder with the labelled images")
-    parser.add_argument("--embeddings", type=Path, help=".npy, float32 (N, D): the parent's of every image of --data")
-    add_options(parser)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code. 0 also for a release that the gates refuse: it is published."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    given = _arguments(arguments)
-    try:
-        champion = champion_asked(given)
-        parent = parent_asked(given) or champion
-        if parent is None:
-            raise ValueError("there is no champion to take the encoder of: name a release with --parent")
-        release = publish_probe(
-            parent,
-            Dataset.load(given.data),
-            given.store,
-            name=given.name,
-            champion=champion,
-            embeddings=np.load(given.embeddings, allow_pickle=False) if given.embeddings else None,
-        )
-    except (ParityError, ManifestError, ValueError, OSError) as error:
-        print(f"error: nothing was published: {error}", file=sys.stderr)
-        return 1
-    probe = release.manifest.metrics["linear_probe"]
-    print(
-        f"probe of {len(release.manifest.classes or ())} labels on the encoder of {parent.manifest.title}: "
-        f"{probe['accuracy']:.1%} of test images"
-    )
-    try:
-        finish(release, given)
-    except (ArchiveError, ManifestError, OSError) as error:
-        print(f"error: release {release.folder} has no archive: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

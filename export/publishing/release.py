@@ -1,8 +1,5 @@
 """Publish a release: checkpoint and probe in, an immutable folder under the model store and its .mar out.
 
-`python -m export.release --name digits --checkpoint runs/digits/pretrain/checkpoint.safetensors \
-    --evaluation runs/digits/evaluation --data runs/digits/data`
-
 Everything is written to a temporary folder, measured there, compared with the champion (`export.comparison`), synced
 and renamed: a release exists whole or not at all, and is never changed. One that the gates refuse is published too,
 with the verdict. Publishing the same checkpoint and probe again returns the release there is.
@@ -24,7 +21,7 @@ from core.files.durable import sha256_of
 from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, Release, check_name, entry_of
 from export.formats.graph import ServingGraph
 from export.formats.real_images import choose_images
-from export.formats.write import write_formats
+from export.formats.write import Int8, write_formats
 from export.publishing.finishing import with_verdict, write_seen
 from export.publishing.lineage import lineage_of, now
 from export.publishing.versions import find, judged_beside, only_one, publish_version
@@ -69,14 +66,15 @@ def publish(
     name: str,
     store: Path,
     *,
-    int8: bool = True,
+    int8: Int8 = "plain",
     champion: Release | None = None,
     parent: Release | None = None,
 ) -> Release:
     """Export, measure, compare and publish; returns the new release, or the one already made of these ingredients.
 
-    `int8` false leaves that format out, which takes longest to make and to judge. `champion` is the release that the
-    new one is compared with (None: only the gates of a first release), `parent` the one that training started from.
+    `int8` says how much work goes into that file, which takes longest to make and to judge. `champion` is the release
+    that the new one is compared with (None: only the gates of a first release), `parent` the one that training started
+    from.
     A release that was compared with another champion is made again, for its verdict is another.
     Raises `ParityError` if an exact format answers otherwise than the checkpoint, ValueError if data, checkpoint and
     evaluation do not go together or the champion can't be compared; nothing is published then.
@@ -84,14 +82,21 @@ def publish(
     home = store / check_name(name)
     with only_one(home):
         existing = find(home, ingredients.digests())
-        whole = existing is not None and (not int8 or "int8" in existing.manifest.gates)
-        if existing is not None and whole and judged_beside(existing, champion):
+        if existing is not None and _has_int8(existing, int8) and judged_beside(existing, champion):
             return existing
         beside = _Beside(champion, parent)
         return publish_version(home, partial(_fill, ingredients=ingredients, name=name, int8=int8, beside=beside))
 
 
-def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, int8: bool, beside: _Beside) -> None:
+def _has_int8(release: Release, effort: Int8) -> bool:
+    """Whether as much as this was done for an int8 file: there is one, or the search for it came to its end."""
+    gate = release.manifest.gates.get("int8")
+    if effort == "none" or gate is None:
+        return effort == "none"
+    return effort == "plain" or gate["passed"] or bool(gate["costliest_layers"])
+
+
+def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, int8: Int8, beside: _Beside) -> None:
     """Write every file of the release into `folder`, the manifest last."""
     started = now()
     encoder, config, mean, std, _ = load_encoder(ingredients.checkpoint)

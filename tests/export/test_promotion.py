@@ -8,10 +8,11 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from core.command_line.command import main
 from core.files.durable import sha256_of
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore, versions_in
-from export.publishing.command import main
+from export.publishing.command import COMMAND
 from export.publishing.release import Ingredients, publish
 from export.publishing.versions import champion_of, find, resolve
 from tests.conftest import Chain
@@ -56,7 +57,9 @@ def command(ingredients: Ingredients, store: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def refused(store: Path, collapsed: Ingredients) -> Release:
     """The collapsed encoder, published by the command."""
-    assert main(command(collapsed, store, "--parent", "champion", "--summary", str(store / "summary.json"))) == 0
+    assert (
+        main(COMMAND, command(collapsed, store, "--parent", "champion", "--summary", str(store / "summary.json"))) == 0
+    )
     return Release(store / "chain/2")
 
 
@@ -88,11 +91,14 @@ def test_the_lineage_names_parent_host_seed_and_times(refused: Release, chain: C
 def test_it_is_said_clearly_and_not_made_again(
     refused: Release, store: Path, collapsed: Ingredients, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(collapsed, store)) == 0
+    assert main(COMMAND, command(collapsed, store)) == 0
     told = capsys.readouterr().out
-    assert "promotion: REFUSED, beside chain/1" in told
+    assert "chain/2 is published, but REFUSED for serving: compared with the champion chain/1" in told
+    assert f"next: simclr releases show 2 --name chain --store {store}" in told
     assert f"  {refused.manifest.promotion['failed'][0]}" in told
     assert versions_in(store / "chain") == [1, 2]
+    assert main(COMMAND, command(collapsed, store, "--json")) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((store / "summary.json").read_text())
 
 
 def test_the_first_release_of_a_name_has_a_verdict_too(chain: Chain) -> None:
@@ -106,9 +112,9 @@ def test_another_champion_needs_another_verdict(
 ) -> None:
     root = tmp_path / "store"
     shutil.copytree(store / "chain", root / "chain")
-    against_itself = publish(collapsed, "chain", root, int8=False, champion=Release(root / "chain/2"))
+    against_itself = publish(collapsed, "chain", root, int8="none", champion=Release(root / "chain/2"))
     assert against_itself.digest == refused.digest
-    beside_first = publish(chain.ingredients, "chain", root, int8=False, champion=Release(root / "chain/2"))
+    beside_first = publish(chain.ingredients, "chain", root, int8="none", champion=Release(root / "chain/2"))
     assert beside_first.manifest.version == 3
     assert beside_first.manifest.promotion["champion"] == "chain/2"
     assert beside_first.manifest.promotion["figures"]["differences"]["agreement"]["points"] > 0
@@ -121,7 +127,7 @@ def test_facts_of_a_collection_go_into_the_lineage(chain: Chain, tmp_path: Path)
     facts = json.loads((data / "dataset.json").read_text()) | {"collection": {"seq": 7, "items": 300}}
     (data / "dataset.json").write_text(json.dumps(facts))
     ingredients = Ingredients(chain.ingredients.checkpoint, chain.ingredients.evaluation, data)
-    release = publish(ingredients, "grown", tmp_path / "store", int8=False)
+    release = publish(ingredients, "grown", tmp_path / "store", int8="none")
     assert release.manifest.lineage["collection"] == {"seq": 7, "items": 300}
 
 
@@ -141,7 +147,7 @@ def test_a_champion_that_was_altered_is_no_champion_to_compare_with(
     (root / "chain/1/encoder.onnx").write_bytes(b"other")
     with pytest.raises(ManifestError, match="was altered"):
         champion_of(root, "chain")
-    assert main(command(chain.ingredients, root)) == 1
+    assert main(COMMAND, command(chain.ingredients, root)) == 1
     assert "nothing was published" in capsys.readouterr().err
     assert versions_in(root / "chain") == [1]
 
@@ -149,5 +155,5 @@ def test_a_champion_that_was_altered_is_no_champion_to_compare_with(
 def test_a_champion_that_is_not_there_is_a_clear_error(
     store: Path, chain: Chain, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(chain.ingredients, store, "--champion", "9")) == 1
+    assert main(COMMAND, command(chain.ingredients, store, "--champion", "9")) == 1
     assert "has no release '9'" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from core.releases.manifest import FORMATS
 from export.formats.fidelity import Embedded, Thresholds
 from export.formats.graph import ServingGraph
 from export.formats.int8 import Quantiser, Variant
-from export.formats.int8_search import WORST_LAYERS, search
+from export.formats.int8_search import WORST_LAYERS, plain_variants, search
 from export.formats.parity import eager
 from export.formats.real_images import RealImages, choose_images
 from export.formats.write import write_formats
@@ -101,7 +101,7 @@ def test_where_nothing_passes_the_costliest_layers_are_named(
     quantiser: Quantiser, images: RealImages, exact: Embedded, tmp_path: Path
 ) -> None:
     impossible = Thresholds(cosine_least=1.5)
-    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible)
+    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible, thorough=True)
     assert not found.passed
     assert len(found.costs) == WORST_LAYERS
     assert set(found.costs) <= set(quantiser.convolutions)
@@ -113,8 +113,19 @@ def test_where_nothing_passes_the_costliest_layers_are_named(
     assert "below 1.5" in str(said["failed"])
 
 
+def test_without_a_search_only_the_plain_variants_are_tried(
+    quantiser: Quantiser, images: RealImages, exact: Embedded, tmp_path: Path
+) -> None:
+    impossible = Thresholds(cosine_least=1.5)
+    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible)
+    assert [tried.variant for tried in found.tried] == plain_variants(quantiser)
+    said = found.to_json(impossible)
+    assert not said["passed"]
+    assert said["costliest_layers"] == {}
+
+
 def test_without_int8_there_is_no_file_and_no_verdict(graph: ServingGraph, images: RealImages, tmp_path: Path) -> None:
-    measured = write_formats(graph, tmp_path, images, int8=False)
+    measured = write_formats(graph, tmp_path, images, int8="none")
     assert not (tmp_path / FORMATS["int8"]).exists()
     assert set(measured.gates) == {"fp16"}
     assert set(measured.parity) == {"onnx", "torchscript"}

@@ -9,11 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
+from core.command_line.command import main
 from core.releases.manifest import FORMATS, Release
 from core.releases.model_store import ModelStore, versions_in
 from export.formats.int8 import Quantiser, Variant
+from export.publishing.command import COMMAND
 from export.publishing.probe_edit import edit_onnx, edit_torchscript
-from export.publishing.probe_only import main, publish_probe
+from export.publishing.probe_only import publish_probe
 from export.publishing.release import Ingredients, publish
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
@@ -136,7 +138,7 @@ def test_a_parent_without_a_probe_gets_one(chain: Chain, store: Path, halved: Da
     shutil.copytree(chain.ingredients.evaluation, evaluation)
     (evaluation / "probe.safetensors").unlink()
     bare = Ingredients(chain.ingredients.checkpoint, evaluation, chain.ingredients.data)
-    parent = publish(bare, "bare", tmp_path / "store", int8=False)
+    parent = publish(bare, "bare", tmp_path / "store", int8="none")
     assert parent.manifest.classes is None
     made = publish_probe(parent, halved, tmp_path / "store", name="bare", champion=parent)
     assert made.manifest.classes == ("one", "two", "three", "four", "five")
@@ -167,12 +169,12 @@ def test_the_command_takes_given_embeddings_and_refuses_others(
     h = run_in_passes(open_runtime(chain.release.file(FORMATS["onnx"])), np.array(chain.data.images)).embedding
     np.save(tmp_path / "h.npy", h)
     np.save(tmp_path / "few.npy", h[:-1])
-    given = ["--name", "chain", "--store", str(store), "--data", str(chain.data.folder), "--embeddings"]
+    given = ["--probe-only", "--name", "chain", "--store", str(store), "--data", str(chain.data.folder), "--embeddings"]
     before = versions_in(store / "chain")
-    assert main([*given, str(tmp_path / "few.npy")]) == 1
+    assert main(COMMAND, [*given, str(tmp_path / "few.npy")]) == 1
     assert "one row an image" in capsys.readouterr().err
     assert versions_in(store / "chain") == before
-    assert main([*given, str(tmp_path / "h.npy"), "--summary", str(tmp_path / "summary.json")]) == 0
+    assert main(COMMAND, [*given, str(tmp_path / "h.npy"), "--summary", str(tmp_path / "summary.json")]) == 0
     release = Release(json.loads((tmp_path / "summary.json").read_text())["release"])
     assert release.space == chain.release.digest
     assert "probe of 10 labels on the encoder of chain/1" in capsys.readouterr().out

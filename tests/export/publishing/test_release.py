@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from core.command_line.command import main
 from core.releases.manifest import FORMATS, Release
 from core.releases.model_store import versions_in
 from export.formats.graph import ServingGraph
 from export.formats.onnx import write_onnx
 from export.formats.parity import EXACT, ParityError, check, eager, measure
 from export.formats.torchscript import write_torchscript
-from export.publishing.command import main
+from export.publishing.command import COMMAND
 from export.publishing.release import Ingredients, _without_confusion, publish
 from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
@@ -118,8 +119,8 @@ def test_the_same_ingredients_are_the_same_release(chain: Chain) -> None:
 
 
 def test_a_release_without_int8_is_not_reused_where_int8_is_wanted(chain: Chain, tmp_path: Path) -> None:
-    plain = publish(chain.ingredients, "plain", tmp_path, int8=False)
-    assert publish(chain.ingredients, "plain", tmp_path, int8=False).digest == plain.digest
+    plain = publish(chain.ingredients, "plain", tmp_path, int8="none")
+    assert publish(chain.ingredients, "plain", tmp_path, int8="none").digest == plain.digest
     with_int8 = publish(chain.ingredients, "plain", tmp_path)
     assert with_int8.manifest.version == 2
     assert "int8" in with_int8.manifest.gates
@@ -130,7 +131,7 @@ def test_an_altered_release_is_not_reused(chain: Chain, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(chain.store / "chain", store / "chain")
     (store / "chain/1/encoder.onnx").write_bytes(b"")
-    assert publish(chain.ingredients, "chain", store, int8=False).manifest.version == 2
+    assert publish(chain.ingredients, "chain", store, int8="none").manifest.version == 2
 
 
 def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ def test_an_encoder_without_a_probe_has_no_logits(chain: Chain, tmp_path: Path) 
     shutil.copytree(chain.ingredients.evaluation, evaluation)
     (evaluation / "probe.safetensors").unlink()
     ingredients = Ingredients(chain.ingredients.checkpoint, evaluation, chain.ingredients.data)
-    release = publish(ingredients, "flat", tmp_path / "store", int8=False)
+    release = publish(ingredients, "flat", tmp_path / "store", int8="none")
     assert release.manifest.classes is None
     runtime = open_runtime(release.file(FORMATS["onnx"]))
     assert runtime(np.zeros((1, *chain.data.images.shape[1:]), np.uint8)).logits is None
@@ -167,7 +168,7 @@ def test_killed_while_publishing_there_is_no_release_and_the_next_run_makes_it(c
             assert process.poll() is None
         process.send_signal(signal.SIGKILL)
     assert versions_in(store / "chain") == []
-    assert main(command[3:]) == 0
+    assert main(COMMAND, command[3:]) == 0
     Release(store / "chain/1").verify()
     assert not (store / "chain/.partial-1").exists()
 
@@ -186,6 +187,25 @@ def test_a_missing_checkpoint_is_a_clear_error(
     chain: Chain, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = ["--evaluation", str(chain.ingredients.evaluation), "--data", str(chain.ingredients.data)]
-    code = main(["--name", "x", "--store", str(tmp_path), "--checkpoint", str(tmp_path / "none.safetensors"), *given])
+    code = main(
+        COMMAND, ["--name", "x", "--store", str(tmp_path), "--checkpoint", str(tmp_path / "none.safetensors"), *given]
+    )
     assert code == 1
     assert "nothing was published" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([], "--checkpoint and --evaluation must be given"),
+        (["--checkpoint", "c"], "error: --evaluation must be given"),
+        (["--checkpoint", "c", "--evaluation", "e", "--embeddings", "h.npy"], "--embeddings is for --probe-only"),
+        (["--probe-only", "--checkpoint", "c"], "--checkpoint can't go with --probe-only"),
+        (["--probe-only", "--int8-search"], "--int8-search can't go with --probe-only"),
+    ],
+)
+def test_options_of_the_other_kind_are_wrong_usage(
+    capsys: pytest.CaptureFixture[str], given: list[str], said: str
+) -> None:
+    assert main(COMMAND, ["--name", "x", "--data", "d", *given]) == 2
+    assert said in capsys.readouterr().err
