@@ -1,7 +1,7 @@
-"""The model archive (.mar) of a release, for TorchServe: made from the release, and holding its manifest.
+"""The model archive (.mar) of a release, for TorchServe: its graphs and manifest, and the code that runs them.
 
-The archive carries the serving code and its graphs, so any TorchServe whose Python has
-the packages can run it; its handler verifies the digests when it loads. Built with TorchServe's own archiver.
+Any TorchServe whose Python has the packages can run it; its handler verifies the digests when it loads. It is built
+with TorchServe's own archiver.
 """
 
 import os
@@ -12,17 +12,45 @@ import tempfile
 from pathlib import Path
 
 import core
-import serving
 from core.files.durable import publish_file
 from core.files.locks import locked
 from core.releases.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 from export.store.locks import ARCHIVING
 
-_CODE = (Path(core.__file__).parent, Path(serving.__file__).parent)
+# A worker needs these and, of them, all but what follows. tests/export/publishing/test_archive.py compares both with
+# what the handler, and the commands that workers start, import.
+_CARRIED = (
+    "core",
+    "serving/engine.py",
+    "serving/protocol",
+    "serving/operations",
+    "serving/inference",
+    "serving/collection",
+    "serving/torchserve/handler.py",
+    "serving/torchserve/busy.py",
+)
+_LEFT_OUT = (
+    "core/command_line/values.py",
+    "core/files/rows_file.py",
+    "core/machine/held_signals.py",
+    "core/releases/model_store.py",
+    "core/releases/servers.py",
+    "serving/collection/commands/spaces.py",
+    "serving/collection/drift/command.py",
+)
+_HOUSE = Path(core.__file__).parents[1]
 
 
 class ArchiveError(RuntimeError):
     """TorchServe's archiver failed."""
+
+
+def carried_code() -> list[Path]:
+    """The Python files that every archive carries, relative to the folder that holds `core` and `serving`."""
+    files = {path for part in _CARRIED for path in [_HOUSE / part, *(_HOUSE / part).rglob("*.py")] if path.is_file()}
+    packages = {folder / "__init__.py" for path in files for folder in path.parents if _HOUSE in folder.parents}
+    found = {path.relative_to(_HOUSE) for path in files | packages}
+    return sorted(found - {Path(path) for path in _LEFT_OUT})
 
 
 def build_archive(release: Release, store: Path, *, torchscript: bool = False) -> Path:
@@ -38,18 +66,19 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
         with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
             shutil.move(_archive(release, graphs, Path(folder)), partial)
 
-    with locked(store / ARCHIVING, shared=True):  # for `export.store collect`, which removes what dead builds left
+    with locked(store / ARCHIVING, shared=True):  # so that `simclr releases collect` removes only what dead builds left
         publish_file(path, write)
     return path
 
 
 def _archive(release: Release, graphs: list[Path], folder: Path) -> Path:
     content = folder / "content"  # the archiver takes what is in an extra folder, not the folder itself
-    for room in _CODE:
-        shutil.copytree(room, content / room.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in carried_code():
+        (content / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_HOUSE / file, content / file)
     more = [release.file(name) for name in (PROBE, SEEN) if name in release.manifest.files]
-    for file in (release.folder / FILE_NAME, release.file(MEDIANS), *more, *graphs):
-        shutil.copy(file, content)
+    for path in (release.folder / FILE_NAME, release.file(MEDIANS), *more, *graphs):
+        shutil.copy(path, content)
     command = [
         *(sys.executable, "-m", "model_archiver.model_packaging"),
         *("--model-name", release.manifest.name),
