@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.tools.command import Figures, benchmark
 from core.command_line.command import main
 from core.releases.manifest import Release
-from export.formats.fidelity import Embedded, compare, embed
+from export.formats.fidelity import RetrievalSet, compare, embed
 from export.formats.real_images import GALLERY, QUERIES, RealImages, choose_images
 from serving.engine import Engine
 from serving.inference.runtime import Outputs
@@ -34,14 +34,14 @@ def through(
     return found
 
 
-def measure(exact: Embedded, images: RealImages, medians: NDArray[np.float32] | None) -> Figures:
+def measure(exact: RetrievalSet, images: RealImages, medians: NDArray[np.float32] | None) -> Figures:
     """Bytes a vector, neighbours kept and kNN accuracy of every encoding that the release can give."""
     rows: Figures = {}
     for encoding in ENCODINGS:
         if encoding == "binary" and medians is None:
             continue
         queries, gallery = (through(one, encoding, medians) for one in (exact.queries.embedding, exact.gallery))
-        figures = compare(exact, Embedded(Outputs(queries, None), gallery), images)
+        figures = compare(exact, RetrievalSet(Outputs(queries, None), gallery), images)
         kept = {name: figures[name] for name in ("cosine_mean", "neighbours_same", "knn_after") if name in figures}
         values = pack(exact.queries.embedding[:1], encoding, medians=medians).values
         rows[encoding] = {"bytes": float(values.nbytes)} | kept

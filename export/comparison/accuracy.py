@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.comparison.chosen import Chosen
-from export.comparison.embedded import Embedded
+from export.comparison.contender import ComparedEmbeddings
+from export.comparison.sample import Sample
 from training.measures.knn import weighted_right
 from training.measures.probe import fit_probe
 
@@ -34,25 +34,25 @@ class Accuracy:
         return {"probe": float(self.probe.mean()), "knn": float(self.knn.mean()), "served_probe": served}
 
 
-def accuracy_of(embedded: Embedded, chosen: Chosen, own: Sequence[str] | None) -> Accuracy:
+def accuracy_of(embedded: ComparedEmbeddings, sample: Sample, own: Sequence[str] | None) -> Accuracy:
     """Judge the queries; `own` are the labels of the release's own logits."""
-    assert chosen.classes is not None
+    assert sample.classes is not None
     gallery, validation, wanted = (
-        chosen.labels_of(rows) for rows in (chosen.gallery, chosen.validation, chosen.queries)
+        sample.labels_of(rows) for rows in (sample.gallery, sample.validation, sample.queries)
     )
-    fit = fit_probe((embedded.gallery, gallery), (embedded.validation, validation), chosen.classes)
-    h, names = embedded.queries.embedding, chosen.names_of(chosen.queries)
+    fit = fit_probe((embedded.gallery, gallery), (embedded.validation, validation), sample.classes)
+    h, names = embedded.queries.embedding, sample.names_of(sample.queries)
     return Accuracy(
         probe=right_by(fit.probe.logits(h), fit.probe.classes, names),
         knn=weighted_right((embedded.gallery, gallery), (h, wanted), k=NEIGHBOURS),
-        served=served_right(embedded, chosen, own),
+        served=served_right(embedded, sample, own),
     )
 
 
-def served_right(embedded: Embedded, chosen: Chosen, own: Sequence[str] | None) -> Right | None:
+def served_right(embedded: ComparedEmbeddings, sample: Sample, own: Sequence[str] | None) -> Right | None:
     """Whether each query is right by the release's own logits; None without a probe."""
     logits = embedded.queries.logits
-    return None if logits is None or own is None else right_by(logits, own, chosen.names_of(chosen.queries))
+    return None if logits is None or own is None else right_by(logits, own, sample.names_of(sample.queries))
 
 
 def right_by(logits: NDArray[np.float32], classes: Sequence[str], names: NDArray[np.str_]) -> Right:

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 
 from training.measures.charts import LIGHT, Theme
 
-Pair = tuple[float, float | None]
+Shares = tuple[float, float | None]
 
 
-def bars_figure(shares: Mapping[str, Pair], theme: Theme = LIGHT) -> Figure:
+def bars_figure(shares: Mapping[str, Shares], theme: Theme = LIGHT) -> Figure:
     """Shares in [0, 1] by name, of challenger and champion (None: there is none), as bars with their values."""
     figure = Figure(figsize=(7, 0.75 * len(shares) + 0.9), layout="constrained")
     axes = figure.subplots()

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from core.releases.manifest import Release
 from export.comparison import gates
 from export.comparison.accuracy import Accuracy, accuracy_of, served_right
-from export.comparison.chosen import SIZES, Chosen, Sizes, choose_rows
-from export.comparison.embedded import Contender, Embedded, embed_all, with_logits_of
+from export.comparison.contender import ComparedEmbeddings, Contender, embed_all, with_logits_of
 from export.comparison.gates import Gate, failures
 from export.comparison.label_free import agreement, signals_of
+from export.comparison.sample import SIZES, Sample, SampleSizes, choose_rows
 from export.comparison.speed import race
 from export.comparison.thresholds import THRESHOLDS, Thresholds
 from training.data.dataset import Dataset
@@ -31,7 +31,7 @@ class Side:
     """One of the two: its release, how it embeds the images, and what it gets right (None without labels)."""
 
     contender: Contender
-    embedded: Embedded
+    embedded: ComparedEmbeddings
     signals: dict[str, float]
     accuracy: Accuracy | None = None
 
@@ -55,7 +55,7 @@ class Comparison:
     """
 
     data: Dataset
-    chosen: Chosen
+    sample: Sample
     challenger: Side
     champion: Side | None
     gates: list[Gate]
@@ -82,7 +82,7 @@ class Comparison:
             "champion_digest": champion.release.digest if champion is not None else None,
             "gates": [gate.to_json() for gate in self.gates],
             "figures": {
-                "images": self.chosen.counts(),
+                "images": self.sample.counts(),
                 "data": self.data.digest,
                 "challenger": self.challenger.to_json(),
                 "champion": champion.to_json() if champion is not None else None,
@@ -99,74 +99,74 @@ def compare(
     champion: Release | None,
     data: Dataset,
     *,
-    sizes: Sizes = SIZES,
+    sizes: SampleSizes = SIZES,
     thresholds: Thresholds = THRESHOLDS,
 ) -> Comparison:
     """Measure both on the test images of `data` and hold the challenger against the gates.
 
     Raises ValueError if there are no images to compare on, `ManifestError` if a release does not verify.
     """
-    chosen, new = choose_rows(data, sizes), Contender(challenger, data)
+    sample, new = choose_rows(data, sizes), Contender(challenger, data)
     views = _views(champion or challenger)
-    embedded = embed_all(new, chosen, views)
+    embedded = embed_all(new, sample, views)
     if champion is None:
-        return _first(Side(new, embedded, signals_of(embedded, chosen)), data, chosen, thresholds)
+        return _first(Side(new, embedded, signals_of(embedded, sample)), data, sample, thresholds)
     old = Contender(champion, data)
     same = champion.space == challenger.space
-    side = _side(new, embedded, chosen)
-    sides = (side, _other_probe(old, side, chosen) if same else _side(old, embed_all(old, chosen, views), chosen))
+    side = _side(new, embedded, sample)
+    sides = (side, _other_probe(old, side, sample) if same else _side(old, embed_all(old, sample, views), sample))
     if same:
-        found, differences = _of_probes(*sides, chosen, thresholds, unseen=held_out_from(champion, data))
+        found, differences = _of_probes(*sides, sample, thresholds, unseen=held_out_from(champion, data))
     else:
-        found, differences = _of_encoders(*sides, chosen, thresholds)
+        found, differences = _of_encoders(*sides, sample, thresholds)
     found = [gates.parity(challenger.manifest.parity), *found, gates.small(new.bytes, old.bytes, thresholds)]
     paces = {} if same else race(new, old, thresholds)
     found += [gates.quick(name, pace, thresholds) for name, pace in paces.items()]
     speed = {name: pace.to_json() for name, pace in paces.items()}
-    return Comparison(data, chosen, *sides, found, differences, speed, thresholds)
+    return Comparison(data, sample, *sides, found, differences, speed, thresholds)
 
 
-def _side(contender: Contender, embedded: Embedded, chosen: Chosen) -> Side:
+def _side(contender: Contender, embedded: ComparedEmbeddings, sample: Sample) -> Side:
     own = contender.release.manifest.classes
-    accuracy = accuracy_of(embedded, chosen, own) if chosen.classes is not None else None
-    return Side(contender, embedded, signals_of(embedded, chosen), accuracy)
+    accuracy = accuracy_of(embedded, sample, own) if sample.classes is not None else None
+    return Side(contender, embedded, signals_of(embedded, sample), accuracy)
 
 
-def _other_probe(contender: Contender, side: Side, chosen: Chosen) -> Side:
+def _other_probe(contender: Contender, side: Side, sample: Sample) -> Side:
     """Another release of the same space: only its logits are its own."""
-    embedded, accuracy = with_logits_of(contender, side.embedded, chosen), side.accuracy
+    embedded, accuracy = with_logits_of(contender, side.embedded, sample), side.accuracy
     if accuracy is not None:
-        accuracy = replace(accuracy, served=served_right(embedded, chosen, contender.release.manifest.classes))
+        accuracy = replace(accuracy, served=served_right(embedded, sample, contender.release.manifest.classes))
     return Side(contender, embedded, side.signals, accuracy)
 
 
 _Found = tuple[list[Gate], dict[str, dict[str, float]]]
 
 
-def _of_encoders(new: Side, old: Side, chosen: Chosen, thresholds: Thresholds) -> _Found:
+def _of_encoders(new: Side, old: Side, sample: Sample, thresholds: Thresholds) -> _Found:
     """By labels where there are any; else by whether images find their copies, and by the dimensions in use."""
     copies = gates.not_worse("agreement", agreement(new.embedded.views), agreement(old.embedded.views), thresholds)
-    found = gates.not_collapsed(new.signals, len(chosen.signals), thresholds)
+    found = gates.not_collapsed(new.signals, len(sample.signals), thresholds)
     measured = {"agreement": copies}
     if new.accuracy is not None and old.accuracy is not None:
         for name in ("probe", "knn"):
             measured[name] = gates.not_worse(name, getattr(new.accuracy, name), getattr(old.accuracy, name), thresholds)
             found.append(measured[name][0])
         if new.accuracy.served is not None:
-            found.append(gates.above_chance(new.accuracy.served, _most_frequent(chosen)))
+            found.append(gates.above_chance(new.accuracy.served, _most_frequent(sample)))
     else:
         found += [copies[0], gates.dimensions_kept(new.signals["rankme"], old.signals["rankme"], thresholds)]
     return found, {name: difference.to_json() for name, (_, difference) in measured.items()}
 
 
-def _of_probes(new: Side, old: Side, chosen: Chosen, thresholds: Thresholds, *, unseen: bool) -> _Found:
+def _of_probes(new: Side, old: Side, sample: Sample, thresholds: Thresholds, *, unseen: bool) -> _Found:
     """The encoder is the same: what may differ is what the release's own probe gets right.
 
     Unless the queries are `unseen` by the champion's probe, its accuracy on them is a figure and no bound.
     """
     if new.accuracy is None or old.accuracy is None or new.accuracy.served is None:
         return [], {}
-    found = [gates.above_chance(new.accuracy.served, _most_frequent(chosen))]
+    found = [gates.above_chance(new.accuracy.served, _most_frequent(sample))]
     if old.accuracy.served is None:
         return found, {}
     gate, difference = gates.not_worse("served_probe", new.accuracy.served, old.accuracy.served, thresholds)
@@ -185,17 +185,17 @@ def held_out_from(champion: Release, data: Dataset) -> bool:
     return bool(now) and all(before.get(key) == now[key] for key in ("seed", "hold_out"))
 
 
-def _first(new: Side, data: Dataset, chosen: Chosen, thresholds: Thresholds) -> Comparison:
+def _first(new: Side, data: Dataset, sample: Sample, thresholds: Thresholds) -> Comparison:
     """Without a champion: not collapsed, and a probe that is worth having."""
     manifest = new.release.manifest
-    found = [gates.parity(manifest.parity), *gates.not_collapsed(new.signals, len(chosen.signals), thresholds)]
-    right = served_right(new.embedded, chosen, manifest.classes) if chosen.classes is not None else None
+    found = [gates.parity(manifest.parity), *gates.not_collapsed(new.signals, len(sample.signals), thresholds)]
+    right = served_right(new.embedded, sample, manifest.classes) if sample.classes is not None else None
     if right is not None:
-        found.append(gates.above_chance(right, _most_frequent(chosen)))
+        found.append(gates.above_chance(right, _most_frequent(sample)))
         random = _random_probe(manifest.metrics)
         if random is not None:
             found.append(gates.not_below_random(float(right.mean()), random, len(right)))
-    return Comparison(data, chosen, new, None, found, thresholds=thresholds)
+    return Comparison(data, sample, new, None, found, thresholds=thresholds)
 
 
 def _random_probe(metrics: Mapping[str, Any]) -> float | None:
@@ -204,8 +204,8 @@ def _random_probe(metrics: Mapping[str, Any]) -> float | None:
     return None if probe is None else float(probe["accuracy"])
 
 
-def _most_frequent(chosen: Chosen) -> float:
-    labels: NDArray[np.int64] = chosen.labels_of(chosen.queries)
+def _most_frequent(sample: Sample) -> float:
+    labels: NDArray[np.int64] = sample.labels_of(sample.queries)
     return float(np.bincount(labels).max() / len(labels))
 
 

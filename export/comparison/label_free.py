@@ -1,23 +1,23 @@
 """What embeddings tell without labels: the signals of training, and whether an image finds its own augmented copy.
 
 Of two random views of each image, each view asks for its nearest among all the other views. Left out: drawing
-and embedding the views (`export.comparison.embedded`).
+and embedding the views (`export.comparison.contender`).
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.comparison.chosen import Chosen
-from export.comparison.embedded import Embedded
+from export.comparison.contender import ComparedEmbeddings
+from export.comparison.sample import Sample
 from training.measures.label_free import label_free_signals
 
 
-def signals_of(embedded: Embedded, chosen: Chosen) -> dict[str, float]:
+def signals_of(embedded: ComparedEmbeddings, sample: Sample) -> dict[str, float]:
     """ "alignment", "uniformity", "spread", "rankme", and "agreement", the share of views that find their copy."""
     first, second = embedded.views
     return {
         "alignment": float(np.square(first - second).sum(axis=1).mean()),
-        **label_free_signals(embedded.queries.embedding[chosen.signals]),
+        **label_free_signals(embedded.queries.embedding[sample.signals]),
         "agreement": float(agreement(embedded.views).mean()),
     }
 

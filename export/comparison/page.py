@@ -11,10 +11,10 @@ import numpy as np
 
 from core.releases.manifest import Release
 from export.comparison.accuracy import share_by_class
-from export.comparison.charts import Pair, bars_figure, losses_figure
+from export.comparison.charts import Shares, bars_figure, losses_figure
 from export.comparison.compare import Comparison, Side
 from export.comparison.gates import Gate
-from export.comparison.neighbours import Sheet, sheets
+from export.comparison.sheets import Sheet, sheets
 from training.evaluation.pages import draw_chart, image_uri, render, thumbnail
 from training.run.log import read_log
 from training.run.run import LOG
@@ -53,7 +53,7 @@ def page(found: Comparison) -> str:
 
 
 def _facts(found: Comparison) -> dict[str, str]:
-    counts = ", ".join(f"{count:,} {name}" for name, count in found.chosen.counts().items())
+    counts = ", ".join(f"{count:,} {name}" for name, count in found.sample.counts().items())
     facts = {"Images": f"{found.data.facts['name']}: {counts}", "Challenger": _side(found.challenger)}
     return facts | ({"Champion": _side(found.champion)} if found.champion is not None else {})
 
@@ -90,11 +90,11 @@ def _number(name: str, value: float | None) -> str:
     return f"{value:.3g}"
 
 
-def _shares(found: Comparison) -> dict[str, Pair]:
+def _shares(found: Comparison) -> dict[str, Shares]:
     """What the bars show: accuracies where there are labels, and whether views find their copies."""
     new, old = found.challenger, found.champion
 
-    def pair(key: str) -> Pair | None:
+    def pair(key: str) -> Shares | None:
         mine, others = (side.to_json().get(key) if side is not None else None for side in (new, old))
         return None if mine is None else (mine, others)
 
@@ -117,7 +117,7 @@ def _classes(found: Comparison) -> list[dict[str, Any]]:
     right = [getattr(one, key) for one in (new, old)]
     if any(one is None for one in right):
         return []
-    names = found.chosen.names_of(found.chosen.queries)
+    names = found.sample.names_of(found.sample.queries)
     mine, others = (share_by_class(one, names) for one in right)
     counts = dict(zip(*np.unique(names, return_counts=True), strict=True))
     rows: list[dict[str, Any]] = [
@@ -130,18 +130,18 @@ def _classes(found: Comparison) -> list[dict[str, Any]]:
 
 def _shown(sheet: Sheet, found: Comparison) -> dict[str, Any]:
     """A query and both rows of neighbours as pictures, each neighbour right, wrong, or unknown (None)."""
-    chosen = found.chosen
-    query = _thumbnail(found, int(chosen.queries[sheet.query]))
+    sample = found.sample
+    query = _thumbnail(found, int(sample.queries[sheet.query]))
 
     def row(pairs: list[tuple[int, float]]) -> list[dict[str, Any]]:
-        shown = [_thumbnail(found, int(chosen.gallery[place])) | {"score": score} for place, score in pairs]
+        shown = [_thumbnail(found, int(sample.gallery[place])) | {"score": score} for place, score in pairs]
         return [one | {"right": None if query["label"] is None else one["label"] == query["label"]} for one in shown]
 
     return {"query": query, "shared": sheet.shared, "rows": [row(sheet.challenger), row(sheet.champion)]}
 
 
 def _thumbnail(found: Comparison, row: int) -> dict[str, Any]:
-    label = None if found.chosen.classes is None else str(found.chosen.names_of(np.array([row]))[0])
+    label = None if found.sample.classes is None else str(found.sample.names_of(np.array([row]))[0])
     return {**thumbnail(found.data, row), "label": label}
 
 

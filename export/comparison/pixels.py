@@ -12,7 +12,7 @@ from PIL import Image
 
 from core.images.decode import ImageError, decode
 from core.images.folders import SourceError, UnreadableFile
-from export.comparison.chosen import Rows
+from export.comparison.sample import Rows
 from export.pictures import Changed, Pictures
 from training.data.dataset import Dataset
 from training.data.row_reader import RowReader

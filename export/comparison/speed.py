@@ -14,7 +14,7 @@ from time import perf_counter, process_time
 import numpy as np
 from numpy.typing import NDArray
 
-from export.comparison.embedded import Contender
+from export.comparison.contender import Contender
 from export.comparison.thresholds import Thresholds
 from serving.inference.runtime import Runtime
 

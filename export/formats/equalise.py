@@ -20,7 +20,7 @@ from onnx import numpy_helper
 _MOST = 16.0  # a scale's bound either way: channels that calibration never saw stay within reason
 
 
-class Pair(NamedTuple):
+class ConvPair(NamedTuple):
     """Two convolutions with only a ReLU between them, and that ReLU's output."""
 
     first: onnx.NodeProto
@@ -39,7 +39,7 @@ def equalise(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
     onnx.save(model, str(target))
 
 
-def find_pairs(graph: onnx.GraphProto) -> list[Pair]:
+def find_pairs(graph: onnx.GraphProto) -> list[ConvPair]:
     """Every pair of convolutions that may be rescaled: groups of 1, and nothing else reads what is between them."""
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
@@ -55,7 +55,7 @@ def find_pairs(graph: onnx.GraphProto) -> list[Pair]:
             continue
         touched = {relu.input[0], relu.output[0], *first.input[1:], second.input[1]}
         if not touched & shared:
-            pairs.append(Pair(first, second, relu.output[0]))
+            pairs.append(ConvPair(first, second, relu.output[0]))
     return pairs
 
 
@@ -74,7 +74,7 @@ def scales(activation: NDArray[np.float32], weight: NDArray[np.float32]) -> NDAr
     return found
 
 
-def _balance(pair: Pair, activation: NDArray[np.float32], weights: dict[str, onnx.TensorProto]) -> None:
+def _balance(pair: ConvPair, activation: NDArray[np.float32], weights: dict[str, onnx.TensorProto]) -> None:
     first, second = (numpy_helper.to_array(weights[node.input[1]]) for node in (pair.first, pair.second))
     scale = scales(activation, second)
     _replace(weights[pair.first.input[1]], first / scale[:, None, None, None])

@@ -22,7 +22,7 @@ NEIGHBOURS = 10
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class FidelityBounds:
     """What an approximate file must reach: cosines and shares in [0, 1], accuracies in points of 100."""
 
     cosine_mean: float = 0.999
@@ -31,11 +31,11 @@ class Thresholds:
     points_lost: float = 0.5
 
 
-THRESHOLDS = Thresholds()
+FIDELITY = FidelityBounds()
 
 
 @dataclass(frozen=True)
-class Embedded:
+class RetrievalSet:
     """Queries and gallery as one file embeds them: `queries` (N, D) with logits (N, C) or None, `gallery` (M, D)."""
 
     queries: Outputs
@@ -54,27 +54,27 @@ class Verdict:
         """Whether every gate passed."""
         return not self.failed
 
-    def to_json(self, thresholds: Thresholds) -> dict[str, Any]:
+    def to_json(self, bounds: FidelityBounds) -> dict[str, Any]:
         """As the manifest records it."""
         return {
             "passed": self.passed,
             "figures": self.figures,
-            "thresholds": asdict(thresholds),
+            "thresholds": asdict(bounds),
             "failed": list(self.failed),
         }
 
 
-def embed(run: Callable[[NDArray[np.uint8]], Outputs], images: RealImages) -> Embedded:
+def embed(run: Callable[[NDArray[np.uint8]], Outputs], images: RealImages) -> RetrievalSet:
     """Embed queries and gallery with what takes any number of uint8 images (N, S, S, 3)."""
-    return Embedded(run(images.queries), run(images.gallery).embedding)
+    return RetrievalSet(run(images.queries), run(images.gallery).embedding)
 
 
-def judge(exact: Embedded, found: Embedded, images: RealImages, thresholds: Thresholds = THRESHOLDS) -> Verdict:
+def judge(exact: RetrievalSet, found: RetrievalSet, images: RealImages, bounds: FidelityBounds = FIDELITY) -> Verdict:
     """Compare an approximate file's embeddings with the exact ones and hold them against the thresholds."""
     figures = compare(exact, found, images)
     lost = {key: value for key, value in figures.items() if key.endswith("_points_lost")}
-    gates = [(key, getattr(thresholds, key), operator.ge) for key in ("cosine_mean", "cosine_least", "neighbours_same")]
-    gates += [(key, thresholds.points_lost, operator.le) for key in lost]
+    gates = [(key, getattr(bounds, key), operator.ge) for key in ("cosine_mean", "cosine_least", "neighbours_same")]
+    gates += [(key, bounds.points_lost, operator.le) for key in lost]
     failed = [
         f"{key} is {figures[key]:.5f}, {'below' if holds is operator.ge else 'above'} {bound}"
         for key, bound, holds in gates
@@ -83,7 +83,7 @@ def judge(exact: Embedded, found: Embedded, images: RealImages, thresholds: Thre
     return Verdict(figures, tuple(failed))
 
 
-def compare(exact: Embedded, found: Embedded, images: RealImages) -> dict[str, float]:
+def compare(exact: RetrievalSet, found: RetrievalSet, images: RealImages) -> dict[str, float]:
     """Every figure of the gates; those of accuracy only where the images have labels."""
     cosine = (exact.queries.embedding.astype(np.float64) * found.queries.embedding).sum(axis=1)
     figures = {
@@ -93,14 +93,14 @@ def compare(exact: Embedded, found: Embedded, images: RealImages) -> dict[str, f
         "cosine_least": float(cosine.min()),
         "neighbours_same": neighbours_same(exact, found),
         # queries of this file against a gallery that the exact one embedded: two kinds of servers, one collection
-        "neighbours_same_mixed": neighbours_same(exact, Embedded(found.queries, exact.gallery)),
+        "neighbours_same_mixed": neighbours_same(exact, RetrievalSet(found.queries, exact.gallery)),
     }
     if images.query_labels is None or images.gallery_labels is None:
         return figures
     return figures | _accuracies(exact, found, images.gallery_labels, images.query_labels)
 
 
-def neighbours_same(exact: Embedded, found: Embedded, k: int = NEIGHBOURS) -> float:
+def neighbours_same(exact: RetrievalSet, found: RetrievalSet, k: int = NEIGHBOURS) -> float:
     """The share of each query's k nearest in the gallery that both find, on average over the queries."""
     one, two = (neighbours(one.gallery, one.queries.embedding, k)[0] for one in (exact, found))
     shared = [len(np.intersect1d(first, second)) for first, second in zip(one, two, strict=True)]
@@ -108,7 +108,7 @@ def neighbours_same(exact: Embedded, found: Embedded, k: int = NEIGHBOURS) -> fl
 
 
 def _accuracies(
-    exact: Embedded, found: Embedded, gallery_labels: NDArray[np.int64], query_labels: NDArray[np.int64]
+    exact: RetrievalSet, found: RetrievalSet, gallery_labels: NDArray[np.int64], query_labels: NDArray[np.int64]
 ) -> dict[str, float]:
     knn = [
         weighted_accuracy((one.gallery, gallery_labels), (one.queries.embedding, query_labels))

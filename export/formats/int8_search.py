@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from export.formats.fidelity import THRESHOLDS, Embedded, Thresholds, Verdict, embed, judge
+from export.formats.fidelity import FIDELITY, FidelityBounds, RetrievalSet, Verdict, embed, judge
 from export.formats.int8 import Quantiser, Variant
 from export.formats.real_images import RealImages
 from serving.inference.runtime import open_runtime, run_in_passes
@@ -28,7 +28,7 @@ _WORST_BLOCKS = 3
 
 
 @dataclass(frozen=True)
-class Tried:
+class Attempt:
     """One variant and its verdict."""
 
     variant: Variant
@@ -36,10 +36,10 @@ class Tried:
 
 
 @dataclass(frozen=True)
-class Search:
+class Int8Search:
     """Every variant tried; the last one passed, if any did. `costs`: cosine lost by each of the costliest layers."""
 
-    tried: list[Tried] = field(default_factory=list)
+    tried: list[Attempt] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -47,11 +47,11 @@ class Search:
         """Whether the file that was written may be published."""
         return bool(self.tried) and self.tried[-1].verdict.passed
 
-    def to_json(self, thresholds: Thresholds) -> dict[str, Any]:
+    def to_json(self, bounds: FidelityBounds) -> dict[str, Any]:
         """As the manifest records it: the verdict on the best variant, and what else was tried."""
         best = self.tried[-1] if self.passed else max(self.tried, key=lambda one: one.verdict.figures["cosine_least"])
         return {
-            **best.verdict.to_json(thresholds),
+            **best.verdict.to_json(bounds),
             "variant": str(best.variant),
             "float32_layers": list(best.variant.excluded),
             "tried": {str(one.variant): list(one.verdict.failed) or "passed" for one in self.tried},
@@ -63,22 +63,22 @@ def search(
     quantiser: Quantiser,
     target: Path,
     images: RealImages,
-    exact: Embedded,
+    exact: RetrievalSet,
     *,
-    thresholds: Thresholds = THRESHOLDS,
+    bounds: FidelityBounds = FIDELITY,
     thorough: bool = False,
-) -> Search:
+) -> Int8Search:
     """Write `target` as the first variant that passes; if none does, `target` is the last one and must not be used.
 
     `exact` is what the eager graph gives for the same images. Only a `thorough` search goes beyond the plain variants.
     """
-    found = Search()
+    found = Int8Search()
     variants = _all_variants(quantiser, images, exact, found.costs) if thorough else plain_variants(quantiser)
     for variant in variants:
         quantiser.write(variant, target)
         runtime = open_runtime(target, device="cpu")
-        verdict = judge(exact, embed(partial(run_in_passes, runtime), images), images, thresholds)
-        found.tried.append(Tried(variant, verdict))
+        verdict = judge(exact, embed(partial(run_in_passes, runtime), images), images, bounds)
+        found.tried.append(Attempt(variant, verdict))
         if verdict.passed:
             break
         logger.info("int8 with %s: %s", variant, "; ".join(verdict.failed))
@@ -96,7 +96,7 @@ def plain_variants(quantiser: Quantiser) -> list[Variant]:
 
 
 def _all_variants(
-    quantiser: Quantiser, images: RealImages, exact: Embedded, costs: dict[str, float]
+    quantiser: Quantiser, images: RealImages, exact: RetrievalSet, costs: dict[str, float]
 ) -> Iterator[Variant]:
     """The plain ones, and then those that take minutes; `costs` is filled when it comes to the costliest layers."""
     first, last = quantiser.convolutions[0], quantiser.convolutions[-1]
@@ -109,12 +109,12 @@ def _all_variants(
         yield Variant("percentile", excluded=tuple([*costs][:count]), equalised=True)
 
 
-def layer_costs(quantiser: Quantiser, images: RealImages, exact: Embedded) -> dict[str, float]:
+def layer_costs(quantiser: Quantiser, images: RealImages, exact: RetrievalSet) -> dict[str, float]:
     """The mean cosine that a convolution loses when it alone is int8, on 64 queries; the costliest first.
 
     Whole blocks are measured first, and then the convolutions of the three that lose most.
     """
-    costs = _Costs(quantiser, images.queries[:_COST_IMAGES], exact.queries.embedding[:_COST_IMAGES])
+    costs = _LayerCosts(quantiser, images.queries[:_COST_IMAGES], exact.queries.embedding[:_COST_IMAGES])
     blocks = {block: costs.of(block) for block in tqdm(quantiser.blocks, desc="which blocks int8 costs most")}
     worst = sorted(blocks, key=lambda block: -blocks[block])[:_WORST_BLOCKS]
     layers = [name for block in worst for name in block]
@@ -123,7 +123,7 @@ def layer_costs(quantiser: Quantiser, images: RealImages, exact: Embedded) -> di
 
 
 @dataclass(frozen=True)
-class _Costs:
+class _LayerCosts:
     quantiser: Quantiser
     queries: NDArray[np.uint8]
     exact: NDArray[np.float32]

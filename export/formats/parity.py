@@ -18,15 +18,15 @@ from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 
 
 @dataclass(frozen=True)
-class Bounds:
+class ParityBounds:
     """The least cosine; the largest difference of a number of an embedding, or of a logit beside the largest one."""
 
     least_cosine: float
     largest_difference: float
 
 
-EXACT = Bounds(0.99999, 1e-4)
-HALF = Bounds(0.9999, 2e-3)  # half precision keeps 11 bits of each number
+EXACT = ParityBounds(0.99999, 1e-4)
+HALF = ParityBounds(0.9999, 2e-3)  # half precision keeps 11 bits of each number
 
 
 class ParityError(RuntimeError):
@@ -59,7 +59,7 @@ def measure(reference: Outputs, found: Outputs) -> dict[str, float]:
 
 
 def check(
-    graph: ServingGraph, files: Mapping[str, Path], images: NDArray[np.uint8], *, bounds: Bounds = EXACT
+    graph: ServingGraph, files: Mapping[str, Path], images: NDArray[np.uint8], *, bounds: ParityBounds = EXACT
 ) -> dict[str, Any]:
     """Compare each file (format name to path) with the graph on `images`; returns the figures by format.
 
@@ -80,7 +80,7 @@ def check(
     return figures
 
 
-def _enforce(form: str, figures: dict[str, float], bounds: Bounds) -> None:
+def _enforce(form: str, figures: dict[str, float], bounds: ParityBounds) -> None:
     if not figures["cosine_least"] >= bounds.least_cosine:
         raise ParityError(f"{form}: least cosine {figures['cosine_least']:.7f} is below {bounds.least_cosine}")
     largest = bounds.largest_difference

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from core.releases.manifest import FORMATS, MEDIANS
-from export.formats.fidelity import THRESHOLDS, embed
+from export.formats.fidelity import FIDELITY, embed
 from export.formats.graph import ServingGraph
 from export.formats.int8 import Quantiser
 from export.formats.int8_search import search
@@ -84,4 +84,4 @@ def _int8(graph: ServingGraph, files: dict[str, Path], images: RealImages, *, th
         found = search(quantiser, files["int8"], images, exact, thorough=thorough)
     if not found.passed:
         files["int8"].unlink()
-    return found.to_json(THRESHOLDS)
+    return found.to_json(FIDELITY)

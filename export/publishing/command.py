@@ -1,13 +1,18 @@
 """`simclr export`: publish a checkpoint as a release, or with --probe-only a new probe on the encoder of a release."""
 
 import argparse
+import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.command_line.command import Command, main
+from core.command_line.endings import conclude
+from core.files.durable import publish_text
 from core.releases.manifest import Release
+from core.releases.model_store import CHAMPION, ModelStore
+from export.store.text import DEFAULT_STORE, typed
 
 if TYPE_CHECKING:
     from export.formats.write import Int8
@@ -26,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(refuse=parser.error)
     parser.add_argument("--name", required=True, help="the release's name: STORE/NAME/VERSION/")
     parser.add_argument("--data", type=Path, required=True, help="data folder, whose real images judge the release")
-    parser.add_argument("--store", type=Path, default=Path("model_store"), help="default: %(default)s")
+    parser.add_argument("--store", type=Path, default=DEFAULT_STORE, help="default: %(default)s")
     parser.add_argument(
         "--parent",
         metavar="REF",
@@ -61,15 +66,17 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 def _run(given: argparse.Namespace) -> int:
     _refuse_what_does_not_belong(given)
     from export.formats.parity import ParityError  # brings torch, which takes seconds to import
-    from export.publishing.finishing import finish
+    from export.publishing.archive import ArchiveError, build_archive
 
     try:
         release, said = _with_new_probe(given) if given.probe_only else _of_checkpoint(given)
     except (ParityError, ValueError, OSError) as error:
         raise ValueError(f"nothing was published: {error}") from error
-    if not given.json:
-        print("\n".join(said))
-    finish(release, given.store, torchscript=given.torchscript, summary=given.summary, as_json=given.json)
+    try:
+        archive = build_archive(release, given.store, torchscript=given.torchscript)
+    except (ArchiveError, ValueError, OSError) as error:
+        raise ValueError(f"release {release.folder} has no archive: {error}") from error
+    _end(release, archive, said, given)
     return 0
 
 
@@ -173,6 +180,47 @@ def _untried(gate: Mapping[str, Any]) -> str:
         return f"{tried}; others take minutes to try: --int8-search)"
     costs = ", ".join(f"{name} ({cost:.1e})" for name, cost in [*gate["costliest_layers"].items()][:3])
     return f"{tried}; the layers that lose most cosine in int8: {costs})"
+
+
+def _end(release: Release, archive: Path, said: Sequence[str], given: argparse.Namespace) -> None:
+    """Write the summary, and say what was published, whether it may serve, and what to type next."""
+    from export.publishing.verdict import PAGE
+
+    page, promotion = release.folder / PAGE, release.manifest.promotion
+    passed, failed = promotion.get("passed", True), promotion.get("failed", [])
+    values = {
+        "title": release.manifest.title,
+        "digest": release.digest,
+        "release": str(release.folder),
+        "archive": str(archive),
+        "comparison": str(page),
+        "champion": promotion.get("champion"),
+        "promotion": {"passed": passed, "failed": failed},
+    }
+    if given.summary is not None:
+        publish_text(given.summary, json.dumps(values) + "\n")
+    if not given.json:
+        print(*said, f"release: {release.folder}, digest {release.digest[:16]}", sep="\n")
+        print(f"archive for TorchServe: {archive}", f"comparison: {page}", sep="\n")
+    conclude(_verdict(release), then=_next(release, given.store), as_json=given.json, **values)
+
+
+def _verdict(release: Release) -> str:
+    promotion = release.manifest.promotion
+    champion = promotion.get("champion")
+    beside = f"compared with the champion {champion}" if champion else "with no champion to compare it with"
+    if promotion.get("passed", True):
+        return f"{release.manifest.title} is published and may serve: {beside}, it passed every gate"
+    reasons = "".join(f"\n  {reason}" for reason in promotion["failed"])
+    return f"{release.manifest.title} is published, but may not serve: {beside}, it failed these gates{reasons}"
+
+
+def _next(release: Release, root: Path) -> str:
+    store, version = ModelStore(root, release.manifest.name), release.manifest.version
+    if store.alias(CHAMPION) == version:
+        return typed("serve", store=store)
+    action = "promote" if release.manifest.promotion.get("passed", True) else "show"
+    return typed("releases", action, version, store=store)
 
 
 COMMAND = Command("export", "Publish an encoder as a release.", _add_arguments, _run, details=_DETAILS)

@@ -1,7 +1,4 @@
-"""Where a release came from: data, configuration, parent, code, machine and times, as its manifest records them.
-
-Left out: the digests of what it was made of, which its publisher knows.
-"""
+"""Where a release came from: data, configuration, parent, code, machine and times, and the pictures it learnt from."""
 
 import importlib.metadata
 import platform
@@ -11,7 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from core.releases.manifest import Release
+import numpy as np
+
+from core.releases.manifest import SEEN, Release
 from training.data.dataset import Dataset
 
 _LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss-cpu", "torchserve")
@@ -39,6 +38,13 @@ def lineage_of(
         "started": started,
         "finished": now(),
     }
+
+
+def write_seen(folder: Path, data: Dataset) -> None:
+    """List the pictures that a release learnt from, which drift is measured by; an older data folder can't tell."""
+    contents = data.contents()
+    if contents is not None:
+        np.save(folder / SEEN, np.unique(contents))
 
 
 def git_revision() -> dict[str, Any] | None:

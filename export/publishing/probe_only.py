@@ -28,10 +28,10 @@ from core.releases.manifest import (
 )
 from export.formats.parity import EXACT, ParityError, measure
 from export.formats.real_images import choose_images
-from export.publishing.finishing import with_verdict, write_seen
-from export.publishing.lineage import lineage_of, now
+from export.publishing.lineage import lineage_of, now, write_seen
 from export.publishing.probe_edit import edit_onnx, edit_torchscript, edit_weights
 from export.publishing.probe_fit import Fitted, embed_labelled, fit_on
+from export.publishing.verdict import with_verdict
 from export.publishing.versions import find, judged_beside, only_one, publish_version
 from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 from training.data.dataset import Dataset

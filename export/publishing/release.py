@@ -22,8 +22,8 @@ from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, Relea
 from export.formats.graph import ServingGraph
 from export.formats.real_images import choose_images
 from export.formats.write import Int8, write_formats
-from export.publishing.finishing import with_verdict, write_seen
-from export.publishing.lineage import lineage_of, now
+from export.publishing.lineage import lineage_of, now, write_seen
+from export.publishing.verdict import with_verdict
 from export.publishing.versions import find, judged_beside, only_one, publish_version
 from training.data.dataset import Dataset
 from training.measures.probe import load_probe

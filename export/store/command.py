@@ -14,13 +14,13 @@ from core.releases.manifest import to_json
 from core.releases.model_store import ModelStore
 from core.releases.servers import live_servers
 from export.store import history
-from export.store.checking import aliases_of, faults_of
-from export.store.comparing import differences
+from export.store.differences import differences
 from export.store.errors import StoreError
-from export.store.promoting import promote, roll_back
+from export.store.faults import aliases_of, faults_of
+from export.store.promotion import promote, roll_back
 from export.store.records import names_in, records
-from export.store.removing import KEEP, Sweep, collect, delete
-from export.store.showing import DEFAULT_STORE, columns, differences_text, release_text, shown, size, table, typed
+from export.store.removal import KEEP, Sweep, collect, delete
+from export.store.text import DEFAULT_STORE, columns, differences_text, release_text, shown, size, table, typed
 
 _DETAILS = """\
 A REF is a version, such as 3, or an alias: champion, challenger or previous.

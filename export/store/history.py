@@ -1,7 +1,7 @@
 """What was done to the aliases and releases of a name: one line of JSON for each act, in `history.jsonl`.
 
 A line is written after the act that it tells of. A process that is killed between the two leaves the act without its
-line; `export.store.promoting` adds one when it finds that.
+line; `export.store.promotion` adds one when it finds that.
 """
 
 import getpass

@@ -7,11 +7,11 @@ from typing import Any
 
 from core.releases.manifest import FILE_NAME, ManifestError, Release, is_name
 from core.releases.model_store import ModelStore
-from export.store.checking import aliases_of
+from export.store.faults import aliases_of
 
 
 @dataclass(frozen=True)
-class Record:
+class ReleaseRecord:
     """A release as a list shows it. `images` is of all splits; `bytes` of its files; `fault` why it can't be read."""
 
     name: str
@@ -35,7 +35,7 @@ def names_in(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if path.is_dir() and is_name(path.name))
 
 
-def records(store: ModelStore) -> list[Record]:
+def records(store: ModelStore) -> list[ReleaseRecord]:
     """One for each version, oldest first."""
     aliases, _ = aliases_of(store)
     return [
@@ -68,16 +68,16 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
             yield f"{prefix}{key}", value
 
 
-def _record(store: ModelStore, version: int, aliases: tuple[str, ...]) -> Record:
+def _record(store: ModelStore, version: int, aliases: tuple[str, ...]) -> ReleaseRecord:
     archive = store.archive(version).is_file()
     try:
         release = Release(store.home / str(version))
         size = (release.folder / FILE_NAME).stat().st_size
     except (ManifestError, OSError) as error:
-        return Record(store.name, version, aliases, archive=archive, fault=str(error))
+        return ReleaseRecord(store.name, version, aliases, archive=archive, fault=str(error))
     manifest = release.manifest
     counts = manifest.lineage.get("data", {}).get("counts", {})
-    return Record(
+    return ReleaseRecord(
         store.name,
         version,
         aliases,

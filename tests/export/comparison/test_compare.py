@@ -11,15 +11,15 @@ import pytest
 
 from core.releases.manifest import Release
 from export.comparison.accuracy import right_by
-from export.comparison.chosen import Sizes
 from export.comparison.compare import Comparison, compare
 from export.comparison.label_free import agreement
 from export.comparison.page import page
+from export.comparison.sample import SampleSizes
 from export.comparison.thresholds import THRESHOLDS
 from tests.export.comparison.projections import principal, write_release
 from training.data.dataset import Dataset
 
-FEW = Sizes(gallery=200, validation=50, queries=100, signals=50)
+FEW = SampleSizes(gallery=200, validation=50, queries=100, signals=50)
 
 
 @pytest.fixture(scope="module")

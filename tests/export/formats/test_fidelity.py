@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from export.formats.fidelity import Embedded, Thresholds, compare, judge, neighbours_same
+from export.formats.fidelity import FidelityBounds, RetrievalSet, compare, judge, neighbours_same
 from export.formats.real_images import RealImages
 from serving.inference.backends import Outputs
 
@@ -24,21 +24,21 @@ def labelled(queries: int, gallery: int) -> RealImages:
 
 
 @pytest.fixture
-def exact() -> Embedded:
+def exact() -> RetrievalSet:
     draw = np.random.default_rng(0)
     logits = draw.normal(size=(30, 3)).astype(np.float32)
-    return Embedded(Outputs(unit(draw.normal(size=(30, 16))), logits), unit(draw.normal(size=(200, 16))))
+    return RetrievalSet(Outputs(unit(draw.normal(size=(30, 16))), logits), unit(draw.normal(size=(200, 16))))
 
 
-def disturbed(exact: Embedded, by: float) -> Embedded:
+def disturbed(exact: RetrievalSet, by: float) -> RetrievalSet:
     draw = np.random.default_rng(1)
     queries, gallery = (
         unit(vectors + by * draw.normal(size=vectors.shape)) for vectors in (exact.queries.embedding, exact.gallery)
     )
-    return Embedded(Outputs(queries, exact.queries.logits), gallery)
+    return RetrievalSet(Outputs(queries, exact.queries.logits), gallery)
 
 
-def test_the_same_neighbours_are_counted_as_sets_by_brute_force(exact: Embedded) -> None:
+def test_the_same_neighbours_are_counted_as_sets_by_brute_force(exact: RetrievalSet) -> None:
     found = disturbed(exact, 0.1)
     shared = []
     for number in range(30):
@@ -49,19 +49,19 @@ def test_the_same_neighbours_are_counted_as_sets_by_brute_force(exact: Embedded)
     assert neighbours_same(exact, found) == pytest.approx(np.mean(shared))
 
 
-def test_a_gallery_smaller_than_ten_is_compared_whole(exact: Embedded) -> None:
-    few = Embedded(exact.queries, exact.gallery[:4])
+def test_a_gallery_smaller_than_ten_is_compared_whole(exact: RetrievalSet) -> None:
+    few = RetrievalSet(exact.queries, exact.gallery[:4])
     assert neighbours_same(few, disturbed(few, 0.5)) == 1
 
 
-def test_a_file_that_is_equal_passes_every_gate(exact: Embedded) -> None:
+def test_a_file_that_is_equal_passes_every_gate(exact: RetrievalSet) -> None:
     verdict = judge(exact, exact, labelled(30, 200))
     assert verdict.passed
     assert verdict.figures["cosine_least"] == pytest.approx(1)
     assert verdict.figures["knn_points_lost"] == verdict.figures["probe_points_lost"] == 0
 
 
-def test_each_gate_fails_by_name_and_value(exact: Embedded) -> None:
+def test_each_gate_fails_by_name_and_value(exact: RetrievalSet) -> None:
     found = disturbed(exact, 0.2)
     verdict = judge(exact, found, labelled(30, 200))
     assert not verdict.passed
@@ -70,26 +70,26 @@ def test_each_gate_fails_by_name_and_value(exact: Embedded) -> None:
         assert f"{name} is {verdict.figures[name]:.5f}, below" in told
 
 
-def test_points_lost_are_what_accuracy_lost_in_points(exact: Embedded) -> None:
+def test_points_lost_are_what_accuracy_lost_in_points(exact: RetrievalSet) -> None:
     logits = exact.queries.logits
     assert logits is not None
     right = np.eye(3, dtype=np.float32)[np.arange(30) % 3]
-    before = Embedded(Outputs(exact.queries.embedding, right), exact.gallery)
+    before = RetrievalSet(Outputs(exact.queries.embedding, right), exact.gallery)
     wrong = right.copy()
     wrong[0] = right[1]
-    after = Embedded(Outputs(exact.queries.embedding, wrong), exact.gallery)
+    after = RetrievalSet(Outputs(exact.queries.embedding, wrong), exact.gallery)
     verdict = judge(before, after, labelled(30, 200))
     assert verdict.figures["probe_points_lost"] == pytest.approx(100 / 30)
     assert verdict.failed == ("probe_points_lost is 3.33333, above 0.5",)
     assert judge(after, before, labelled(30, 200)).passed  # better is no loss
 
 
-def test_without_labels_there_is_no_accuracy(exact: Embedded) -> None:
+def test_without_labels_there_is_no_accuracy(exact: RetrievalSet) -> None:
     images = RealImages(pictures(1), pictures(200), pictures(30))
     assert not [name for name in compare(exact, exact, images) if name.startswith(("knn", "probe"))]
 
 
-def test_not_a_number_never_passes(exact: Embedded) -> None:
-    broken = Embedded(Outputs(np.full_like(exact.queries.embedding, np.nan), None), exact.gallery)
+def test_not_a_number_never_passes(exact: RetrievalSet) -> None:
+    broken = RetrievalSet(Outputs(np.full_like(exact.queries.embedding, np.nan), None), exact.gallery)
     images = RealImages(pictures(1), pictures(200), pictures(30))
-    assert len(judge(exact, broken, images, Thresholds(neighbours_same=0)).failed) >= 2
+    assert len(judge(exact, broken, images, FidelityBounds(neighbours_same=0)).failed) >= 2

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from core.releases.manifest import FORMATS
-from export.formats.fidelity import Embedded, Thresholds
+from export.formats.fidelity import FidelityBounds, RetrievalSet
 from export.formats.graph import ServingGraph
 from export.formats.int8 import Quantiser, Variant
 from export.formats.int8_search import WORST_LAYERS, plain_variants, search
@@ -24,8 +24,8 @@ def images(chain: Chain) -> RealImages:
 
 
 @pytest.fixture(scope="module")
-def exact(graph: ServingGraph, images: RealImages) -> Embedded:
-    return Embedded(eager(graph, images.queries), eager(graph, images.gallery).embedding)
+def exact(graph: ServingGraph, images: RealImages) -> RetrievalSet:
+    return RetrievalSet(eager(graph, images.queries), eager(graph, images.gallery).embedding)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_layer_that_is_not_there_is_refused(quantiser: Quantiser, tmp_path: Pa
 
 @pytest.mark.parametrize("variant", [Variant(), Variant(equalised=True), Variant("minmax")], ids=str)
 def test_int8_stays_close_to_the_eager_graph(
-    quantiser: Quantiser, variant: Variant, images: RealImages, exact: Embedded, tmp_path: Path
+    quantiser: Quantiser, variant: Variant, images: RealImages, exact: RetrievalSet, tmp_path: Path
 ) -> None:
     quantiser.write(variant, tmp_path / "int8.onnx")
     runtime = open_runtime(tmp_path / "int8.onnx", device="cpu")
@@ -98,10 +98,10 @@ def test_half_precision_is_checked_and_published(chain: Chain) -> None:
 
 
 def test_where_nothing_passes_the_costliest_layers_are_named(
-    quantiser: Quantiser, images: RealImages, exact: Embedded, tmp_path: Path
+    quantiser: Quantiser, images: RealImages, exact: RetrievalSet, tmp_path: Path
 ) -> None:
-    impossible = Thresholds(cosine_least=1.5)
-    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible, thorough=True)
+    impossible = FidelityBounds(cosine_least=1.5)
+    found = search(quantiser, tmp_path / "int8.onnx", images, exact, bounds=impossible, thorough=True)
     assert not found.passed
     assert len(found.costs) == WORST_LAYERS
     assert set(found.costs) <= set(quantiser.convolutions)
@@ -114,10 +114,10 @@ def test_where_nothing_passes_the_costliest_layers_are_named(
 
 
 def test_without_a_search_only_the_plain_variants_are_tried(
-    quantiser: Quantiser, images: RealImages, exact: Embedded, tmp_path: Path
+    quantiser: Quantiser, images: RealImages, exact: RetrievalSet, tmp_path: Path
 ) -> None:
-    impossible = Thresholds(cosine_least=1.5)
-    found = search(quantiser, tmp_path / "int8.onnx", images, exact, thresholds=impossible)
+    impossible = FidelityBounds(cosine_least=1.5)
+    found = search(quantiser, tmp_path / "int8.onnx", images, exact, bounds=impossible)
     assert [tried.variant for tried in found.tried] == plain_variants(quantiser)
     said = found.to_json(impossible)
     assert not said["passed"]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.releases.model_store import ModelStore
-from export.store.promoting import promote
+from export.store.promotion import promote
 from tests.export.store.small import NAME, approved, make_release
 
 

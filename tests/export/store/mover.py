@@ -17,8 +17,8 @@ import numpy as np
 
 from core.releases.model_store import ModelStore
 from export.store.errors import StoreError
-from export.store.promoting import promote, roll_back
-from export.store.removing import delete
+from export.store.promotion import promote, roll_back
+from export.store.removal import delete
 
 NAME = "small"
 CHANGES = ("replace", "rename", "unlink", "rmdir", "fsync")

@@ -11,8 +11,8 @@ import pytest
 
 from core.command_line.command import main
 from core.releases.model_store import ModelStore
-from export.store.checking import faults_of
 from export.store.command import COMMAND
+from export.store.faults import faults_of
 from tests.conftest import Chain
 from tests.export.store.small import approved, flip, make_archive, make_release
 

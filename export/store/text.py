@@ -7,7 +7,7 @@ from typing import Any
 
 from core.releases.manifest import Manifest, Release
 from core.releases.model_store import ModelStore
-from export.store.records import Record, flat, verdict_of
+from export.store.records import ReleaseRecord, flat, verdict_of
 
 _HEADINGS = ("release", "aliases", "created", "probe", "kNN", "verdict", "size", "images", "parent")
 _NUMBERS = (3, 4, 6, 7)
@@ -15,7 +15,7 @@ DEFAULT_STORE = Path("model_store")
 _MOST = 100  # characters of a value
 
 
-def table(records: Sequence[Record]) -> str:
+def table(records: Sequence[ReleaseRecord]) -> str:
     """The list of releases; what can't be read is there with the reason below."""
     lines = [_HEADINGS, *map(_line, records)]
     faults = [f"{one.name}/{one.version}: {one.fault}" for one in records if one.fault is not None]
@@ -38,7 +38,7 @@ def release_text(release: Release, aliases: Sequence[str], faults: Sequence[str]
 
 
 def differences_text(found: Mapping[str, Any]) -> str:
-    """What `export.store.comparing.differences` found."""
+    """What `export.store.differences.differences` found."""
     one, other = found["releases"]
     parts = [f"{one} and {other}: {'one embedding space' if found['same_space'] else 'two embedding spaces'}"]
     for part in ("release", "config", "data"):
@@ -88,7 +88,7 @@ def typed(command: str, *words: object, store: ModelStore) -> str:
     return shlex.join(["simclr", command, *map(str, (*words, *where))])
 
 
-def _line(record: Record) -> tuple[str, ...]:
+def _line(record: ReleaseRecord) -> tuple[str, ...]:
     return (
         f"{record.name}/{record.version}",
         ",".join(record.aliases),

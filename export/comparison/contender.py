@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from core.releases.manifest import FORMATS, Release
-from export.comparison.chosen import Chosen, Rows
 from export.comparison.pixels import Reader, reader_for
+from export.comparison.sample import Rows, Sample
 from serving.inference.backends import Outputs
 from serving.inference.choice import Choice, choose
 from serving.inference.runtime import Runtime, images_of_pass, open_runtime
@@ -25,7 +25,7 @@ Embeddings = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Embedded:
+class ComparedEmbeddings:
     """Unit-norm embeddings (N, D) of each kind of image, the queries with the release's own logits or None.
 
     `views` are two random views of each image of `signals`, (2, M, D).
@@ -95,18 +95,18 @@ class Contender:
         return Outputs(np.concatenate([part.embedding for part in parts]), np.concatenate(logits) if logits else None)
 
 
-def embed_all(contender: Contender, chosen: Chosen, views: ViewsConfig) -> Embedded:
+def embed_all(contender: Contender, sample: Sample, views: ViewsConfig) -> ComparedEmbeddings:
     """Everything that a comparison needs of one release."""
     title = contender.release.manifest.title
-    return Embedded(
-        gallery=contender.embed(chosen.gallery, f"{title}: gallery").embedding,
-        validation=contender.embed(chosen.validation, f"{title}: validation").embedding,
-        queries=contender.embed(chosen.queries, f"{title}: queries"),
-        views=contender.embed_views(chosen.queries[chosen.signals], views),
+    return ComparedEmbeddings(
+        gallery=contender.embed(sample.gallery, f"{title}: gallery").embedding,
+        validation=contender.embed(sample.validation, f"{title}: validation").embedding,
+        queries=contender.embed(sample.queries, f"{title}: queries"),
+        views=contender.embed_views(sample.queries[sample.signals], views),
     )
 
 
-def with_logits_of(contender: Contender, embedded: Embedded, chosen: Chosen) -> Embedded:
+def with_logits_of(contender: Contender, embedded: ComparedEmbeddings, sample: Sample) -> ComparedEmbeddings:
     """The same embeddings with the logits of another release of their space: only queries are run again."""
-    found = contender.embed(chosen.queries, f"{contender.release.manifest.title}: queries")
+    found = contender.embed(sample.queries, f"{contender.release.manifest.title}: queries")
     return replace(embedded, queries=Outputs(embedded.queries.embedding, found.logits))

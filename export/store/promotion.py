@@ -12,8 +12,8 @@ from typing import Any
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
 from export.store import history
-from export.store.checking import faults_of
 from export.store.errors import StoreError
+from export.store.faults import faults_of
 from export.store.locks import alone
 
 

@@ -20,8 +20,8 @@ from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore
 from core.releases.servers import StateUnreadable, present_servers
 from export.store import history
-from export.store.checking import aliases_of
 from export.store.errors import StoreError
+from export.store.faults import aliases_of
 from export.store.locks import ARCHIVING, PUBLISHING, alone
 
 KEEP = 3

@@ -93,7 +93,7 @@ def test_it_is_said_clearly_and_not_made_again(
 ) -> None:
     assert main(COMMAND, command(collapsed, store)) == 0
     told = capsys.readouterr().out
-    assert "chain/2 is published, but REFUSED for serving: compared with the champion chain/1" in told
+    assert "chain/2 is published, but may not serve: compared with the champion chain/1" in told
     assert f"next: simclr releases show 2 --name chain --store {store}" in told
     assert f"  {refused.manifest.promotion['failed'][0]}" in told
     assert versions_in(store / "chain") == [1, 2]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.comparison.embedded import Embedded
+from export.comparison.contender import ComparedEmbeddings
 from training.measures.knn import neighbours
 
 DIFFERING, RANDOM, SHOWN = 8, 4, 8
@@ -27,7 +27,7 @@ class Sheet:
     shared: int
 
 
-def sheets(challenger: Embedded, champion: Embedded | None) -> tuple[list[Sheet], list[Sheet]]:
+def sheets(challenger: ComparedEmbeddings, champion: ComparedEmbeddings | None) -> tuple[list[Sheet], list[Sheet]]:
     """Queries whose neighbours differ most (none without a champion), and some by chance, none of them twice."""
     count = len(challenger.queries.embedding)
     new = neighbours(challenger.gallery, challenger.queries.embedding, SHOWN)

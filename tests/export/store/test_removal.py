@@ -19,12 +19,12 @@ from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState
 from export.publishing.versions import next_version
 from export.store import history
-from export.store.checking import faults_of
 from export.store.command import COMMAND
 from export.store.errors import StoreError
+from export.store.faults import faults_of
 from export.store.locks import ARCHIVING, PUBLISHING
-from export.store.promoting import promote
-from export.store.removing import collect, delete
+from export.store.promotion import promote
+from export.store.removal import collect, delete
 from tests.export.store.small import approved, make_release
 
 ROOT = Path(__file__).parents[3]

@@ -17,7 +17,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SampleSizes:
     """The most images of each kind: what bounds the cost of a comparison, whatever the collection has."""
 
     gallery: int = 10_000
@@ -26,11 +26,11 @@ class Sizes:
     signals: int = 1_000
 
 
-SIZES = Sizes()
+SIZES = SampleSizes()
 
 
 @dataclass(frozen=True)
-class Chosen:
+class Sample:
     """Rows of a data set, ascending. `signals` are positions in `queries`: they stand for all where pairs count.
 
     `classes` are the labels' names and `labels` the index of every row, both None where labels can't be compared.
@@ -58,7 +58,7 @@ class Chosen:
         return {name: len(getattr(self, name)) for name in ("gallery", "validation", "queries", "signals")}
 
 
-def choose_rows(data: Dataset, sizes: Sizes = SIZES) -> Chosen:
+def choose_rows(data: Dataset, sizes: SampleSizes = SIZES) -> Sample:
     """Draw the images of a comparison; raises ValueError if there is no test image or no train image."""
     train, validation, test = map(data.rows, (TRAIN, VALIDATION, TEST))
     for name, rows in ((TRAIN, train), (TEST, test)):
@@ -72,7 +72,7 @@ def choose_rows(data: Dataset, sizes: Sizes = SIZES) -> Chosen:
         else:
             labels = None
     queries = _drawn(test, labels, sizes.queries)
-    return Chosen(
+    return Sample(
         gallery=_drawn(train, labels, sizes.gallery),
         validation=_drawn(validation, labels, sizes.validation),
         queries=queries,

@@ -12,10 +12,10 @@ import pytest
 from core.command_line.command import main
 from core.releases.model_store import ModelStore
 from export.store import history
-from export.store.checking import faults_of
 from export.store.command import COMMAND
 from export.store.errors import StoreError
-from export.store.promoting import promote, roll_back
+from export.store.faults import faults_of
+from export.store.promotion import promote, roll_back
 from tests.export.store.small import approved, make_release
 
 ROOT = Path(__file__).parents[3]

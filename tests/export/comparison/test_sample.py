@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from core.images.decode import decode
-from export.comparison.chosen import Sizes, choose_rows
 from export.comparison.pixels import reader_for
+from export.comparison.sample import SampleSizes, choose_rows
 from retraining.frozen import prepare_frozen
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.opening import open_catalogue
@@ -16,24 +16,24 @@ from training.data.prepare import Request
 
 
 def test_images_are_bounded_and_spread_over_labels(digits: Dataset) -> None:
-    chosen = choose_rows(digits, Sizes(gallery=200, validation=50, queries=100, signals=40))
-    assert chosen.counts() == {"gallery": 200, "validation": 50, "queries": 100, "signals": 40}
-    assert set(chosen.gallery) <= set(digits.rows("train"))
-    assert set(chosen.queries) <= set(digits.rows("test"))
-    for rows in (chosen.gallery, chosen.queries, chosen.queries[chosen.signals]):
-        assert np.ptp(np.bincount(chosen.labels_of(rows), minlength=10)) <= 0.08 * len(rows)
+    sample = choose_rows(digits, SampleSizes(gallery=200, validation=50, queries=100, signals=40))
+    assert sample.counts() == {"gallery": 200, "validation": 50, "queries": 100, "signals": 40}
+    assert set(sample.gallery) <= set(digits.rows("train"))
+    assert set(sample.queries) <= set(digits.rows("test"))
+    for rows in (sample.gallery, sample.queries, sample.queries[sample.signals]):
+        assert np.ptp(np.bincount(sample.labels_of(rows), minlength=10)) <= 0.08 * len(rows)
         assert len(np.unique(rows)) == len(rows)
 
 
 def test_the_same_data_gives_the_same_images(digits: Dataset) -> None:
-    few = Sizes(gallery=50, queries=20)
+    few = SampleSizes(gallery=50, queries=20)
     assert (choose_rows(digits, few).queries == choose_rows(digits, few).queries).all()
 
 
 def test_few_images_are_all_taken(digits: Dataset) -> None:
-    chosen = choose_rows(digits)
-    assert (chosen.queries == digits.rows("test")).all()
-    assert (chosen.gallery == digits.rows("train")).all()
+    sample = choose_rows(digits)
+    assert (sample.queries == digits.rows("test")).all()
+    assert (sample.gallery == digits.rows("train")).all()
 
 
 def test_without_test_images_the_error_says_so(digits: Dataset) -> None:
