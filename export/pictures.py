@@ -14,7 +14,7 @@ class Changed(Exception):
 
 
 class Pictures:
-    """The pictures of `data`. Raises `CollectionError` where its collection can't be opened."""
+    """The pictures of `data`; raises `CollectionError` if its collection can't be opened."""
 
     def __init__(self, data: Dataset) -> None:
         self._data = data
@@ -22,7 +22,7 @@ class Pictures:
         self._frozen = data.contents() if self._collection is not None else None
 
     def read(self, row: int) -> bytes:
-        """The bytes of a row's image file. Raises what its source does, and `Changed` where that is known."""
+        """The bytes of a row's image file; raises what its source raises, and `Changed` for an item that was."""
         name = self._data.ids[row]
         if self._collection is None:
             return self._data.read_item(name)

@@ -1,7 +1,7 @@
 """Which queries an encoder gets right: by a probe fitted anew, by its own probe as served, and by its neighbours.
 
-Two encoders were trained, and their probes fitted, on different data; probes fitted here on the same images are what
-compares the encoders. Left out: whether a difference is chance (`export.comparison.bootstrap`).
+Two encoders were trained, and their probes fitted, on different data; only probes fitted here, on the same images,
+compare the encoders. Whether a difference is more than chance is in `export.comparison.bootstrap`.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ class Accuracy:
     served: Right | None
 
     def to_json(self) -> dict[str, float | None]:
-        """As shares."""
+        """Each measure as the share of queries that are right."""
         served = None if self.served is None else float(self.served.mean())
         return {"probe": float(self.probe.mean()), "knn": float(self.knn.mean()), "served_probe": served}
 

@@ -1,8 +1,8 @@
 """Is a difference between two encoders on the same images more than chance? The paired bootstrap.
 
-Both are judged on the same images, so what is resampled are the images' differences (challenger minus champion).
-Differences of right and wrong take few values, so a resample is a draw of how often each occurs: a multinomial,
-exactly the bootstrap's distribution at a thousandth of its cost.
+Both are judged on the same images, so what is resampled are the differences per image (challenger minus champion).
+They take few values, so a resample is a draw of how often each value occurs: a multinomial, which has exactly the
+bootstrap's distribution at a thousandth of its cost.
 """
 
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Difference:
 def paired_difference(
     challenger: NDArray[np.generic], champion: NDArray[np.generic], *, confidence: float, resamples: int
 ) -> Difference:
-    """The difference of two scores an image (N,), N at least 1, with its percentile interval."""
+    """The mean difference of two scores per image, (N,) each with N at least 1, and its percentile interval."""
     from scipy.stats import binomtest  # takes a second to import
 
     each = challenger.astype(np.float64) - champion.astype(np.float64)

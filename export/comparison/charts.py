@@ -1,7 +1,4 @@
-"""The charts of a comparison, in the colours of a light or of a dark page: accuracies, and the two runs' losses.
-
-Left out: where they go (`export.comparison.page`).
-"""
+"""The charts of a comparison, in the colours of a light or of a dark page: accuracies, and the two runs' losses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +11,7 @@ Shares = tuple[float, float | None]
 
 
 def bars_figure(shares: Mapping[str, Shares], theme: Theme = LIGHT) -> Figure:
-    """Shares in [0, 1] by name, of challenger and champion (None: there is none), as bars with their values."""
+    """Shares in [0, 1] by name, of the challenger and of the champion (None without one), as bars with their values."""
     figure = Figure(figsize=(7, 0.75 * len(shares) + 0.9), layout="constrained")
     axes = figure.subplots()
     for place, pair in enumerate(shares.values()):
@@ -33,7 +30,7 @@ def bars_figure(shares: Mapping[str, Shares], theme: Theme = LIGHT) -> Figure:
 def losses_figure(
     challenger: Sequence[Mapping[str, Any]], champion: Sequence[Mapping[str, Any]], theme: Theme = LIGHT
 ) -> Figure | None:
-    """The loss of both runs by step, from the lines of their logs; None where neither has a log."""
+    """The loss of both runs by step, from the lines of their logs; None if neither has a log."""
     if not challenger and not champion:
         return None
     figure = Figure(figsize=(7, 3.4), layout="constrained")

@@ -1,8 +1,7 @@
 """The comparison of a new release, the challenger, with the champion: what is measured, in order, and the verdict.
 
-Both are run as a server here would run them, on the same held-out images. Where the challenger has the champion's
-embedding space (a new probe on the same encoder) only the probes are compared, as served. Left out: the page
-(`export.comparison.page`).
+Both are run as a server on this machine would run them, on the same held-out images. If the challenger has the
+champion's embedding space (a new probe on the same encoder), only the probes are compared, as served.
 """
 
 from collections.abc import Mapping
@@ -28,7 +27,7 @@ from training.recipe.config import ViewsConfig, from_dict
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its release, how it embeds the images, and what it gets right (None without labels)."""
+    """One of the two: its release, its embeddings of the images, and what it gets right (None without labels)."""
 
     contender: Contender
     embedded: ComparedEmbeddings
@@ -37,11 +36,11 @@ class Side:
 
     @property
     def release(self) -> Release:
-        """The release."""
+        """The release that is compared."""
         return self.contender.release
 
     def to_json(self) -> dict[str, Any]:
-        """Its figures."""
+        """Its figures, as the manifest records them."""
         choice = self.contender.choice
         form = {"form": choice.form, "device": choice.device, "image_size": self.release.manifest.input.size}
         return form | {"signals": self.signals} | (self.accuracy.to_json() if self.accuracy is not None else {})
@@ -70,7 +69,7 @@ class Comparison:
 
     @property
     def failed(self) -> list[str]:
-        """Why the challenger may not take the champion's place; none: it may."""
+        """Why the challenger may not take the champion's place; empty if it may."""
         return failures(self.gates)
 
     def to_json(self) -> dict[str, Any]:
@@ -133,7 +132,7 @@ def _side(contender: Contender, embedded: ComparedEmbeddings, sample: Sample) ->
 
 
 def _other_probe(contender: Contender, side: Side, sample: Sample) -> Side:
-    """Another release of the same space: only its logits are its own."""
+    """Another release of the same space, which differs in its logits alone."""
     embedded, accuracy = with_logits_of(contender, side.embedded, sample), side.accuracy
     if accuracy is not None:
         accuracy = replace(accuracy, served=served_right(embedded, sample, contender.release.manifest.classes))
@@ -144,7 +143,7 @@ _Found = tuple[list[Gate], dict[str, dict[str, float]]]
 
 
 def _of_encoders(new: Side, old: Side, sample: Sample, thresholds: Thresholds) -> _Found:
-    """By labels where there are any; else by whether images find their copies, and by the dimensions in use."""
+    """By labels if there are any; else by whether images find their copies, and by the dimensions in use."""
     copies = gates.not_worse("agreement", agreement(new.embedded.views), agreement(old.embedded.views), thresholds)
     found = gates.not_collapsed(new.signals, len(sample.signals), thresholds)
     measured = {"agreement": copies}
@@ -160,9 +159,9 @@ def _of_encoders(new: Side, old: Side, sample: Sample, thresholds: Thresholds) -
 
 
 def _of_probes(new: Side, old: Side, sample: Sample, thresholds: Thresholds, *, unseen: bool) -> _Found:
-    """The encoder is the same: what may differ is what the release's own probe gets right.
+    """The encoder is the same; what may differ is what the release's own probe gets right.
 
-    Unless the queries are `unseen` by the champion's probe, its accuracy on them is a figure and no bound.
+    Unless the queries are `unseen` by the champion's probe, its accuracy on them is only reported and bounds nothing.
     """
     if new.accuracy is None or old.accuracy is None or new.accuracy.served is None:
         return [], {}
@@ -176,7 +175,7 @@ def _of_probes(new: Side, old: Side, sample: Sample, thresholds: Thresholds, *, 
 def held_out_from(champion: Release, data: Dataset) -> bool:
     """Whether the test images of `data` were held out when the champion's probe was fitted, as far as is on record.
 
-    They were if it was made of the same data, or of a collection whose items were split in the same way.
+    They were if it was made from the same data, or from a collection whose items were split in the same way.
     """
     lineage = champion.manifest.lineage
     if lineage.get("data", {}).get("sha256") == data.digest:
@@ -186,7 +185,7 @@ def held_out_from(champion: Release, data: Dataset) -> bool:
 
 
 def _first(new: Side, data: Dataset, sample: Sample, thresholds: Thresholds) -> Comparison:
-    """Without a champion: not collapsed, and a probe that is worth having."""
+    """Without a champion: embeddings that have not collapsed, and a probe that is worth having."""
     manifest = new.release.manifest
     found = [gates.parity(manifest.parity), *gates.not_collapsed(new.signals, len(sample.signals), thresholds)]
     right = served_right(new.embedded, sample, manifest.classes) if sample.classes is not None else None
@@ -199,7 +198,7 @@ def _first(new: Side, data: Dataset, sample: Sample, thresholds: Thresholds) -> 
 
 
 def _random_probe(metrics: Mapping[str, Any]) -> float | None:
-    """The accuracy of a random encoder's probe, where the evaluation measured it."""
+    """The accuracy of a random encoder's probe; None if the evaluation did not measure it."""
     probe = metrics.get("baselines", {}).get(RANDOM, {}).get("linear_probe")
     return None if probe is None else float(probe["accuracy"])
 
@@ -210,7 +209,7 @@ def _most_frequent(sample: Sample) -> float:
 
 
 def _views(release: Release) -> ViewsConfig:
-    """The views that the release learnt to agree on: the champion's own terms, where there is one."""
+    """The views that the release learnt to agree on; of the champion, if there is one, so that it sets the terms."""
     try:
         return from_dict(release.manifest.lineage["config"]).views
     except (KeyError, ValueError):  # a release of another version, or one that was never trained

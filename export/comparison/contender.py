@@ -1,7 +1,4 @@
-"""The chosen images as a release embeds them here: with the file that a server on this machine would run.
-
-Left out: what the embeddings say (`export.comparison.accuracy`, `export.comparison.label_free`).
-"""
+"""A release as it embeds the sample here: with the file that a server on this machine would run."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,7 +23,7 @@ Embeddings = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ComparedEmbeddings:
-    """Unit-norm embeddings (N, D) of each kind of image, the queries with the release's own logits or None.
+    """Unit-norm embeddings (N, D) of each kind of image; the queries with the release's own logits, if it has any.
 
     `views` are two random views of each image of `signals`, (2, M, D).
     """
@@ -39,14 +36,14 @@ class ComparedEmbeddings:
 
 @dataclass(frozen=True)
 class Contender:
-    """A release with the file of it that runs here."""
+    """A release, and the one of its files that runs here."""
 
     release: Release
     data: Dataset
 
     @cached_property
     def choice(self) -> Choice:
-        """Which file, and why."""
+        """Which file runs here, and why."""
         return choose(self.release)
 
     @cached_property
@@ -60,7 +57,7 @@ class Contender:
 
     @cached_property
     def read(self) -> Reader:
-        """Rows as pixels of the size that the release takes."""
+        """Reads rows as pixels of the size that the release takes."""
         return reader_for(self.data, self.release.manifest.input.size)
 
     @property
@@ -69,7 +66,7 @@ class Contender:
         return self.release.manifest.files[FORMATS[self.choice.form]].bytes
 
     def embed(self, rows: Rows, description: str) -> Outputs:
-        """Embed rows, a pass at a time: memory is bounded by the embeddings."""
+        """Embed rows, a pass at a time, so that pixels never fill the memory."""
         width = images_of_pass(self.release.manifest.input.size, gpu=self.choice.device == "cuda")
         starts = range(0, len(rows), width)
         parts = [
@@ -78,7 +75,7 @@ class Contender:
         return self._joined(parts)
 
     def embed_views(self, rows: Rows, views: ViewsConfig) -> NDArray[np.float32]:
-        """Two views of each row, the same whenever they are drawn for pixels of this size: (2, M, D)."""
+        """The embeddings of two views of each row, (2, M, D); for pixels of one size the views are always the same."""
         width, pair = images_of_pass(self.release.manifest.input.size), replace(views, count=2)
         parts = []
         for number, at in enumerate(range(0, len(rows), width)):
@@ -96,7 +93,7 @@ class Contender:
 
 
 def embed_all(contender: Contender, sample: Sample, views: ViewsConfig) -> ComparedEmbeddings:
-    """Everything that a comparison needs of one release."""
+    """Embed everything that a comparison needs of one release."""
     title = contender.release.manifest.title
     return ComparedEmbeddings(
         gallery=contender.embed(sample.gallery, f"{title}: gallery").embedding,
@@ -107,6 +104,6 @@ def embed_all(contender: Contender, sample: Sample, views: ViewsConfig) -> Compa
 
 
 def with_logits_of(contender: Contender, embedded: ComparedEmbeddings, sample: Sample) -> ComparedEmbeddings:
-    """The same embeddings with the logits of another release of their space: only queries are run again."""
+    """The same embeddings with the logits of another release of their space; only the queries are run again."""
     found = contender.embed(sample.queries, f"{contender.release.manifest.title}: queries")
     return replace(embedded, queries=Outputs(embedded.queries.embedding, found.logits))

@@ -1,6 +1,6 @@
-"""The gates of promotion: each a value held against a bound, with a sentence that says why it passed or did not.
+"""The gates of promotion: each holds a value against a bound, and says in a sentence why it passed or did not.
 
-Every comparison is written so that not a number never passes. Left out: the thresholds, and measuring the values.
+Every comparison is written so that NaN never passes. The bounds come from `export.comparison.thresholds`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from training.evaluation.cautions import margin
 
 @dataclass(frozen=True)
 class Gate:
-    """One gate. `champion` is None where the champion has no such value or plays no part."""
+    """One gate. `champion` is None if the champion has no such value or plays no part."""
 
     name: str
     value: float
@@ -41,7 +41,7 @@ def failures(gates: Sequence[Gate]) -> list[str]:
 def not_worse(
     name: str, challenger: NDArray[np.generic], champion: NDArray[np.generic], thresholds: Thresholds
 ) -> tuple[Gate, Difference]:
-    """A share over the same images (N,) each: not worse beyond its interval, nor by more points than may be lost."""
+    """Two scores per image, (N,) each: not worse beyond chance, nor by more points than may be lost."""
     found = paired_difference(challenger, champion, confidence=thresholds.confidence, resamples=thresholds.resamples)
     allowed = thresholds.points_lost(len(champion))
     interval = f"{100 * found.mean:+.1f} points on {len(champion)} images, 95% interval {_points(found)}"
@@ -57,7 +57,7 @@ def not_worse(
 
 
 def not_collapsed(signals: Mapping[str, float], count: int, thresholds: Thresholds) -> list[Gate]:
-    """Embeddings of `count` images that differ, and use some dimensions."""
+    """The embeddings of `count` images differ from one another, and use enough dimensions."""
     rankme = min(thresholds.rankme_least, count / 4)  # it can't be above the number of images
     return [
         _at_least("spread", signals["spread"], None, thresholds.spread_least, "0 is one embedding for all images"),
@@ -66,14 +66,14 @@ def not_collapsed(signals: Mapping[str, float], count: int, thresholds: Threshol
 
 
 def dimensions_kept(challenger: float, champion: float, thresholds: Thresholds) -> Gate:
-    """RankMe beside the champion's."""
+    """RankMe is not far below the champion's."""
     least = thresholds.rankme_share_least * champion
     share = f"{challenger / champion:.0%} of the champion's dimensions" if champion else "the champion has none"
     return _at_least("rankme_of_champion", challenger, champion, least, share)
 
 
 def above_chance(right: NDArray[np.bool_], most_frequent: float) -> Gate:
-    """A probe that beats naming the most frequent label every time."""
+    """The probe beats naming the most frequent label every time."""
     why = "the share of the most frequent label, which needs no encoder"
     value = float(right.mean())
     return Gate(
@@ -87,33 +87,33 @@ def above_chance(right: NDArray[np.bool_], most_frequent: float) -> Gate:
 
 
 def not_below_random(accuracy: float, random: float, count: int) -> Gate:
-    """A probe not worse than that of a random encoder, beyond what so many images can tell."""
+    """The probe is not worse than a random encoder's, by more than `count` images can tell."""
     bound = random - margin(random, count)
     why = f"a random encoder's {random:.1%} less what {count} images can't tell"
     return Gate("probe_of_random", accuracy, None, bound, accuracy >= bound, _beside(accuracy, "at least", bound, why))
 
 
 def quick(name: str, pace: Pace, thresholds: Thresholds) -> Gate:
-    """A time in milliseconds."""
+    """A time in milliseconds is not much longer than the champion's."""
     new, old, bound = pace.challenger, pace.champion, pace.allowed(thresholds)
     why = (
         f"{new / old:.2f} times the champion's, fastest of {len(pace.times)} rounds in turn; "
         f"at most {thresholds.time_ratio_most} times, or {thresholds.milliseconds_more:g} ms more"
     )
     if not new <= bound and pace.work is not None:
-        why += f"; {pace.work_ratio:.2f} times its processor time, of which as much is allowed"
+        why += f"; {pace.work_ratio:.2f} times its processor time, with the same bound"
     return Gate(name, new, old, bound, not pace.slow(thresholds), why)
 
 
 def small(challenger: int, champion: int, thresholds: Thresholds) -> Gate:
-    """The size of the file that runs here, in bytes."""
+    """The file that runs here is not much larger than the champion's, in bytes."""
     most = thresholds.bytes_ratio_most
     why = f"{challenger / champion:.2f} times the champion's file; at most {most} times"
     return Gate("file_bytes", challenger, champion, most * champion, challenger <= most * champion, why)
 
 
 def parity(figures: Mapping[str, Mapping[str, Any]]) -> Gate:
-    """The largest difference of an exact format from the eager graph, as publishing measured it."""
+    """The largest difference of an exact format from the eager graph, as it was published, is within its bound."""
     value = max((float(one["embedding_difference"]) for one in figures.values()), default=np.nan)
     bound = EXACT.largest_difference
     why = f"{' and '.join(figures) or 'nothing'} against the reference, on real images"

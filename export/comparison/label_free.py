@@ -1,7 +1,6 @@
 """What embeddings tell without labels: the signals of training, and whether an image finds its own augmented copy.
 
-Of two random views of each image, each view asks for its nearest among all the other views. Left out: drawing
-and embedding the views (`export.comparison.contender`).
+Of two random views of each image, each view asks for its nearest among all the other views.
 """
 
 import numpy as np
@@ -23,7 +22,7 @@ def signals_of(embedded: ComparedEmbeddings, sample: Sample) -> dict[str, float]
 
 
 def agreement(views: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Of each image (M,) the share of its two views, (2, M, D), whose nearest of all other views is its copy."""
+    """For each image (M,) the share of its two views, (2, M, D), whose nearest of all other views is the other one."""
     count = views.shape[1]
     every = views.reshape(2 * count, -1)
     scores = every @ every.T

@@ -1,6 +1,6 @@
 """The comparison as one page, comparison.html: the verdict, the gates, accuracies, losses, neighbours side by side.
 
-As the evaluation's page it refers to nothing outside, has no script, and escapes every text. Left out: measuring.
+Like the evaluation's page it refers to nothing outside itself, has no script, and escapes every text.
 """
 
 from datetime import UTC, datetime
@@ -91,7 +91,7 @@ def _number(name: str, value: float | None) -> str:
 
 
 def _shares(found: Comparison) -> dict[str, Shares]:
-    """What the bars show: accuracies where there are labels, and whether views find their copies."""
+    """What the bars show: accuracies if there are labels, and whether views find their copies."""
     new, old = found.challenger, found.champion
 
     def pair(key: str) -> Shares | None:
@@ -109,7 +109,7 @@ def _signal(side: Side | None, name: str) -> float | None:
 
 
 def _classes(found: Comparison) -> list[dict[str, Any]]:
-    """Accuracy by label of both, the largest loss first; of very many labels those at both ends."""
+    """The accuracy of both by label, the largest loss first; of very many labels only those at both ends."""
     new, old = found.challenger.accuracy, found.champion.accuracy if found.champion is not None else None
     if new is None or old is None:
         return []
@@ -129,7 +129,7 @@ def _classes(found: Comparison) -> list[dict[str, Any]]:
 
 
 def _shown(sheet: Sheet, found: Comparison) -> dict[str, Any]:
-    """A query and both rows of neighbours as pictures, each neighbour right, wrong, or unknown (None)."""
+    """A query and both rows of neighbours as pictures; each neighbour is right, wrong, or unknown (None)."""
     sample = found.sample
     query = _thumbnail(found, int(sample.queries[sheet.query]))
 
@@ -146,7 +146,7 @@ def _thumbnail(found: Comparison, row: int) -> dict[str, Any]:
 
 
 def _log(side: Side | None) -> list[dict[str, Any]]:
-    """The lines of a run's log that its release carries; none in an older release."""
+    """The lines of the run's log in the release; none in an older release."""
     return [] if side is None else read_log(side.release.folder / "report" / LOG)
 
 

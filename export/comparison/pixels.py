@@ -1,6 +1,6 @@
-"""The chosen images at the size that a release takes: as the data folder has them, or decoded again from their source.
+"""The sampled images at the size that a release takes: as the data folder has them, or decoded again from their source.
 
-Of a collection, which goes on living, an item that was deleted or replaced since it was frozen is scaled from those
+A collection goes on living: an item of it that was deleted or replaced since it was frozen is scaled from the frozen
 pixels.
 """
 
@@ -21,7 +21,7 @@ Reader = Callable[[Rows], NDArray[np.uint8]]
 
 
 def reader_for(data: Dataset, size: int) -> Reader:
-    """What reads rows as uint8 (N, size, size, 3); raises ValueError where other pixels can't be had."""
+    """A reader of rows as uint8 (N, size, size, 3); raises ValueError if pixels of this size can't be had."""
     if size == data.image_size:
         return RowReader(data.images)
 
@@ -43,5 +43,5 @@ def reader_for(data: Dataset, size: int) -> Reader:
     def read(rows: Rows) -> NDArray[np.uint8]:
         return np.stack([one(int(row)) for row in rows])
 
-    read(data.rows("test")[:1])  # tell at once that the source is gone
+    read(data.rows("test")[:1])  # fail at once if the source is gone
     return read

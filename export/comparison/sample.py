@@ -1,7 +1,7 @@
 """Which images two releases are compared on: the same for both, drawn with a fixed seed, and never too many.
 
 Queries are test images, the gallery that they search is train images, and validation images choose the probe's
-regularisation. Left out: reading them (`export.comparison.pixels`).
+regularisation. Their pixels are read by `export.comparison.pixels`.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SampleSizes:
-    """The most images of each kind: what bounds the cost of a comparison, whatever the collection has."""
+    """The most images of each kind, which bounds the cost of a comparison however large the collection is."""
 
     gallery: int = 10_000
     validation: int = 2_000
@@ -31,9 +31,9 @@ SIZES = SampleSizes()
 
 @dataclass(frozen=True)
 class Sample:
-    """Rows of a data set, ascending. `signals` are positions in `queries`: they stand for all where pairs count.
+    """Rows of a data set, ascending. `signals` are positions in `queries`, a few for measures of pairs of images.
 
-    `classes` are the labels' names and `labels` the index of every row, both None where labels can't be compared.
+    `classes` are the labels' names and `labels` the index of every row, both None if labels can't be compared.
     """
 
     gallery: Rows
@@ -44,17 +44,17 @@ class Sample:
     labels: NDArray[np.int64] | None = None
 
     def labels_of(self, rows: Rows) -> NDArray[np.int64]:
-        """The label indices (N,) of rows; only where there are labels."""
+        """The label indices (N,) of rows; there must be labels."""
         assert self.labels is not None
         return self.labels[rows]
 
     def names_of(self, rows: Rows) -> NDArray[np.str_]:
-        """The labels' names (N,) of rows; only where there are labels."""
+        """The labels' names (N,) of rows; there must be labels."""
         assert self.classes is not None
         return np.array(self.classes)[self.labels_of(rows)]
 
     def counts(self) -> dict[str, int]:
-        """How many images of each kind."""
+        """How many images of each kind there are."""
         return {name: len(getattr(self, name)) for name in ("gallery", "validation", "queries", "signals")}
 
 
@@ -63,7 +63,7 @@ def choose_rows(data: Dataset, sizes: SampleSizes = SIZES) -> Sample:
     train, validation, test = map(data.rows, (TRAIN, VALIDATION, TEST))
     for name, rows in ((TRAIN, train), (TEST, test)):
         if not len(rows):
-            raise ValueError(f"{data.folder} has no {name} images; a comparison needs some: prepare it with a hold-out")
+            raise ValueError(f"{data.folder} has no {name} images; a comparison needs some: prepare with a hold-out")
     labels = data.labels
     if labels is not None:
         known = [rows[labels[rows] >= 0] for rows in (train, validation, test)]
@@ -83,7 +83,7 @@ def choose_rows(data: Dataset, sizes: SampleSizes = SIZES) -> Sample:
 
 
 def _drawn(rows: Rows, labels: NDArray[np.int64] | None, most: int) -> Rows:
-    """At most so many of the rows by chance, of each label its share."""
+    """At most `most` of the rows, drawn by chance with the share of each label kept."""
     shuffled = np.random.default_rng(0).permutation(rows)
     if labels is not None:
         shuffled = shuffled[np.argsort(labels[shuffled], kind="stable")]

@@ -1,7 +1,4 @@
-"""Queries with their neighbours by both encoders, side by side: the ones where they differ most, and some by chance.
-
-Left out: pictures of them (`export.comparison.page`).
-"""
+"""Queries with their neighbours by both encoders, side by side: those where they differ most, and some by chance."""
 
 from dataclasses import dataclass
 
@@ -16,9 +13,9 @@ DIFFERING, RANDOM, SHOWN = 8, 4, 8
 
 @dataclass(frozen=True)
 class Sheet:
-    """A query's position, and [position in the gallery, score] of its nearest by challenger and champion.
+    """A query's position, and (position in the gallery, score) of its nearest by challenger and champion.
 
-    `shared` of the neighbours are found by both; `champion` is empty where there is none.
+    Both find `shared` of the neighbours; `champion` is empty if there is none.
     """
 
     query: int
@@ -28,7 +25,7 @@ class Sheet:
 
 
 def sheets(challenger: ComparedEmbeddings, champion: ComparedEmbeddings | None) -> tuple[list[Sheet], list[Sheet]]:
-    """Queries whose neighbours differ most (none without a champion), and some by chance, none of them twice."""
+    """Queries whose neighbours differ most (none without a champion), and some others by chance."""
     count = len(challenger.queries.embedding)
     new = neighbours(challenger.gallery, challenger.queries.embedding, SHOWN)
     old = None if champion is None else neighbours(champion.gallery, champion.queries.embedding, SHOWN)

@@ -1,10 +1,10 @@
-"""Time of one image and of a batch, of two releases in turn in the same process.
+"""The time of one image and of a batch, of two releases in turn in the same process.
 
-On a machine that does other things besides, two measurements a minute apart differ more than two releases. So each
-round times both, one right after the other, and what is judged is the fastest round of each: other work can only add
-to a time. An opened file keeps its threads where they were put, beside other work or not (measured: the same file
-opened twice, 1.7 times apart in 40 rounds); so before a challenger is called slow, both are opened again. And the
-processor's own time is taken too, which other work hardly changes: a slow challenger takes more of both.
+On a machine that has other work, two measurements a minute apart differ more than two releases do. So each round times
+both, one right after the other, and the fastest round of each counts: other work can only add to a time. An opened
+file keeps its threads on the cores where they were put, whatever else runs there (measured: the same file opened twice,
+1.7 times apart in 40 rounds), so both are opened again before a challenger is called slow. Processor time is taken as
+well, which other work hardly changes: a slow challenger takes more of both.
 """
 
 from collections.abc import Callable
@@ -27,9 +27,9 @@ _Timer = Callable[[Runtime, NDArray[np.uint8]], tuple[float, float]]
 
 @dataclass(frozen=True)
 class Pace:
-    """Milliseconds a round, (rounds, 2), of challenger and champion: as a user waits, and of processors (all threads).
+    """Milliseconds per round, (rounds, 2), of challenger and champion: `times` on the clock, `work` of all threads.
 
-    `work` is None where a GPU does it.
+    `work` is None if a GPU does it.
     """
 
     times: NDArray[np.float64]
@@ -50,14 +50,14 @@ class Pace:
         return max(thresholds.time_ratio_most * self.champion, self.champion + thresholds.milliseconds_more)
 
     def slow(self, thresholds: Thresholds) -> bool:
-        """Whether the challenger takes too long, and it is not the machine."""
+        """Whether the challenger takes too long, and the machine is not to blame."""
         if self.challenger <= self.allowed(thresholds):
             return False
         return self.work is None or not self.work_ratio <= thresholds.time_ratio_most
 
     @property
     def work_ratio(self) -> float:
-        """Processor time of the challenger's thriftiest round over the champion's."""
+        """The least processor time of a round of the challenger, over that of the champion."""
         assert self.work is not None
         return float(self.work[:, 0].min() / max(self.work[:, 1].min(), 1e-9))
 
@@ -92,7 +92,7 @@ def _pace(both: tuple[Contender, Contender], measure: _Timer, thresholds: Thresh
 
 
 def _rounds(lanes: list[_Lane], measure: _Timer) -> NDArray[np.float64]:
-    """Both kinds of milliseconds of both releases, (7, 2, 2); who is first changes by round."""
+    """Both kinds of milliseconds of both releases, (7, 2, 2); the one that goes first changes with every round."""
     for lane in lanes:
         measure(*lane)  # the first passes make plans and touch memory
     times = np.empty((ROUNDS, 2, 2))

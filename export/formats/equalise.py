@@ -1,11 +1,11 @@
-"""Channels of like range: scales moved from one convolution into the next, which leaves the function as it was.
+"""Channels of similar range: scales moved from one convolution into the next, which leaves the function as it was.
 
 An int8 tensor has one scale for all channels, so a channel with small numbers is left with few steps. Where a ReLU
 alone stands between two convolutions, channel c of the first may be divided by any s_c > 0 if the second multiplies
 its input channel c by s_c, as ReLU(x / s) = ReLU(x) / s (Nagel et al. 2019, arXiv 1906.04721, section 4.1). The paper
-balances the ranges of both weights; ours have a scale for each output channel anyway, so what is balanced here are
-the ranges of activations as measured on images against the following weights (as SmoothQuant does, arXiv 2211.10438,
-equation 4, with alpha 0.5).
+balances the ranges of both weights; ours have a scale for each output channel anyway, so the ranges of activations,
+measured on images, are balanced here against the weights that follow (as in SmoothQuant, arXiv 2211.10438, equation 4,
+with alpha 0.5).
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-_MOST = 16.0  # a scale's bound either way: channels that calibration never saw stay within reason
+_MOST = 16.0  # a scale's bound either way, so that channels silent in calibration stay within reason
 
 
 class ConvPair(NamedTuple):
@@ -29,7 +29,7 @@ class ConvPair(NamedTuple):
 
 
 def equalise(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
-    """Write `source` with its activations' ranges, as measured on `images` uint8 (N, S, S, 3), balanced."""
+    """Write `source` with the ranges of its activations balanced, as measured on `images`, uint8 (N, S, S, 3)."""
     model = onnx.load(str(source))
     pairs = find_pairs(model.graph)
     ranges = _ranges(model, [pair.between for pair in pairs], images)
@@ -40,7 +40,7 @@ def equalise(source: Path, target: Path, images: NDArray[np.uint8]) -> None:
 
 
 def find_pairs(graph: onnx.GraphProto) -> list[ConvPair]:
-    """Every pair of convolutions that may be rescaled: groups of 1, and nothing else reads what is between them."""
+    """Every pair of convolutions that may be rescaled: ungrouped, and nothing else reads what is between them."""
     readers = Counter(name for node in graph.node for name in node.input)
     readers.update(output.name for output in graph.output)
     by_output = {name: node for node in graph.node for name in node.output}
@@ -60,9 +60,9 @@ def find_pairs(graph: onnx.GraphProto) -> list[ConvPair]:
 
 
 def scales(activation: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What each channel is divided by: sqrt(range of activation / range of weight), of geometric mean 1.
+    """What each channel is divided by: sqrt(range of activation / range of weight), with a geometric mean of 1.
 
-    `activation` (C,) holds the largest number of each channel, `weight` (O, C, kh, kw) the convolution that reads it.
+    `activation` (C,) holds the largest value of each channel, `weight` (O, C, kh, kw) the convolution that reads it.
     A channel that is always zero keeps its scale.
     """
     reach = np.abs(weight).max(axis=(0, 2, 3))
@@ -89,7 +89,7 @@ def _replace(tensor: onnx.TensorProto, values: NDArray[np.floating[Any]]) -> Non
 
 
 def _ranges(model: onnx.ModelProto, names: list[str], images: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """The largest number of each channel (C,) of the tensors `names`, over all images."""
+    """The largest value of each channel (C,) of the tensors `names`, over all images."""
     import onnxruntime
 
     watched = onnx.ModelProto()

@@ -1,9 +1,8 @@
-"""May an approximate file stand for the exact one? Measured on real images, with a verdict that is enforced.
+"""May an approximate file stand for the exact one? Its fidelity, measured on real images and held against bounds.
 
 Compared with the eager graph: the cosine of each query's two embeddings, the share of each query's ten nearest
-neighbours that stay the same, and the accuracy of kNN and linear probe before and after. A release publishes a file
-only if every gate passes. Left out: making the file (`export.formats.int8`), and exact formats
-(`export.formats.parity`).
+neighbours that stay the same, and the accuracy of kNN and linear probe before and after. A release holds the file only
+if it is within every bound. Exact formats are compared by `export.formats.parity`.
 """
 
 import operator
@@ -44,14 +43,14 @@ class RetrievalSet:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Figures of one file, and the gates that it fails as sentences; none: it may be published."""
+    """The figures of one file, and the bounds that it misses as sentences; if it misses none it may be published."""
 
     figures: dict[str, float]
     failed: tuple[str, ...]
 
     @property
     def passed(self) -> bool:
-        """Whether every gate passed."""
+        """Whether the file is within every bound."""
         return not self.failed
 
     def to_json(self, bounds: FidelityBounds) -> dict[str, Any]:
@@ -65,26 +64,26 @@ class Verdict:
 
 
 def embed(run: Callable[[NDArray[np.uint8]], Outputs], images: RealImages) -> RetrievalSet:
-    """Embed queries and gallery with what takes any number of uint8 images (N, S, S, 3)."""
+    """Embed queries and gallery with `run`, which takes any number of uint8 images (N, S, S, 3)."""
     return RetrievalSet(run(images.queries), run(images.gallery).embedding)
 
 
 def judge(exact: RetrievalSet, found: RetrievalSet, images: RealImages, bounds: FidelityBounds = FIDELITY) -> Verdict:
-    """Compare an approximate file's embeddings with the exact ones and hold them against the thresholds."""
+    """Compare an approximate file's embeddings with the exact ones and hold the figures against the bounds."""
     figures = compare(exact, found, images)
     lost = {key: value for key, value in figures.items() if key.endswith("_points_lost")}
-    gates = [(key, getattr(bounds, key), operator.ge) for key in ("cosine_mean", "cosine_least", "neighbours_same")]
-    gates += [(key, bounds.points_lost, operator.le) for key in lost]
+    held = [(key, getattr(bounds, key), operator.ge) for key in ("cosine_mean", "cosine_least", "neighbours_same")]
+    held += [(key, bounds.points_lost, operator.le) for key in lost]
     failed = [
         f"{key} is {figures[key]:.5f}, {'below' if holds is operator.ge else 'above'} {bound}"
-        for key, bound, holds in gates
-        if not holds(figures[key], bound)  # also where it is not a number
+        for key, bound, holds in held
+        if not holds(figures[key], bound)  # NaN never holds
     ]
     return Verdict(figures, tuple(failed))
 
 
 def compare(exact: RetrievalSet, found: RetrievalSet, images: RealImages) -> dict[str, float]:
-    """Every figure of the gates; those of accuracy only where the images have labels."""
+    """Every figure that has a bound; those of accuracy only if the images have labels."""
     cosine = (exact.queries.embedding.astype(np.float64) * found.queries.embedding).sum(axis=1)
     figures = {
         "images": float(len(cosine)),
@@ -92,7 +91,7 @@ def compare(exact: RetrievalSet, found: RetrievalSet, images: RealImages) -> dic
         "cosine_mean": float(cosine.mean()),
         "cosine_least": float(cosine.min()),
         "neighbours_same": neighbours_same(exact, found),
-        # queries of this file against a gallery that the exact one embedded: two kinds of servers, one collection
+        # queries of this file in a gallery of the exact one, as with two kinds of servers on one collection
         "neighbours_same_mixed": neighbours_same(exact, RetrievalSet(found.queries, exact.gallery)),
     }
     if images.query_labels is None or images.gallery_labels is None:

@@ -1,8 +1,7 @@
-"""The served graph: uint8 pixels in; unit-norm embedding, and logits where there is a probe, out.
+"""The served graph: uint8 pixels in; unit-norm embedding, and logits if there is a probe, out.
 
 Scaling to [0, 1], normalisation, encoder, L2 norm and linear probe are inside, so host code has nothing to get
 wrong but decoding. The projection head stays behind (SimCLR section 4.2: h represents better than z = g(h)).
-Left out: writing the graph in any format.
 """
 
 import copy
@@ -45,7 +44,7 @@ class ServingGraph(nn.Module):
     def in_half_precision(self) -> Self:
         """A copy whose encoder computes in float16; what stands before and after it stays float32.
 
-        A sum of squares, which the norm needs, may be above float16's largest number.
+        The norm's sum of squares may exceed the largest number of float16.
         """
         half = copy.deepcopy(self)
         half.encoder.half()

@@ -2,10 +2,8 @@
 
 Convolutions become int8. The additions of their branches stay float32: rounding the residual stream at every block
 would lose more than all convolutions do, and gain no time. So do scaling, normalisation, average pool, L2 norm and
-probe, whose errors would reach every number of the embedding. Ranges are calibrated on real images, once a method;
-variants that leave layers out then take seconds.
-Left out: deciding whether the result is good enough (`export.formats.fidelity`), and which variants are tried
-(`export.formats.int8_search`).
+probe, whose errors would reach every number of the embedding. Ranges are calibrated on real images, once for each
+method; after that, variants that leave layers out take seconds. `export.formats.int8_search` says which are tried.
 """
 
 import contextlib
@@ -28,6 +26,7 @@ from onnxruntime.quantization import (
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from core.command_line.endings import counted
 from export.formats.equalise import equalise
 
 Method = Literal["percentile", "minmax", "entropy"]
@@ -38,13 +37,13 @@ _METHODS = {
 }
 _QUANTISED = ["Conv", "MaxPool"]
 _PERCENTILE = 99.999
-_PASS = 16  # images: all their activations are in memory at once
+_PASS = 16  # images at a time: all their activations are in memory at once
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to quantise. `excluded` names convolutions that stay float32; `equalised` see
-    `export.formats.equalise`."""
+    """One way to quantise. `excluded` names convolutions that stay float32; `equalised` balances channels first
+    (`export.formats.equalise`)."""
 
     method: Method = "percentile"
     excluded: tuple[str, ...] = ()
@@ -53,15 +52,15 @@ class Variant:
     def __str__(self) -> str:
         parts = [f"{self.method} calibration"]
         parts += ["equalised channels"] if self.equalised else []
-        parts += [f"{len(self.excluded)} layers in float32"] if self.excluded else []
+        parts += [counted(len(self.excluded), "layer") + " in float32"] if self.excluded else []
         return ", ".join(parts)
 
 
 class Quantiser:
-    """Writes variants of one ONNX file; what they share is computed once and kept in `folder`."""
+    """Writes variants of one ONNX file; computes what they share once, and keeps it in `folder`."""
 
     def __init__(self, source: Path, calibration: NDArray[np.uint8], folder: Path) -> None:
-        """`calibration` is uint8 (N, S, S, 3), N >= 1: real images, none of those that will judge."""
+        """`calibration` is uint8 (N, S, S, 3), N >= 1: real images, none of which judges the result."""
         if len(calibration) == 0:
             raise ValueError("calibration is empty; int8 needs at least one real image")
         self._calibration = calibration
@@ -72,7 +71,7 @@ class Quantiser:
         self.convolutions = [name for block in self.blocks for name in block]
 
     def write(self, variant: Variant, target: Path) -> None:
-        """Quantise as `variant` says; raises ValueError if it excludes what is no convolution of the graph."""
+        """Quantise as `variant` says; raises ValueError if it excludes what is no convolution there."""
         unknown = sorted(set(variant.excluded) - set(self.convolutions))
         if unknown:
             raise ValueError(f"excluded names {', '.join(unknown)}; no such convolution is in the graph")
@@ -100,7 +99,7 @@ class Quantiser:
 
 
 class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Calibration images as ONNX Runtime's tool asks for them: a pass at a time, each counted in before the next."""
+    """Calibration images as ONNX Runtime's tool asks for them, a pass at a time."""
 
     def __init__(self, images: NDArray[np.uint8]) -> None:
         self._passes = [images[at : at + _PASS] for at in range(0, len(images), _PASS)]
@@ -122,7 +121,7 @@ def _nodes(path: Path) -> list[onnx.NodeProto]:
 
 
 def _blocks(nodes: Sequence[onnx.NodeProto]) -> list[tuple[str, ...]]:
-    """The names of the convolutions in their order, those between two additions together."""
+    """The names of the convolutions in their order, grouped by the additions between them."""
     blocks: list[tuple[str, ...]] = []
     current: list[str] = []
     for node in nodes:
@@ -136,7 +135,7 @@ def _blocks(nodes: Sequence[onnx.NodeProto]) -> list[tuple[str, ...]]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The tool prints its histograms, and advises what was done already."""
+    """Silence the tool, which prints its histograms and advises what has been done already."""
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)

@@ -1,7 +1,8 @@
-"""Find an int8 file that passes the gates: the plainest variant first, and what to blame if none does.
+"""Find an int8 file that is faithful enough: the plainest variant first, and what to blame if none is.
 
-First the first layer in float32, then channels of like range, then other calibration methods, then the last layer as
-well, then the layers that cost most. The first that passes is kept: each later one is slower or less plain.
+The plain variants are: every layer in int8; the first layer in float32; and channels of similar range as well. A
+thorough search goes on with other calibration methods, with the last layer in float32, and with the layers that cost
+most. The first variant that passes is kept, as each later one is slower or less plain.
 """
 
 import logging
@@ -37,7 +38,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Int8Search:
-    """Every variant tried; the last one passed, if any did. `costs`: cosine lost by each of the costliest layers."""
+    """Every variant tried, of which only the last may have passed; and the cosine that the costliest layers lose."""
 
     tried: list[Attempt] = field(default_factory=list)
     costs: dict[str, float] = field(default_factory=dict)
@@ -110,9 +111,9 @@ def _all_variants(
 
 
 def layer_costs(quantiser: Quantiser, images: RealImages, exact: RetrievalSet) -> dict[str, float]:
-    """The mean cosine that a convolution loses when it alone is int8, on 64 queries; the costliest first.
+    """The mean cosine that is lost on 64 queries if one convolution alone is int8; the costliest first.
 
-    Whole blocks are measured first, and then the convolutions of the three that lose most.
+    Whole blocks are measured first, then the convolutions of the three blocks that lose most.
     """
     costs = _LayerCosts(quantiser, images.queries[:_COST_IMAGES], exact.queries.embedding[:_COST_IMAGES])
     blocks = {block: costs.of(block) for block in tqdm(quantiser.blocks, desc="which blocks int8 costs most")}

@@ -11,12 +11,12 @@ OPSET = 20
 
 
 def write_onnx(graph: ServingGraph, path: Path, *, image_size: int) -> None:
-    """Export through torch.export; the ONNX checker runs on the result, and its complaint is raised."""
+    """Export through torch.export, and run the ONNX checker on the result, which raises what is wrong with it."""
     import onnx
 
     example = torch.randint(0, 256, (2, image_size, image_size, 3), dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations, which no reader can act on
+        warnings.simplefilter("ignore")  # the exporter's own deprecations, which no user can act on
         torch.onnx.export(
             graph,
             (example,),

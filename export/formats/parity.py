@@ -1,7 +1,7 @@
 """Do the exported files give the eager graph's answers? Measured on real images, and refused if not.
 
-Each file is run by `serving.inference.runtime`, the very code that serves it, once for all images and once for a single
-one, so that a batch size frozen into a file does not go unseen.
+Each file is run by `serving.inference.runtime`, the very code that serves it, once on all images and once on a single
+one, so that a batch size frozen into a file is noticed.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 
 @dataclass(frozen=True)
 class ParityBounds:
-    """The least cosine; the largest difference of a number of an embedding, or of a logit beside the largest one."""
+    """The least cosine; the largest difference of a number of an embedding, or of a logit relative to the largest."""
 
     least_cosine: float
     largest_difference: float
@@ -61,9 +61,9 @@ def measure(reference: Outputs, found: Outputs) -> dict[str, float]:
 def check(
     graph: ServingGraph, files: Mapping[str, Path], images: NDArray[np.uint8], *, bounds: ParityBounds = EXACT
 ) -> dict[str, Any]:
-    """Compare each file (format name to path) with the graph on `images`; returns the figures by format.
+    """Compare each file (format name to path) with the graph on `images`; returns the figures of each format.
 
-    Raises `ParityError` naming format, figure and bound.
+    Raises `ParityError`, which names format, figure and bound.
     """
     if len(images) == 0:
         raise ValueError("images is empty; parity needs at least one real image")
@@ -75,7 +75,7 @@ def check(
         _enforce(form, figures[form], bounds)
         alone = measure(_first(reference), runtime(images[:1]))
         if "logits_largest" in alone:
-            alone["logits_largest"] = figures[form]["logits_largest"]  # how large logits are is no matter of one image
+            alone["logits_largest"] = figures[form]["logits_largest"]  # the scale of logits is not one image's matter
         _enforce(f"{form}, one image", alone, bounds)
     return figures
 

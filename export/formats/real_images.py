@@ -1,7 +1,7 @@
 """The real images that quantisation is calibrated on and every approximate file is judged by.
 
 Calibration and gallery are training images, queries are test images: what is judged was never calibrated on. All are
-drawn with a fixed seed, so the same data folder always gives the same verdict.
+drawn with a fixed seed, so one data folder always gives the same verdict.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ CALIBRATION, GALLERY, QUERIES = 256, 4_000, 1_000
 
 @dataclass(frozen=True)
 class RealImages:
-    """uint8 images (N, S, S, 3); labels are indices (N,), or None where the images have none."""
+    """uint8 images (N, S, S, 3); labels are indices (N,), or None if the images have none."""
 
     calibration: NDArray[np.uint8]
     gallery: NDArray[np.uint8]
@@ -29,7 +29,7 @@ class RealImages:
 def choose_images(
     data: Dataset, *, calibration: int = CALIBRATION, gallery: int = GALLERY, queries: int = QUERIES
 ) -> RealImages:
-    """Draw images from a data folder: at most so many of each kind, fewer where it has fewer."""
+    """Draw at most these numbers of images of each kind from a data folder."""
     read = RowReader(data.images)
     train, test = _shuffled(data.rows("train")), _shuffled(data.rows("test"))
     shown, asked = np.sort(train[:gallery]), np.sort(test[:queries])

@@ -1,7 +1,7 @@
 """Every file of the graph that a release holds: written, measured on real images, and left out where it falls short.
 
 Exact formats (ONNX and TorchScript in float32) must agree with the eager graph, or nothing is published. Half
-precision and int8 are for speed: where one falls short the release goes without it, and its manifest says why.
+precision and int8 are for speed: if one falls short, the release goes without it and its manifest says why.
 """
 
 import tempfile
@@ -31,7 +31,7 @@ _PARITY_IMAGES = 256
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured on the files: `parity` of exact ones, `gates` of approximate ones, by format."""
+    """What was measured, by format: the `parity` of exact files, and the verdicts on approximate ones (`gates`)."""
 
     parity: dict[str, Any]
     gates: dict[str, Any] = field(default_factory=dict)
@@ -61,7 +61,7 @@ def write_formats(graph: ServingGraph, folder: Path, images: RealImages, *, int8
         gates = {"fp16": _half(graph, files, images)}
         bar.update()
         if int8 != "none":
-            bar.set_description("int8 and its gates")
+            bar.set_description("int8 and its fidelity")
             gates["int8"] = _int8(graph, files, images, thorough=int8 == "search")
             bar.update()
     return Measured(parity, gates)

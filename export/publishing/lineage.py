@@ -17,14 +17,14 @@ _LIBRARIES = ("torch", "torchvision", "onnx", "onnxruntime-gpu", "numpy", "faiss
 
 
 def now() -> str:
-    """This second, as every time in a manifest is written."""
+    """The time to the second, as manifests write it."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def lineage_of(
     data: Dataset, config: Mapping[str, Any] | None, *, parent: Release | None, started: str
 ) -> dict[str, Any]:
-    """The lineage of a release that is finished now. `config` is its run's; `parent` what it was started from."""
+    """The lineage of a release finished now; `config` is its run's, `parent` the release that the run started from."""
     return {
         "data": {"name": data.facts["name"], "sha256": data.digest, "counts": data.facts["counts"]},
         "collection": data.facts.get("collection"),
@@ -48,7 +48,7 @@ def write_seen(folder: Path, data: Dataset) -> None:
 
 
 def git_revision() -> dict[str, Any] | None:
-    """Revision and whether the tree was changed; None outside a checkout."""
+    """The revision, and whether the tree was changed; None outside a checkout."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

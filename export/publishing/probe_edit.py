@@ -1,10 +1,9 @@
-"""A release's files with another probe: every number of the encoder stays as it is, and so does every embedding.
+"""A release's files with another probe, in which every number of the encoder, and so every embedding, is the same.
 
 The probe is one product at the end of each graph, in float32 in every format (`export.formats.int8` leaves it so). In
 ONNX whatever only the old logits need is cut off, and a new Gemm put behind the embedding; TorchScript is wrapped
 around the old module, and freezing it drops the old probe. No file is exported anew: other versions of the libraries,
-or another machine, would round the encoder's numbers otherwise. Left out: fitting the probe
-(`export.publishing.probe_only`).
+or another machine, would round the encoder's numbers differently.
 """
 
 import warnings
@@ -24,7 +23,7 @@ _WEIGHT, _BIAS = "probe.weight", "probe.bias"
 
 
 def edit_onnx(source: Path, target: Path, probe: Probe) -> None:
-    """Write the graph with this probe, whatever probe it had; raises ValueError if it has no embedding."""
+    """Write the graph with this probe, whatever probe it had; raises ValueError if the graph has no embedding."""
     model = onnx.load(str(source))
     graph = model.graph
     outputs = {output.name: output for output in graph.output}
@@ -46,14 +45,14 @@ def edit_onnx(source: Path, target: Path, probe: Probe) -> None:
 def edit_torchscript(source: Path, target: Path, probe: Probe) -> None:
     """Write the TorchScript module with this probe, whatever probe it had."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript; our users ask for it
+        warnings.simplefilter("ignore", FutureWarning)  # torch deprecates TorchScript, but our users ask for it
         encoder = torch.jit.load(str(source), map_location="cpu")
         whole = torch.jit.script(_WithProbe(encoder, torch.tensor(probe.weight), torch.tensor(probe.bias)).eval())
         torch.jit.freeze(whole).save(str(target))
 
 
 def edit_weights(source: Path, target: Path, probe: Probe) -> None:
-    """Write the safetensors of the graph's weights with this probe."""
+    """Write the weights' safetensors with this probe."""
     tensors = load_file(source)
     save_file(tensors | {_WEIGHT: np.ascontiguousarray(probe.weight), _BIAS: probe.bias}, target)
 
@@ -74,7 +73,7 @@ class _WithProbe(nn.Module):
 
 
 def _prune(graph: onnx.GraphProto) -> None:
-    """Remove what no output needs: nodes from the last to the first, then weights and shapes of what is gone."""
+    """Remove what no output needs: first nodes, from the last to the first, then their weights and shapes."""
     needed = {output.name for output in graph.output}
     for node in reversed(list(graph.node)):
         if needed.isdisjoint(node.output):

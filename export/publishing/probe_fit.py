@@ -1,7 +1,4 @@
-"""The probe of a probe-only release: fitted on the embeddings of an encoder that is served already.
-
-Left out: putting it into files (`export.publishing.probe_edit`).
-"""
+"""The probe of a probe-only release: fitted on the embeddings of an encoder that is already a release's."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +20,16 @@ from training.measures.probe import Probe
 
 @dataclass(frozen=True)
 class Fitted:
-    """A probe and the metrics of it, as an evaluation names them."""
+    """A probe and its metrics, named as in an evaluation."""
 
     probe: Probe
     metrics: dict[str, Any]
 
 
 def embed_labelled(parent: Release, data: Dataset) -> NDArray[np.float32]:
-    """The embeddings (N, D) of `data` by the parent's ONNX file in float32; zeros for images without a use here.
+    """The embeddings (N, D) of `data` by the parent's ONNX file in float32; zeros for images that the fit does not use.
 
-    Raises ValueError if the images are of another size than the parent takes.
+    Raises ValueError if the images have another size than the parent takes.
     """
     size = parent.manifest.input.size
     if data.image_size != size:
@@ -52,12 +49,12 @@ def embed_labelled(parent: Release, data: Dataset) -> NDArray[np.float32]:
 def fit_on(data: Dataset, h: NDArray[np.float32], parent: Release) -> Fitted:
     """Fit on train, choose on validation, measure on test; h (N, D) has a row for every image of `data`.
 
-    Raises ValueError if `data` lacks the labels for it, or h is of another shape.
+    Raises ValueError if `data` lacks the labels for it, or h has another shape.
     """
     wanted = (len(data), parent.manifest.embedding_dim)
     if h.shape != wanted or h.dtype != np.float32:
         raise ValueError(
-            f"embeddings are {h.dtype} {h.shape}; float32 {wanted} is needed, one row an image of the data"
+            f"embeddings are {h.dtype} {h.shape}; float32 {wanted} is needed, one row for each image of the data"
         )
     splits = LabelSplits.of(data)
     if splits is None:

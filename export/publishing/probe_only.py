@@ -2,8 +2,7 @@
 
 The probe is fitted on train images that the parent's own ONNX file embeds (or on given embeddings), its regularisation
 chosen on validation images, and its accuracy measured on test images. Every file of the parent gets the new probe and
-must give the very bits of the parent's embeddings, or nothing is published; so a collection is searched as before.
-Left out: editing the files (`export.publishing.probe_edit`), and whether the release may serve (`export.comparison`).
+must give the parent's embeddings bit by bit, or nothing is published; so a collection is searched as before.
 """
 
 import shutil
@@ -39,7 +38,7 @@ from training.measures.probe import Probe, save_probe
 from training.run.run import LOG
 
 _WEIGHTS = "weights.safetensors"
-_CARRIED = ("loss.png", "tsne.png", LOG)  # of the report: what is about the encoder
+_CARRIED = ("loss.png", "tsne.png", LOG)  # the part of the report that is about the encoder
 _PARITY_IMAGES = 256
 
 
@@ -61,7 +60,7 @@ def publish_probe(
 ) -> Release:
     """Fit, edit, check, compare and publish; returns the new release, or the one already made of the same.
 
-    `embeddings` are the parent's of every image of `data`, (N, D); without them they are made.
+    `embeddings` are the parent's of every image of `data`, (N, D); without them the images are embedded here.
     Raises ValueError if `data` has no labels or images of another size, `ParityError` if a file's embeddings are not
     the parent's, bit by bit.
     """
@@ -77,7 +76,7 @@ def publish_probe(
 
 
 def _digests(parent: Release, probe: Probe, folder: Path) -> dict[str, Any]:
-    """What tells this release from others: the encoder, and the probe as its file has it."""
+    """What tells this release from others: the encoder, and the probe as it is stored."""
     path = folder / ".probe.safetensors"
     save_probe(path, probe)
     digest = sha256_of(path)
@@ -130,7 +129,7 @@ def _edit_files(parent: Release, folder: Path, probe: Probe) -> None:
 
 
 def _check(parent: Release, folder: Path, probe: Probe, images: NDArray[np.uint8]) -> dict[str, Any]:
-    """Figures by format, beside the parent's embeddings; raises `ParityError` unless these are the same bits."""
+    """The figures of each format; raises `ParityError` unless its embeddings are the parent's, bit by bit."""
     found: dict[str, Any] = {}
     for form in parent.forms:
         old, new = (
@@ -146,7 +145,7 @@ def _check(parent: Release, folder: Path, probe: Probe, images: NDArray[np.uint8
 
 
 def _without_probe(gates: dict[str, Any]) -> dict[str, Any]:
-    """The verdicts on approximate files, which are about the encoder, without the figures of the old probe."""
+    """The verdicts on approximate files, without the figures of the old probe: the rest is about the encoder."""
 
     def less(gate: dict[str, Any]) -> dict[str, Any]:
         figures = gate.get("figures", {})

@@ -1,10 +1,8 @@
-"""Publish a release: checkpoint and probe in, an immutable folder under the model store and its .mar out.
+"""Publish a release: checkpoint and probe in, an immutable folder in the model store out.
 
 Everything is written to a temporary folder, measured there, compared with the champion (`export.comparison`), synced
 and renamed: a release exists whole or not at all, and is never changed. One that the gates refuse is published too,
-with the verdict. Publishing the same checkpoint and probe again returns the release there is.
-Left out: which release serves (promotion), the formats themselves (`export.formats.write`), and a new probe on the
-encoder of a release (`export.publishing.probe_only`).
+with the verdict. Publishing the same checkpoint and probe again returns the release that exists.
 """
 
 import json
@@ -34,7 +32,7 @@ from training.run.run import LOG
 
 @dataclass(frozen=True)
 class Ingredients:
-    """What a release is made of. `evaluation` holds metrics, pictures and, where there are labels, the probe."""
+    """What a release is made of. `evaluation` holds metrics, pictures and, if there are labels, the probe."""
 
     checkpoint: Path
     evaluation: Path
@@ -47,7 +45,7 @@ class Ingredients:
         return path if path.is_file() else None
 
     def digests(self) -> dict[str, str | None]:
-        """What tells one release's ingredients from another's; "encoder_of" is set by a probe-only release alone."""
+        """What tells the ingredients of two releases apart; only a probe-only release has an "encoder_of"."""
         return {
             "checkpoint_sha256": sha256_of(self.checkpoint),
             "probe_sha256": sha256_of(self.probe) if self.probe is not None else None,
@@ -75,9 +73,9 @@ def publish(
     `int8` says how much work goes into that file, which takes longest to make and to judge. `champion` is the release
     that the new one is compared with (None: only the gates of a first release), `parent` the one that training started
     from.
-    A release that was compared with another champion is made again, for its verdict is another.
-    Raises `ParityError` if an exact format answers otherwise than the checkpoint, ValueError if data, checkpoint and
-    evaluation do not go together or the champion can't be compared; nothing is published then.
+    A release that was compared with another champion is made again, to get a verdict beside this one.
+    Raises `ParityError` if the answers of an exact format differ from the checkpoint's, ValueError if data, checkpoint
+    and evaluation do not go together or the champion can't be compared; nothing is published then.
     """
     home = store / check_name(name)
     with only_one(home):
@@ -104,7 +102,7 @@ def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, in
     data = Dataset.load(ingredients.data)
     size = config.encoder.image_size
     if data.image_size != size:
-        raise ValueError(f"{ingredients.data} has images of {data.image_size} px, the checkpoint learnt at {size} px")
+        raise ValueError(f"{ingredients.data} has images of {data.image_size} px, the checkpoint takes {size} px")
     metrics = json.loads((ingredients.evaluation / "metrics.json").read_text())
     if metrics["checkpoint"] != sha256_of(ingredients.checkpoint):
         raise ValueError(f"{ingredients.evaluation} evaluates another checkpoint than {ingredients.checkpoint}")
@@ -147,7 +145,7 @@ def _without_confusion(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def _copy_report(ingredients: Ingredients, folder: Path) -> None:
-    """Pictures, pages and the log: what tells people about the run, also beside a later release."""
+    """Copy pictures, pages and the log, which show people the run, also beside a later release."""
     folder.mkdir()
     for home in (ingredients.checkpoint.parent, ingredients.evaluation):
         for file in sorted([*home.glob("*.png"), *home.glob("*.html"), *home.glob(LOG)]):

@@ -1,7 +1,4 @@
-"""A new version of a name in the model store: one publication at a time, whole or not at all, and never changed.
-
-Left out: what fills the folder (`export.publishing.release`, `export.publishing.probe_only`).
-"""
+"""A new version of a name in the model store: one publication at a time, whole or not at all, and never changed."""
 
 import logging
 import shutil
@@ -22,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 @contextmanager
 def only_one(home: Path) -> Iterator[None]:
-    """One publication at a time per name; the lock goes with the process that holds it."""
+    """Hold the lock of a name, for one publication at a time."""
     home.mkdir(parents=True, exist_ok=True)
     with locked(home / PUBLISHING):
         yield
@@ -44,12 +41,12 @@ def publish_version(home: Path, fill: Callable[[Path, int], object]) -> Release:
 
 
 def next_version(home: Path) -> int:
-    """The first number that no release has or, as the history tells, ever had."""
+    """The first number that no release has or, by the history, ever had."""
     return 1 + max({*versions_in(home), *deleted(home)}, default=0)
 
 
 def find(home: Path, digests: Mapping[str, Any]) -> Release | None:
-    """The newest release made of ingredients with these digests, if it verifies."""
+    """The newest release that was made of ingredients with these digests and verifies."""
     for version in reversed(versions_in(home)):
         try:
             release = Release(home / str(version))
@@ -62,14 +59,14 @@ def find(home: Path, digests: Mapping[str, Any]) -> Release | None:
 
 
 def judged_beside(release: Release, champion: Release | None) -> bool:
-    """Whether a release's verdict still answers: it was compared with this champion, or is the champion itself."""
+    """Whether a release's verdict still holds: it was compared with this champion, or is the champion itself."""
     if champion is None:
         return True
     return champion.digest in (release.digest, release.manifest.promotion.get("champion_digest"))
 
 
 def resolve(reference: str, store: Path, name: str) -> Release:
-    """The verified release that a reference means: a folder, "name/3", or a version or alias of `name`.
+    """The verified release that a reference means: a folder, "name/3", or a version or an alias of `name`.
 
     Raises `ManifestError` if there is none, or if it was altered.
     """

@@ -1,1 +1,1 @@
-"""The model store's commands: list, compare, verify, promote, roll back and remove releases."""
+"""Looking after a model store: list, compare, verify, promote, roll back and remove releases."""

@@ -1,4 +1,4 @@
-"""How two releases differ: configuration, data, figures, files, libraries. Left out: showing it."""
+"""How two releases differ: configuration, data, figures, files, libraries."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ _OF_THE_WHOLE = ("architecture", "embedding_dim", "classes", "schema")
 
 
 def differences(one: Release, other: Release) -> dict[str, Any]:
-    """What differs, part by part; each entry has both sides, None for what a side lacks.
+    """What differs, part by part; each entry has both sides, with None for what one lacks.
 
-    `metrics` has every number of either, also those that are the same, with other minus one as `difference`.
+    `metrics` has every number of either, even if it is the same, and as `difference` other minus one.
     """
     first, second = one.manifest, other.manifest
     return {

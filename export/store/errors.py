@@ -1,5 +1,5 @@
-"""What the model store's commands refuse to do."""
+"""The error of the model store's commands."""
 
 
 class StoreError(ValueError):
-    """Nothing was changed, and why."""
+    """Something was refused and nothing was changed; the message says why."""

@@ -1,7 +1,6 @@
-"""Whether a release and its archive are what their manifest says, told fault by fault.
+"""What is wrong with a release and its archive: each fault as a sentence.
 
-Left out: whether the archive's serving code is this version's; the archive's own check sums say only that none of it
-was damaged.
+The serving code in an archive may be another version's; only the archive's own check sums guard it, against damage.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, Ru
 
 
 def faults_of(store: ModelStore, version: int) -> list[str]:
-    """What is wrong with a release and, where there is one, its archive; empty if nothing is."""
+    """What is wrong with a release and with its archive, if there is one; empty if nothing is."""
     folder = store.home / str(version)
     try:
         release = Release(folder)
@@ -29,8 +28,8 @@ def faults_of(store: ModelStore, version: int) -> list[str]:
 
 
 def archive_faults(path: Path, release: Release) -> list[str]:
-    """What is wrong with an archive that should be this release's: every byte of it is read."""
-    again = "publish the release again, which makes its archive anew"
+    """What is wrong with an archive that should be this release's; reads every byte of it."""
+    again = "export the release again, which builds its archive anew"
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
@@ -51,7 +50,7 @@ def archive_faults(path: Path, release: Release) -> list[str]:
 
 
 def aliases_of(store: ModelStore) -> tuple[dict[Alias, int], list[str]]:
-    """The aliases that mean a release that there is, and what is wrong with the others."""
+    """The aliases that mean an existing release, and what is wrong with the others."""
     versions = store.versions()
     found: dict[Alias, int] = {}
     faults = []
@@ -64,7 +63,7 @@ def aliases_of(store: ModelStore) -> tuple[dict[Alias, int], list[str]]:
         if version in versions:
             found[alias] = version
         elif version is not None:
-            faults.append(f"the alias {alias} of {store.name} means release {version}, which there is not")
+            faults.append(f"the alias {alias} of {store.name} means release {version}, which does not exist")
     return found, faults
 
 
@@ -85,7 +84,7 @@ def _altered(release: Release) -> list[str]:
 
 
 def _unlisted(release: Release) -> list[str]:
-    """Files that the manifest does not know, and links, which would lead out of the release."""
+    """Files that the manifest does not list, and links, which would lead out of the release."""
     listed = {FILE_NAME, *release.manifest.files}
     faults = []
     for path in sorted(release.folder.rglob("*")):

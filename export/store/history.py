@@ -1,6 +1,6 @@
 """What was done to the aliases and releases of a name: one line of JSON for each act, in `history.jsonl`.
 
-A line is written after the act that it tells of. A process that is killed between the two leaves the act without its
+A line is written after the act that it records. A process that is killed between the two leaves the act without its
 line; `export.store.promotion` adds one when it finds that.
 """
 
@@ -20,7 +20,7 @@ FILE_NAME = "history.jsonl"
 def append(home: Path, action: str, **about: Any) -> dict[str, Any]:
     """Add a line, on disk when this returns; `about` has `before` and `after` (`from` and `to` in the line), and more.
 
-    A last line that a killed process left half-written is ended first, and stays unreadable alone.
+    If a killed process left the last line half-written, it is ended first, so that only that line is unreadable.
     """
     before, after = about.pop("before", None), about.pop("after", None)
     line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "host": socket.gethostname(), "user": _user()}
@@ -61,5 +61,5 @@ def _parsed(written: str) -> dict[str, Any] | None:
 def _user() -> str | None:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's number without a name
+    except (KeyError, OSError):  # a user number without a name, as in a container
         return None

@@ -1,8 +1,7 @@
-"""Which release serves: promotion and rollback, one at a time for a name, killed at any moment without harm.
+"""Which release serves: promotion and rollback, one at a time for a name, and harmless if killed at any moment.
 
-Only aliases are written, each as a whole. `champion` means a release that verifies at every moment, and `previous` is
-written first in a promotion: a promotion that is cut off has changed nothing yet, or everything that matters.
-Left out: serving it (servers follow the alias), and making releases.
+Only aliases are written, each as a whole; servers follow them. At every moment `champion` means a release that
+verifies. A promotion writes `previous` first: one that is cut off has changed nothing yet, or everything that matters.
 """
 
 from collections.abc import Iterator
@@ -18,10 +17,10 @@ from export.store.locks import alone
 
 
 def promote(store: ModelStore, reference: str, *, force: bool = False, reason: str | None = None) -> dict[str, Any]:
-    """Let a release serve; returns the line of the history.
+    """Make a release the champion; returns the line of the history.
 
-    Raises `StoreError` for a release that does not verify or has no archive, whatever `force` says, and for one that
-    its comparison with the present champion does not speak for, unless `force`.
+    Raises `StoreError` for a release that does not verify or has no archive, even with `force`; and without `force` for
+    one that its comparison with the present champion speaks against.
     """
     with _mended(store):
         version = store.version(reference)
@@ -42,9 +41,9 @@ def promote(store: ModelStore, reference: str, *, force: bool = False, reason: s
 
 
 def roll_back(store: ModelStore, *, expected: str | None = None, reason: str | None = None) -> dict[str, Any]:
-    """Let champion and previous change places; returns the line of the history.
+    """Exchange champion and previous; returns the line of the history.
 
-    With `expected` only if that release is the champion: for programs, as done twice a rollback is undone.
+    With `expected` only if that release is the champion: for programs, as a second rollback undoes the first.
     Raises `StoreError` if there is no previous release, or it does not verify or has no archive.
     """
     with _mended(store):
@@ -65,11 +64,11 @@ def check_fit(store: ModelStore, version: int) -> None:
     if faults := faults_of(store, version):
         raise StoreError(f"{store.name}/{version} is not fit to serve: {'; '.join(faults)}")
     if not (path := store.archive(version)).is_file():
-        raise StoreError(f"{store.name}/{version} has no archive {path}: publish the release again, which makes it")
+        raise StoreError(f"{store.name}/{version} has no archive {path}: export the release again, which builds it")
 
 
 def doubts_of(store: ModelStore, version: int, champion: int | None) -> list[str]:
-    """What its comparison says against promoting a release now; a first champion needs none."""
+    """What its comparison says against promoting a release now; a first champion needs no comparison."""
     verdict = store.release(version).manifest.promotion
     doubts = []
     if verdict and not verdict.get("passed"):
@@ -89,14 +88,14 @@ def doubts_of(store: ModelStore, version: int, champion: int | None) -> list[str
 
 @contextmanager
 def _mended(store: ModelStore) -> Iterator[None]:
-    """Alone at work, and what a killed process left undone is put right."""
+    """Hold the lock of the name, with what a killed process left undone put right."""
     with alone(store):
         _mend(store)
         yield
 
 
 def _mend(store: ModelStore) -> None:
-    """Write the line that a killed process did not, and set right the aliases where it was cut off between two."""
+    """Write the line that a killed process could not write, and repair the aliases if it was cut off between two."""
     lines = [line for line in history.read(store.home) if line["action"] != "delete"]
     champion = store.alias(CHAMPION)
     last = lines[-1] if lines else {"from": None, "to": None}
@@ -106,5 +105,8 @@ def _mend(store: ModelStore) -> None:
     if champion is not None and store.alias("challenger") == champion:
         store.set_alias("challenger", None)
     if champion != last["to"]:
-        about = {"forced": False, "reason": "found: whoever set the alias did not live to tell, or set it by hand"}
+        about = {
+            "forced": False,
+            "reason": "found so: the process that set it was killed, or someone set it by hand",
+        }
         history.append(store.home, "found", before=last["to"], after=champion, **about)

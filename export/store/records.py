@@ -1,4 +1,4 @@
-"""What there is in the store, as plain values: one record a release, also of those that can't be read."""
+"""What the store holds, as plain values: a record for every release, even for one that can't be read."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from export.store.faults import aliases_of
 
 @dataclass(frozen=True)
 class ReleaseRecord:
-    """A release as a list shows it. `images` is of all splits; `bytes` of its files; `fault` why it can't be read."""
+    """A release in a list. `images` counts all splits, `bytes` all files; `fault` says why it can't be read."""
 
     name: str
     version: int
@@ -29,14 +29,14 @@ class ReleaseRecord:
 
 
 def names_in(root: Path) -> list[str]:
-    """The names that the store has a folder of, sorted."""
+    """The names in the store, sorted."""
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if path.is_dir() and is_name(path.name))
 
 
 def records(store: ModelStore) -> list[ReleaseRecord]:
-    """One for each version, oldest first."""
+    """A record for each version, the oldest first."""
     aliases, _ = aliases_of(store)
     return [
         _record(store, version, tuple(alias for alias, meant in aliases.items() if meant == version))
@@ -45,7 +45,7 @@ def records(store: ModelStore) -> list[ReleaseRecord]:
 
 
 def verdict_of(promotion: Mapping[str, Any]) -> str | None:
-    """In a few words, what the comparison with the champion said; None where there was none."""
+    """What the comparison with the champion found, in a few words; None without a comparison."""
     if not promotion:
         return None
     against = f" against {promotion['champion']}" if promotion.get("champion") else ""
@@ -53,7 +53,7 @@ def verdict_of(promotion: Mapping[str, Any]) -> str | None:
 
 
 def number_at(tree: Any, *path: str) -> float | None:
-    """The number that lies there in nested dictionaries; None where there is none."""
+    """The number at a path in nested dictionaries; None if there is none."""
     for key in path:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return float(tree) if isinstance(tree, int | float) and not isinstance(tree, bool) else None
@@ -93,7 +93,7 @@ def _record(store: ModelStore, version: int, aliases: tuple[str, ...]) -> Releas
 
 
 def _text(parent: Any) -> str | None:
-    """A parent may be written as "name/3" or with its digest in an object."""
+    """A parent in words; manifests have it as "name/3", or as an object with its digest."""
     if isinstance(parent, Mapping):
         parent = parent.get("release") or parent.get("title") or parent.get("digest")
     return str(parent) if parent is not None else None

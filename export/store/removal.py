@@ -1,8 +1,7 @@
-"""Remove releases that nobody needs, and what killed processes left behind. First what would go, then doing it.
+"""Remove releases that nobody needs, and what killed processes left behind, after saying what would go.
 
 A release that an alias means or a server serves stays. A parent may go before the releases made from it: they hold all
-their files, and of an embedding space that they inherit only its digest, which names the vectors in a collection.
-Left out: the vectors, which the collection keeps by space (`serving.collection`).
+their files, and all they inherit is the digest of an embedding space, which names the vectors in a collection.
 """
 
 import os
@@ -29,7 +28,7 @@ KEEP = 3
 
 @dataclass(frozen=True)
 class Removal:
-    """One thing that goes: a release with its archive (`version`), or something left over."""
+    """One thing that goes: a release with its archive (then with its `version`), or something left over."""
 
     what: str
     paths: tuple[Path, ...]
@@ -39,14 +38,14 @@ class Removal:
 
 @dataclass(frozen=True)
 class Sweep:
-    """What goes, and in words what stays though it might be thought to go."""
+    """What goes, and in sentences what stays although one might expect it to go."""
 
     removals: tuple[Removal, ...]
     kept: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """How many come free."""
+        """How many bytes come free."""
         return sum(removal.bytes for removal in self.removals)
 
     def to_json(self, *, done: bool) -> dict[str, Any]:
@@ -56,7 +55,7 @@ class Sweep:
 
 
 def delete(store: ModelStore, reference: str, *, carry_out: bool = False) -> Sweep:
-    """Remove one release and its archive; without `carry_out` only tell. Raises `StoreError` for one that is needed."""
+    """Remove one release and its archive; without `carry_out` only say so. Raises `StoreError` if it is needed."""
     with alone(store):
         version = store.version(reference)
         if why := needed(store).get(version):
@@ -68,9 +67,9 @@ def delete(store: ModelStore, reference: str, *, carry_out: bool = False) -> Swe
 
 
 def collect(store: ModelStore, *, keep: int = KEEP, carry_out: bool = False) -> Sweep:
-    """Remove all releases but the `keep` newest and those that are needed, and everything left over by killed runs.
+    """Remove all releases but the `keep` newest and those that are needed, and everything that killed processes left.
 
-    What a living process is at work on stays. Without `carry_out` only tell.
+    What a living process is working on stays. Without `carry_out` nothing is removed.
     """
     if keep < 1:
         raise StoreError(f"keep is {keep}; it must be at least 1, as the newest release may be about to be promoted")
@@ -87,7 +86,7 @@ def collect(store: ModelStore, *, keep: int = KEEP, carry_out: bool = False) -> 
 
 
 def needed(store: ModelStore) -> dict[int, str]:
-    """The versions that must not go, and why. Raises where that can't be known."""
+    """The versions that must not go, and why; raises `StoreError` if that can't be known."""
     aliases, faults = aliases_of(store)
     if faults:
         raise StoreError(f"nothing is removed while an alias is broken: {'; '.join(faults)}")
@@ -98,9 +97,9 @@ def needed(store: ModelStore) -> dict[int, str]:
 
 
 def served(store: ModelStore) -> dict[int, str]:
-    """The versions that a server serves or turns to, with where it is.
+    """The versions that a server serves or rolls over to, and where that server is.
 
-    Raises `StoreError` for a server's file that can't be read: it could be about any release.
+    Raises `StoreError` if a server's file can't be read, as it could be about any release.
     """
     try:
         found = present_servers(store)
@@ -119,9 +118,9 @@ def _of_release(store: ModelStore, version: int) -> Removal:
 
 
 def _remove(store: ModelStore, sweep: Sweep, *, reason: str | None) -> None:
-    """Releases first get a name that is none, so that nobody ever sees half of one as a release.
+    """A release first gets a hidden name, so that nobody ever takes half of one for a release.
 
-    Before that the history says so, as the number of a deleted release must never be given to another.
+    Before that the history records it, as the number of a deleted release must never be given to another.
     """
     for removal in sweep.removals:
         if removal.version is not None:
@@ -154,7 +153,7 @@ def _digest_of(store: ModelStore, version: int) -> str | None:
 
 @contextmanager
 def _left_over(store: ModelStore) -> Iterator[tuple[list[Removal], list[str]]]:
-    """What killed processes left, held so that no living one begins with it; and what can't be told just now."""
+    """What killed processes left, locked so that no living one begins with it; and what can't be judged just now."""
     busy = []
     publishing, archiving = store.home / PUBLISHING, store.root / ARCHIVING
     with locked(publishing, wait=False) as nobody_publishes, locked(archiving, wait=False) as nobody_archives:
@@ -172,7 +171,7 @@ def _left_over(store: ModelStore) -> Iterator[tuple[list[Removal], list[str]]]:
 
 
 def _partial_texts(store: ModelStore) -> Collection[Path]:
-    """Aliases that were being written; whoever writes one holds the lock that is ours now."""
+    """Half-written aliases; whoever writes one holds the lock that is ours now."""
     return [*(store.home / "aliases").glob(".*.partial")]
 
 
@@ -182,7 +181,7 @@ def _partial_archives(store: ModelStore) -> Collection[Path]:
 
 
 def _orphans(store: ModelStore) -> Collection[Path]:
-    """Archives of releases that there are not."""
+    """Archives of releases that do not exist."""
     pattern = re.compile(rf"{re.escape(store.name)}-(\d+)\.mar")
     versions = store.versions()
     found = [(path, pattern.fullmatch(path.name)) for path in store.root.iterdir()]

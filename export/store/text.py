@@ -16,14 +16,14 @@ _MOST = 100  # characters of a value
 
 
 def table(records: Sequence[ReleaseRecord]) -> str:
-    """The list of releases; what can't be read is there with the reason below."""
+    """The list of releases; the reasons why some can't be read follow."""
     lines = [_HEADINGS, *map(_line, records)]
     faults = [f"{one.name}/{one.version}: {one.fault}" for one in records if one.fault is not None]
     return "\n".join([columns(lines, right=_NUMBERS), *faults])
 
 
 def release_text(release: Release, aliases: Sequence[str], faults: Sequence[str], archive: str | None) -> str:
-    """Everything that the manifest says, part by part, and whether it is true."""
+    """Everything that the manifest says, part by part, and whether it verifies."""
     manifest = release.manifest
     parts: list[tuple[str, list[tuple[str, str]]]] = [
         ("release", _about(release, aliases, faults, archive)),
@@ -38,7 +38,7 @@ def release_text(release: Release, aliases: Sequence[str], faults: Sequence[str]
 
 
 def differences_text(found: Mapping[str, Any]) -> str:
-    """What `export.store.differences.differences` found."""
+    """What `export.store.differences` found."""
     one, other = found["releases"]
     parts = [f"{one} and {other}: {'one embedding space' if found['same_space'] else 'two embedding spaces'}"]
     for part in ("release", "config", "data"):
@@ -57,7 +57,7 @@ def differences_text(found: Mapping[str, Any]) -> str:
 
 
 def columns(lines: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str:
-    """Lines of as many cells each, two spaces apart; the columns at `right` are set to the right."""
+    """Lines with equally many cells in aligned columns, two spaces apart; those at `right` are aligned to the right."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
 
     def cell(text: str, at: int) -> str:
@@ -67,7 +67,7 @@ def columns(lines: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> str
 
 
 def shown(value: Any) -> str:
-    """A value of a manifest in few characters."""
+    """A value of a manifest in a few characters."""
     if value is None:
         return "–"
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -75,7 +75,7 @@ def shown(value: Any) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people read them, in powers of ten."""
+    """A number of bytes as people read it, in powers of ten."""
     for unit, power in (("GB", 9), ("MB", 6), ("kB", 3)):
         if count >= 10**power:
             return f"{count / 10**power:.1f} {unit}"
@@ -103,7 +103,7 @@ def _line(record: ReleaseRecord) -> tuple[str, ...]:
 
 
 def _own(key: str) -> bool:
-    """Whether a figure is the encoder's: those of its baselines are in the report, and in JSON."""
+    """Whether a figure is the encoder's; those of its baselines are in the report, and in JSON."""
     return not key.startswith("baselines.")
 
 

@@ -172,7 +172,7 @@ def test_the_command_takes_given_embeddings_and_refuses_others(
     given = ["--probe-only", "--name", "chain", "--store", str(store), "--data", str(chain.data.folder), "--embeddings"]
     before = versions_in(store / "chain")
     assert main(COMMAND, [*given, str(tmp_path / "few.npy")]) == 1
-    assert "one row an image" in capsys.readouterr().err
+    assert "one row for each image" in capsys.readouterr().err
     assert versions_in(store / "chain") == before
     assert main(COMMAND, [*given, str(tmp_path / "h.npy"), "--summary", str(tmp_path / "summary.json")]) == 0
     release = Release(json.loads((tmp_path / "summary.json").read_text())["release"])
