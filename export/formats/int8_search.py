@@ -1,8 +1,8 @@
 """Find an int8 file that is faithful enough: the plainest variant first, and what to blame if none is.
 
-The plain variants are: every layer in int8; the first layer in float32; and channels of similar range as well. A
-thorough search goes on with other calibration methods, with the last layer in float32, and with the layers that cost
-most. The first variant that passes is kept, as each later one is slower or less plain.
+The plain variants have every convolution in int8, or all but the first. A thorough search goes on with channels of
+similar range, with other calibration methods, with the last convolution in float32, and with those that cost most. The
+first variant that passes is kept, as each later one is slower or less plain.
 """
 
 import logging
@@ -87,12 +87,11 @@ def search(
 
 
 def plain_variants(quantiser: Quantiser) -> list[Variant]:
-    """The variants that take seconds each, the plainest first."""
+    """The variants that share one calibration, so that each takes seconds; the plainest first."""
     first = quantiser.convolutions[0]
     return [
         Variant("percentile"),
         Variant("percentile", excluded=(first,)),
-        Variant("percentile", excluded=(first,), equalised=True),
     ]
 
 
@@ -102,6 +101,7 @@ def _all_variants(
     """The plain ones, and then those that take minutes; `costs` is filled when it comes to the costliest layers."""
     first, last = quantiser.convolutions[0], quantiser.convolutions[-1]
     yield from plain_variants(quantiser)
+    yield Variant("percentile", excluded=(first,), equalised=True)
     yield Variant("minmax", excluded=(first,))
     yield Variant("entropy", excluded=(first,))
     yield Variant("percentile", excluded=(first, last), equalised=True)
