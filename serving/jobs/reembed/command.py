@@ -68,11 +68,13 @@ def _report(catalogue: "Catalogue", assignment: "Assignment", index: str | None,
     reasons = catalogue.spaces.failures(space.release, limit=space.failed)
     for line in first_few((f"left out {name}: {reason}" for name, reason in reasons.items()), _REASONS_SHOWN):
         print(line, file=sys.stderr)
-    manifest = assignment.release.manifest
+    manifest, store = assignment.release.manifest, assignment.release.folder.parent.parent
     conclude(
         f"{catalogue.folder}: {vectors:,} vectors by {manifest.title}, {counted(space.failed, 'item')} unreadable, "
         f"{_state(space)}" + (f"\nindex: {index}" if index else ""),
-        then=f"simclr releases promote {manifest.version} --name {manifest.name}" if space.complete else "",
+        then=f"simclr releases promote {manifest.version} --store {store} --name {manifest.name}"
+        if space.complete
+        else "",
         as_json=as_json,
         release=manifest.title,
         vectors=vectors,
