@@ -10,11 +10,10 @@ with all that was acknowledged until then, and starts it again; the others go on
 With `--http` both go through TorchServe with two workers, which are what is killed (`benchmarks.durability.http`), and
 `--writes` counts the pairs of a write and a search that different workers answered.
 
-Counted are acknowledged writes that are not there (or deletions that are not), batches of which only a part is there,
-writes that a search did not see, and divergences: searches that differ from brute force over SQLite's rows, vectors
-that are not those that were sent, damage that SQLite's own checks find. Prints a last line of JSON, and fails if any
-of these is not 0. Power cuts are not tried, as nothing here can pull the plug; commits are synced, and tests cut the
-log.
+It counts acknowledged writes and deletions that got lost, batches that are there in part, writes that the next search
+missed, and divergences: searches that differ from brute force over SQLite's rows, vectors that are not those that were
+sent, damage that SQLite's own checks find. Prints a last line of JSON, and fails if any of these is not 0. Power cuts
+are not tried, as nothing here can pull the plug; commits are synced, and tests cut the log.
 """
 
 import argparse

@@ -4,8 +4,8 @@
 
 One retraining runs to its end undisturbed. Then, from copies of the same store and collection, `--lives` others are
 killed once in each of their stages, at a random moment of it, and started again each time, beside a server that
-follows the champion and is asked all the while. Counted are: kills by stage; moments at which the store had no champion
-that verifies; questions that the server did not answer; lives that ended without a promotion, or with a release whose
+follows the champion and is asked all the while. It counts kills by stage; moments at which the store had no champion
+that verifies; questions that the server left unanswered; lives that ended without a promotion, or with a release whose
 weights, graph or probe have other bytes. Prints a last line of JSON, and fails if any but the first is not 0.
 """
 

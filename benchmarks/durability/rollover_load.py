@@ -1,10 +1,9 @@
 """The process that asks a server all the time while its release changes: embeds, searches and upserts, in an open loop.
 
-Arrivals are evenly spaced; a latency begins when a request was due. 64 threads with a connection each, so that a slow
-reply holds up no other. Every reply is looked at: it must name a release, an embedding must be that release's, and a
-search with the picture of the item that was acknowledged last must find it with a score of 1, which it does only if the
-item is there, and query and vector are of one release. Started by `benchmarks.durability.rollover`.
-Which embedding is whose is compared by the parent, at the end.
+Arrivals are evenly spaced; a latency begins when a request was due. 64 threads have a connection each, so that a slow
+reply holds up no other. Every reply is checked: it must name a release, and a search with the picture of the item that
+was acknowledged last must find it with a score of 1, which happens only if the item is stored, and query and vector are
+of one release. The parent, `benchmarks.durability.rollover`, compares the embeddings at the end.
 """
 
 import base64

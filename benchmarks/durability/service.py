@@ -1,9 +1,8 @@
-"""The service that `benchmarks.durability.durability --http` kills workers of: a tiny release, its archive, and
-TorchServe on it.
+"""The service whose workers `benchmarks.durability.durability --http` kills: a tiny release, its archive, TorchServe.
 
-The release has random weights and takes pictures of 16 pixels, so that a request costs little; the pictures are made
-here, and what their embeddings must be is computed here too, by the same file in this process.
-Killing is in `benchmarks.durability.http`, the writers in `benchmarks.durability.writer`.
+The release has random weights and takes pictures of 16 pixels, so that a request costs little. The pictures are made
+here, and their right embeddings are computed here too, by the same file in this process. Killing is in
+`benchmarks.durability.http`, the writers in `benchmarks.durability.writer`.
 """
 
 import io

@@ -1,8 +1,6 @@
-"""A worker of `benchmarks.search.search`: opens a collection as a server's worker does, searches, and says what it
-holds.
+"""A worker of `benchmarks.search.search`: it opens and searches a collection as a server's worker does.
 
-It talks through `benchmarks.tools.child`. Its memory is split by what is mapped: the index, the vectors, the
-rest.
+It says how much memory it holds, split by what is mapped: the index, the vectors, the rest.
 """
 
 import json

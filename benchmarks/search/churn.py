@@ -2,9 +2,9 @@
 
     python -m benchmarks.search.churn --embeddings EMBEDDED [--count 10000] [--turns 10] [--kind hnsw]
 
-Inserts, deletions and searches come 4:4:1: batches of 50 new items, 50 old ones deleted, and a search for every eight
-such batches, by which time the collection has what it had. A turn has replaced as many items as there are. A base is
-built when the policy says so, in this process. After every turn: recall@10 of real queries against brute force over
+Inserts, deletions and searches come 4:4:1: a batch of 50 new items, 50 old ones deleted, and one search for every four
+of each, so that the collection keeps its size. A turn replaces as many items as there are. A base is built when the
+policy says so, in this process. After every turn: recall@10 of real queries against brute force over
 SQLite's rows, memory of this process, bytes of the folder; at the end the same from a collection opened anew.
 Prints a table and a last line of JSON.
 """

@@ -49,7 +49,7 @@ class HttpFigures:
 def over_http(parts: Iterable[Vectors], folder: Path, *, count: int, kind: str, queries: Vectors) -> HttpFigures:
     """Fill a collection in `folder` with `count` vectors, serve it, and ask. What is there already is used.
 
-    Raises `ValueError` where no encoder has embeddings of as many numbers.
+    Raises `ValueError` where no encoder here has embeddings of that width.
     """
     folder.mkdir(parents=True, exist_ok=True)
     release = _release(folder / "release", queries.shape[1])

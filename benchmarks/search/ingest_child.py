@@ -1,5 +1,4 @@
-"""The process that `benchmarks.search.ingest` searches beside: upserts in batches of 100 until it hears that it may
-stop.
+"""The writer beside the searches of `benchmarks.search.ingest`: it upserts batches of 100 until it hears to stop.
 
 Its vectors are those that are stored already, each moved a little, under new ids.
 """

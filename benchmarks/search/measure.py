@@ -1,5 +1,4 @@
-"""Recall and rate of each party of `benchmarks.search.search`, in turn, so that what else the machine does falls on
-all."""
+"""Recall and rate of each party of `benchmarks.search.search`, in turn, so that other load falls on all of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

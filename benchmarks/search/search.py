@@ -5,11 +5,11 @@
 EMBEDDED is what `simclr bulk IMAGES --out EMBEDDED` wrote; queries are real images that are not stored.
 Two collections are filled and compacted: one of the real vectors, one of `--large` grown from them
 (`benchmarks.tools.embeddings`). Everyone searches at many depths, of which the cheapest that reaches recall@10 0.95 is
-their figure; the recall at the depth that was chosen when the base was built is printed beside it. All in one process,
-in turn;
-then a process of its own for the time to the first search, and two for what they share; at last the smaller one behind
-TorchServe, a search at a time (`benchmarks.search.http`). `--work` keeps the collections for the next run. Prints
-tables and a last line of JSON. `benchmarks.serving.serving` measures load over HTTP.
+their figure; the recall at the depth that was chosen when the base was built is printed beside it. All this happens in
+one process, in turn. Then a new process shows the time to the first search, and two show what they share in memory. At
+last the smaller collection is searched behind TorchServe, one search at a time (`benchmarks.search.http`). `--work`
+keeps the collections for the next run. Prints tables and a last line of JSON. `benchmarks.serving.serving` measures
+load over HTTP.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How far the answers of a finished quickstart are from their oracles, and what 64 clients at once get.
+"""How far the answers of a finished quickstart are from their oracles, and what 64 clients get at once.
 
 `python -m benchmarks.serving.agreement --name digits`   (after `scripts/quickstart --once`)
 

@@ -1,9 +1,9 @@
 """All parties in turn, round after round: the ceiling, our server, LitServe, plain torch, bulk embedding.
 
-A server is started for its turn and stopped behind it, so that none takes another's cores; in its first turn its
-embeddings are compared with the in-process ones. What the ceiling's and LitServe's best settings are is found by
-measuring, once an image size.
-What is run is in `benchmarks.serving.scenarios`, what it comes to in `benchmarks.serving.ratios`.
+A server is started for its turn and stopped after it, so that none takes another's cores; in its first turn its
+embeddings are compared with the in-process ones. The best settings of the ceiling and of LitServe are found by
+measuring, once for each image size. `benchmarks.serving.scenarios` has what is run, `benchmarks.serving.ratios` what it
+comes to.
 """
 
 import logging

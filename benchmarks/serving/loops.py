@@ -1,8 +1,8 @@
 """When requests are sent, and which of their latencies count: a closed and an open loop.
 
-Closed loop: clients each of which sends its next request when its last one is answered. Latencies are of what
-is answered within the window; throughput counts of every request the part of its time that lies in the window, for a
-server that answers in bursts would else be worth one burst more or less. Open loop: arrivals at a constant rate,
+Closed loop: each client sends its next request when its last one is answered. Latencies are of what is answered within
+the window; throughput counts the part of every request's time that lies in the window, as a server that answers in
+bursts would otherwise be worth one burst more or less. Open loop: arrivals at a constant rate,
 whatever the server does; counted are the arrivals scheduled within the window, and their latency begins when they were
 scheduled, not when a connection was free: a server that stalls is charged with everything that would have come
 meanwhile.

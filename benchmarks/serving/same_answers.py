@@ -1,4 +1,4 @@
-"""Does a server give the right embeddings? Asked before it is timed: a wrong answer can be had at any speed."""
+"""Does a server give the right embeddings? It is asked before it is timed: a wrong answer can be had at any speed."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """What a benchmark of serving measures with: at each image size a release, its archive, its file, and real JPEGs.
 
-The release is given, or published here from a checkpoint, or has random weights, which serves to measure speed and is
-said beside every figure. `benchmarks.serving.contest` measures.
+The release is given, or published here from a checkpoint, or has random weights, which measure speed alone
+and are named beside every figure. `benchmarks.serving.contest` measures.
 """
 
 import argparse

@@ -3,8 +3,8 @@
     python -m benchmarks.serving.torch_server --release DIR [--port 8000]
 
 The shape of Weaviate's img2vec container (FastAPI, POST /vectors with an image in base64, a model in eager mode behind
-a lock, in a thread for each request), in its favour without the file that the container writes for each image, and
-with this project's decoding, so that the embeddings can be compared.
+a lock, in a thread for each request), but without the file that the container writes for each image, which favours
+it, and with this project's decoding, so that the embeddings can be compared.
 """
 
 import argparse

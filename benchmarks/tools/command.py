@@ -1,4 +1,4 @@
-"""How a benchmark is typed and how it ends: figures for people as it likes, and for programs one last line of JSON."""
+"""How a benchmark is typed and how it ends: whatever it prints for people, its last line is JSON for programs."""
 
 import argparse
 import json
@@ -25,7 +25,7 @@ def benchmark(
     `text` is the module's docstring, which makes its help. `measure` returns the figures of the last line; the exit
     code is 1 if one of those in `must_be_zero` is not 0. `resume` says, after a signal, how to go on.
     """
-    summary, _, details = (text or "").partition("\n")
+    summary, _, details = (text or "").partition("\n\n")
 
     def run(given: argparse.Namespace) -> int:
         logging.getLogger("benchmarks").setLevel(logging.INFO)
@@ -35,7 +35,7 @@ def benchmark(
 
     return Command(
         name=module.rpartition(".")[2],
-        summary=summary,
+        summary=" ".join(summary.split()),
         add_arguments=add_arguments,
         run=run,
         details=details.strip(),

@@ -30,9 +30,9 @@ class Embeddings:
 
 
 def load_embeddings(folder: Path, *, queries: int = 1000, seed: int = 0) -> Embeddings:
-    """What `serving.jobs.bulk` wrote to `folder`; queries are of images in a folder called test, if there are any.
+    """What `simclr bulk` wrote to `folder`; queries are of images in a folder called test, if there are any.
 
-    Otherwise a tenth of all, by chance. Raises `ValueError` where there is nothing.
+    Otherwise a random tenth of all. Raises `ValueError` where there is nothing.
     """
     shards = sorted(folder.glob("shard-*.npy"))
     if not shards:

@@ -29,10 +29,7 @@ def item(number: int, *, kept: bool = False) -> Item:
 
 
 def fill(folder: Path, parts: Iterable[Vectors], *, count: int, release: str = RELEASE) -> Catalogue:
-    """A collection of the vectors (N, D) in all parts, numbered in order; what is there already is not written again.
-
-    Gone on with where it was left off.
-    """
+    """A collection of the vectors (N, D) in all parts, numbered in order; one that was begun is filled up."""
     catalogue = open_catalogue(folder, create=True)
     there, number = catalogue.items.count(), 0
     if there == count:

@@ -1,4 +1,4 @@
-"""What a process and all that it started take: CPU seconds, and memory counted once where it is shared.
+"""What a process and its descendants take: CPU seconds, and memory counted once where it is shared.
 
 PSS divides each page among the processes that map it, so the sum over a tree counts every page once; RSS, summed,
 counts shared pages as often as they are mapped. GPUs are not looked at.

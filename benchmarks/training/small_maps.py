@@ -1,5 +1,4 @@
-"""What `training.model.small_maps` gains on this CPU: views a second with its convolutions and with PyTorch's own, in
-turn.
+"""What `training.model.small_maps` gains on this CPU: views a second with its convolutions and with PyTorch's, in turn.
 
     python -m benchmarks.training.small_maps [--architectures resnet50 resnet18] [--sizes 16 24 32] [--views 512]
 
