@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 import psutil
 
+from core.machine.interrupts import Interrupted
+
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None)
 _NICEST = 19
@@ -25,24 +27,16 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What a process and its children took: seconds, and the largest memory of any one of them in bytes."""
+class ProcessEnd:
+    """How a process ended: its code, its seconds, and the most memory that it or any child of it had, in bytes."""
 
     code: int
     seconds: float
     peak_bytes: int
 
 
-class Stopped(Exception):
-    """A signal came; the stage was asked to stop, and did."""
-
-    def __init__(self, received: signal.Signals) -> None:
-        super().__init__(f"stopped by {received.name}")
-        self.exit_code = 128 + received.value
-
-
-def run_stage(command: Sequence[str], *, polite: bool, locks: Sequence[int]) -> Cost:
-    """Run a command to its end; raises `Stopped` after a signal, once the command has ended.
+def run_stage(command: Sequence[str], *, polite: bool, locks: Sequence[int]) -> ProcessEnd:
+    """Run a command to its end; raises `Interrupted` after a signal, once the command has ended.
 
     `polite` gives it the least priority; `locks` are file descriptors that it inherits.
     """
@@ -54,8 +48,8 @@ def run_stage(command: Sequence[str], *, polite: bool, locks: Sequence[int]) -> 
         _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if forwarded.received is not None:
-        raise Stopped(forwarded.received)
-    return Cost(process.returncode, time.monotonic() - start, usage.ru_maxrss * 1024)
+        raise Interrupted(forwarded.received)
+    return ProcessEnd(process.returncode, time.monotonic() - start, usage.ru_maxrss * 1024)
 
 
 def become(parent: int, command: Sequence[str], *, polite: bool) -> NoReturn:
@@ -97,7 +91,7 @@ class _Forwarded:
         self._before: dict[signal.Signals, Any] = {}
 
     def to(self, process: "subprocess.Popen[bytes]") -> None:
-        """The stage's process; told at once of a signal that came while it was started."""
+        """Pass signals on to this process, at once if one came while it was started."""
         self._process = process
         if self.received is not None:
             process.send_signal(signal.SIGTERM)

@@ -1,10 +1,7 @@
-"""One retraining, from its first stage to the servers that follow: each stage once, whatever was killed before.
-
-Left out: which stages there are (`retraining.stages`) and what they do.
-"""
+"""One retraining, from its first stage to the servers that follow: each stage once, whatever was killed before."""
 
 import json
-import sys
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -16,31 +13,33 @@ from core.files.durable import publish_text
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore
 from retraining.child import run_stage
+from retraining.commands import Commands, StageCommand
 from retraining.costs import Cost, duration
+from retraining.errors import NotBetter, NotFollowed, NotPromoted, StageFailed
 from retraining.journal import Journal, Record, remove_bulk
-from retraining.plan import SUMMARY, Plan, PlanError
-from retraining.stages import Commands, shown, stages_of
-from retraining.switching import Refused, champion_is, wait_until_followed
+from retraining.plan import SUMMARY, Plan
+from retraining.stages import stages_of
+from retraining.switching import champion_is, wait_until_followed
 from serving.collection.catalogue.opening import open_catalogue
+
+logger = logging.getLogger(__name__)
 
 FOLLOW_SECONDS = 900.0  # a server that starts on a slow disk, and catches up with what was written meanwhile
 
 
-class StageFailed(RuntimeError):
-    """A stage's command ended with an error, which it has printed itself."""
-
-
-class NotBetter(PlanError):
-    """The new release was refused by its gates; the champion goes on serving."""
-
-
 @dataclass(frozen=True)
 class Wishes:
-    """How to carry it out: `force` promotes a release that its gates refuse, `polite` makes way for others."""
+    """How to carry it out.
+
+    `force` promotes a release that its gates refuse, `polite` makes way for other processes, `keep` keeps what lies
+    between at the end. `fresh` gives up an unfinished retraining, `if_needed` begins none that is not needed.
+    """
 
     force: bool = False
     polite: bool = True
     keep: bool = False
+    fresh: bool = False
+    if_needed: bool = False
 
 
 class Retraining:
@@ -57,7 +56,18 @@ class Retraining:
         self._stages = stages_of(plan)
 
     def run(self) -> dict[str, Any]:
-        """Do what is left of it; returns the summary. Raises `StageFailed`, `NotBetter`, `Refused`, `Stopped`."""
+        """Do what is left of it; returns the summary.
+
+        Raises `StageFailed`, `Interrupted`, and `NotPromoted` with the summary.
+        """
+        try:
+            self._run_stages()
+        except NotPromoted as error:
+            error.summary = self._finish("refused", reason=str(error))
+            raise
+        return self._finish("promoted")
+
+    def _run_stages(self) -> None:
         for stage in self._stages:
             if stage.name == "embed":
                 self._judge()  # before it costs anything
@@ -65,17 +75,12 @@ class Retraining:
                 self._heading(stage.name, stage.what)
                 act = self._promote if stage.name == "promote" else self._run_command
                 self._recorded(stage.name, act)
-        return self._finish("promoted")
 
     def made(self) -> Release | None:
         """The release that it published, if it has come to that."""
         if self._journal.done("export") is None:
             return None
         return Release(self._commands.release["release"])
-
-    def refuse(self, error: PlanError) -> dict[str, Any]:
-        """Its summary, when the release is not to be promoted."""
-        return self._finish("refused", reason=str(error))
 
     def _recorded(self, name: str, act: Callable[[str], int]) -> None:
         attempts, started, start = self._journal.attempt(name), _now(), time.monotonic()
@@ -86,15 +91,15 @@ class Retraining:
         """Run a stage's command; returns its peak memory in bytes."""
         return self._command(name, self._commands.of(name))
 
-    def _command(self, name: str, words: list[str], *, urgent: bool = False) -> int:
-        print(f"$ {shown(words)}", file=sys.stderr, flush=True)
-        cost = run_stage(words, polite=self._wishes.polite and not urgent, locks=self._locks)
-        if cost.code != 0:
-            killed = " (killed)" if cost.code < 0 else ""
+    def _command(self, name: str, command: StageCommand, *, urgent: bool = False) -> int:
+        logger.info("$ %s", command)
+        ended = run_stage(command.words, polite=self._wishes.polite and not urgent, locks=self._locks)
+        if ended.code != 0:
+            killed = " (killed)" if ended.code < 0 else ""
             raise StageFailed(
-                f"the stage {name!r} ended with code {cost.code}{killed}; the same command goes on with it"
+                f"the stage {name!r} ended with code {ended.code}{killed}; the same command goes on with it"
             )
-        return cost.peak_bytes
+        return ended.peak_bytes
 
     def _judge(self) -> None:
         """Stop here if the gates refused the release and nobody forces it."""
@@ -117,8 +122,8 @@ class Retraining:
             forced = not self._commands.release["promotion"]["passed"]
             self._command(name, self._commands.promote(version, reason=reason, force=forced), urgent=True)
         try:
-            wait_until_followed(plan.releases, version, seconds=FOLLOW_SECONDS, tell=_tell)
-        except Refused as error:
+            wait_until_followed(plan.releases, version, seconds=FOLLOW_SECONDS, tell=logger.info)
+        except NotFollowed as error:
             if plan.champion:
                 self._command(name, self._commands.rollback(version, reason=f"{reason}: {error}"), urgent=True)
             raise
@@ -132,7 +137,7 @@ class Retraining:
             return
         kept = {_space(store, version) for version in store.aliases().values()}
         if None in kept:
-            _tell("an alias names a release that can't be read: no embedding space is closed")
+            logger.info("an alias names a release that can't be read: no embedding space is closed")
             return
         ours = {_space(store, version) for version in store.versions()}
         catalogue = open_catalogue(collection)
@@ -152,7 +157,7 @@ class Retraining:
         left = [self._expected.get(one) for one in names[place:]]
         whole = sum(one for one in left if one is not None) if None not in left else None
         eta = f"about {duration(self._expected.get(name))}; to the end {duration(whole)}"
-        print(f"\n[{place + 1}/{len(names)}] {name}: {what} ({eta})", file=sys.stderr, flush=True)
+        logger.info("\n[%d/%d] %s: %s (%s)", place + 1, len(names), name, what, eta)
 
     def _finish(self, outcome: str, *, reason: str = "") -> dict[str, Any]:
         summary = {"outcome": outcome, "reason": reason, "kept": self._wishes.keep, **self.facts()}
@@ -192,10 +197,6 @@ def _space(store: ModelStore, version: int) -> str | None:
         return store.release(version).space
     except ManifestError:
         return None
-
-
-def _tell(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
 
 
 def _now() -> str:

@@ -13,10 +13,11 @@ import numpy as np
 
 from core.command_line.command import parser_of
 from core.images.folders import open_source
+from retraining.commands import Commands
 from retraining.costs import Cost
 from retraining.journal import Journal
 from retraining.plan import Plan, items_of
-from retraining.stages import Commands, stages_of
+from retraining.stages import stages_of
 from training.data.dataset import Dataset
 from training.model.encoder import build_encoder
 from training.recipe.config import PretrainConfig
@@ -87,8 +88,7 @@ def _pretraining(plan: Plan, folder: Path, config: PretrainConfig, items: int, s
 
 
 def _pretrain_flags(plan: Plan, folder: Path) -> argparse.Namespace:
-    words = Commands(plan, folder).of("pretrain")
-    return parser_of(PRETRAIN).parse_args(words[words.index("training.run") + 1 :])
+    return parser_of(PRETRAIN).parse_args(Commands(plan, folder).of("pretrain").arguments)
 
 
 def _blank(count: int, size: int) -> Dataset:

@@ -1,6 +1,6 @@
 """Which stages of a retraining are done, and what each took: one small file a stage, written when it has ended well.
 
-Left out: a stage's own progress, which its command keeps and goes on from.
+A stage's own progress is kept by its command, which goes on from it.
 """
 
 import json
@@ -40,7 +40,7 @@ class Journal:
         return Record(**json.loads(path.read_text())) if path.is_file() else None
 
     def attempt(self, stage: str) -> int:
-        """Note that a stage begins, for the how-manieth time."""
+        """Note that a stage begins; returns how often it has begun so far."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{stage}.attempts"
         count = 1 + (int(path.read_text()) if path.is_file() else 0)

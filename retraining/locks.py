@@ -1,54 +1,34 @@
-"""One retraining at a time: of a name in a store, and of a collection.
+"""One retraining at a time, of a name in a store and of a collection.
 
-The locks go with the processes that hold them, a stage's among them: after a kill they are free once the stage that
+The locks go with the processes that hold them, which include a stage's: after a kill they are free once the stage that
 was running has ended.
 """
 
-import contextlib
-import fcntl
-import os
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from retraining.plan import Plan, PlanError
+from core.files.locks import locked
+from retraining.errors import Busy
+from retraining.plan import Plan
 
 FILE_NAME = "retrain.lock"
 _PATIENCE = 20.0  # seconds: a stage that lost its parent saves before it ends
-_POLL = 0.2
 
 
-class Busy(PlanError):
-    """Another retraining is at work."""
-
-
-@contextlib.contextmanager
+@contextmanager
 def alone(plan: Plan) -> Iterator[Sequence[int]]:
-    """Hold both locks; the file descriptors that the stages are to inherit. Raises `Busy`."""
+    """Hold both locks; yields the file descriptors that the stages are to inherit. Raises `Busy`."""
     folders = [plan.releases.home]
-    if plan.collection and (plan.images or Path(plan.collection).is_dir()):  # else it is none, and the plan is refused
+    if plan.collection and (plan.images or Path(plan.collection).is_dir()):  # else there is none, and settling says so
         folders.append(Path(plan.collection))
-    with contextlib.ExitStack() as held:
+    with ExitStack() as held:
         handles = []
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            handles.append(held.enter_context(_locked(folder / FILE_NAME)))
+            path = folder / FILE_NAME
+            handle = held.enter_context(locked(path, wait=_PATIENCE))
+            if handle is None:
+                raise Busy(f"another retraining is at work and holds {path}; wait until it has ended")
+            handles.append(handle)
         yield handles
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    deadline = time.monotonic() + _PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise Busy(f"another retraining is at work: it holds {path}; wait until it has ended") from None
-                time.sleep(_POLL)
-        yield handle
-    finally:
-        os.close(handle)

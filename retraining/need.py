@@ -1,11 +1,12 @@
-"""Whether a retraining is needed: asked of `python -m serving.drift`, whose rule docs/retraining.md states."""
+"""Whether a retraining is needed: what `simclr drift` says, whose rule docs/retraining.md states."""
 
 import json
 import subprocess
 import sys
 from typing import Any
 
-from retraining.plan import Plan, PlanError
+from retraining.errors import PlanError
+from retraining.plan import Plan
 
 NOT_NEEDED, NEEDED = 0, 10  # exit codes of serving.collection.drift.command
 

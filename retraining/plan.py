@@ -1,7 +1,4 @@
-"""What one retraining is, decided before its first stage and kept in its folder: a killed one goes on with the same.
-
-Left out: carrying it out (`retraining.stages`), and what it will cost (`retraining.estimate`).
-"""
+"""What one retraining is, decided before its first stage and kept in its folder: a killed one goes on with the same."""
 
 import json
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +8,7 @@ from typing import Any, Literal, get_args
 from core.files.durable import publish_text
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
-from serving.collection.catalogue.opening import is_collection, open_catalogue
+from retraining.errors import PlanError
 from training.recipe.presets import PRESETS
 
 PLAN, SUMMARY = "plan.json", "summary.json"
@@ -20,18 +17,14 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 DEFAULT_PRESET = "quickstart"
 
 
-class PlanError(ValueError):
-    """A retraining that makes no sense as it was asked for, or can't go on as it was begun."""
-
-
 @dataclass(frozen=True)
 class Plan:
     """One retraining. Paths are absolute; `champion` is the release that served when it began, 0 for none.
 
     `mode` is where the encoder begins: "warm" with the champion's, "scratch" with random weights; "probe" keeps it as
     it is and fits a probe only. `epochs` and `minutes` give the length (0: the preset's own), `settings` are further
-    KEY=VALUE of `training.run.pretrain`. `labels`: the folders of `images` are labels. `launcher` replaces `python` for
-    pretraining ("torchrun --nproc-per-node 8").
+    KEY=VALUE of the pretraining. `labels`: the folders of `images` are labels. `launcher` starts the pretraining
+    ("torchrun --nproc-per-node 8").
     """
 
     name: str
@@ -112,7 +105,7 @@ def check_champion(plan: Plan, made: int | None) -> None:
 
 
 def differences(begun: Plan, asked: Plan) -> list[str]:
-    """What was asked for otherwise when it was begun, in words."""
+    """What was asked for differently when it was begun, in words."""
     ours, theirs = asdict(begun), asdict(asked)
     decided = ("champion", "champion_digest")
     return [
@@ -137,6 +130,8 @@ def _check_sources(asked: Plan) -> None:
 
 def items_of(collection: Path) -> int:
     """How many items a collection has; 0 where there is none."""
+    from serving.collection.catalogue.opening import is_collection, open_catalogue  # a help text needs no database
+
     return open_catalogue(collection).items.count() if is_collection(collection) else 0
 
 

@@ -4,26 +4,20 @@ The alias is the truth: servers follow it by themselves (`serving.torchserve.rol
 small file, and all that is left to do here is to wait, and to take it back if a server can't serve the new release.
 """
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 
 from core.releases.model_store import CHAMPION, ModelStore
 from core.releases.servers import ServerState, live_servers
-from retraining.plan import PlanError
+from retraining.errors import NotFollowed
 
 POLL_SECONDS = 0.5
-_LOG = logging.getLogger(__name__)
-
-
-class Refused(PlanError):
-    """A server could not take the new release; it goes on with the one before."""
 
 
 def wait_until_followed(
     store: ModelStore, version: int, *, seconds: float, tell: Callable[[str], None]
 ) -> Sequence[ServerState]:
-    """Return when every live server answers with `version`; raises `Refused` when one can't, or not in time."""
+    """Return when every live server answers with `version`; raises `NotFollowed` when one can't, or not in time."""
     wanted, told = f"{store.name}/{version}", ("", False)
     deadline = time.monotonic() + seconds
     while True:
@@ -31,12 +25,12 @@ def wait_until_followed(
         behind = [server for server in servers if server.release != wanted or server.state != "serving"]
         for server in behind:
             if server.refused is not None and server.refused.version == version and server.refused.final:
-                raise Refused(f"{server.inference} refused {wanted}: {server.refused.reason}")
+                raise NotFollowed(f"{server.inference} refused {wanted}: {server.refused.reason}")
         if not behind:
             return servers
         why = next((f"; {one.inference}: {one.refused.reason}" for one in behind if one.refused is not None), "")
         if time.monotonic() > deadline:
-            raise Refused(
+            raise NotFollowed(
                 f"{behind[0].inference} serves {behind[0].release} still, {seconds:.0f} s after the promotion of "
                 f"{wanted}{why}"
             )

@@ -17,9 +17,10 @@ from core.releases.manifest import to_json
 from core.releases.model_store import CHAMPION, ModelStore
 from retraining.child import heeded
 from retraining.conduct import Retraining, Wishes
+from retraining.errors import PlanError
 from retraining.journal import STAGES, sweep, unfinished
 from retraining.locks import FILE_NAME, alone
-from retraining.plan import SUMMARY, Plan, PlanError, differences, settle
+from retraining.plan import SUMMARY, Plan, differences, settle
 from retraining.stages import stages_of
 from serving.collection.catalogue.opening import open_catalogue
 from tests.conftest import Chain

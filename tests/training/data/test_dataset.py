@@ -44,9 +44,8 @@ def photographs(tmp_path: Path) -> Path:
 def preparing(images: Path, out: Path, *, before: str = "") -> subprocess.Popen[str]:
     """The real command in a process of its own, after the Python statements `before`."""
     arguments = ["--images", str(images), "--out", str(out), "--image-size", "64"]
-    code = (
-        f"import sys\n{before}\nfrom training.data.command import COMMAND, main\nsys.exit(main(COMMAND, {arguments!r}))"
-    )
+    run = f"from retraining.prepare_command import COMMAND, main\nsys.exit(main(COMMAND, {arguments!r}))"
+    code = f"import sys\n{before}\n{run}"
     return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True)
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 from core.command_line.command import main
 from core.images.decode import decode
 from core.images.folders import SourceError
+from retraining.prepare_command import COMMAND
 from tests.training.conftest import CIFAR10, write_images
 from training.data import prepare as preparing
-from training.data.command import COMMAND
 from training.data.dataset import Dataset
 from training.data.prepare import Request, prepare
 from training.data.splits import assign, held_out
