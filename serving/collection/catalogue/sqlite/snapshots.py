@@ -51,13 +51,13 @@ class SqliteSnapshots(SnapshotFiles):
             try:
                 with self._database.writing():
                     _replace_all(db)
+                    return int(db.execute("SELECT count(*) FROM items").get)
             finally:
                 db.execute("DETACH snapshot")
         except apsw.Error as error:
             raise CatalogueError(
                 f"{self._database.path.parent} stays as it was, {path} could not be restored: {error}"
             ) from error
-        return int(db.execute("SELECT count(*) FROM items").get)
 
     def bytes_needed(self) -> int:
         db = self._database.connection
