@@ -31,7 +31,7 @@ def test_ids_are_any_text(name: str) -> None:
         ("a\x7f", "control characters"),
         ("x" * 513, "takes 513 bytes; at most 512"),
         ("é" * 257, "takes 514 bytes"),
-        ("a\ud800", "no valid UTF-8"),
+        ("a\ud800", "not valid UTF-8"),
         (7, "an id is 7; it must be text"),
     ],
 )
