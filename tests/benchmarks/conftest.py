@@ -30,8 +30,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python -m benchmarks.<module>` as a user runs it."""
-    command = [sys.executable, "-m", f"benchmarks.{module}", *arguments]
+    """`python -m module` as a user runs it."""
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

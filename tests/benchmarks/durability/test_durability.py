@@ -15,7 +15,7 @@ from tests.benchmarks.conftest import last_line, run
 
 
 def test_a_few_kills_lose_nothing() -> None:
-    figures = last_line(run("durability.durability", "--rounds", "6", "--writes", "50"))
+    figures = last_line(run("benchmarks.durability.durability", "--rounds", "6", "--writes", "50"))
     assert figures["acknowledged"] > 100
     wrong = ("acknowledged_lost", "partial_batches", "stale_reads", "divergences")
     assert figures == {"rounds": 6, "acknowledged": figures["acknowledged"]} | dict.fromkeys(wrong, 0)

@@ -25,7 +25,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_path: Path) -> None:
     few = ("--small", "1000", "--large", "3000", "--rounds", "1", "--queries", "50", "--threads", "1", "--no-http")
     peers = ("--peers", "usearch", "qdrant")
-    done = run("search.search", "--embeddings", str(embedded), "--work", str(tmp_path), *few, *peers)
+    done = run("benchmarks.search.search", "--embeddings", str(embedded), "--work", str(tmp_path), *few, *peers)
     figures = last_line(done)
     assert figures["recall_at_10"] >= 0.9
     assert figures["sizes"] == [1000, 3000]
@@ -43,7 +43,7 @@ def test_the_command_compares_all_and_keeps_the_collections(embedded: Path, tmp_
 def test_the_quick_run_has_every_figure_but_those_of_a_million(tmp_path: Path) -> None:
     embeddings = write_embeddings(tmp_path / "out", stored=5000, queries=100, dim=64)
     began = time.monotonic()
-    figures = last_line(run("search.search", "--embeddings", str(embeddings), "--quick"))
+    figures = last_line(run("benchmarks.search.search", "--embeddings", str(embeddings), "--quick"))
     assert time.monotonic() - began < 120  # room for a busy machine: it takes under 20 s of CPU time
     assert figures["sizes"] == [5_000, 15_000]
     assert figures["recall_at_10"] >= 0.95
@@ -104,7 +104,9 @@ def test_the_cheapest_point_has_the_recall_asked_for() -> None:
 
 
 def test_churn_replaces_everything_and_opens_again(embedded: Path) -> None:
-    done = run("search.churn", "--embeddings", str(embedded), "--count", "1200", "--turns", "2", "--queries", "40")
+    done = run(
+        "benchmarks.search.churn", "--embeddings", str(embedded), "--count", "1200", "--turns", "2", "--queries", "40"
+    )
     figures = last_line(done)
     assert figures["recall_least"] >= 0.9
     assert figures["compactions"] >= 2
@@ -113,7 +115,17 @@ def test_churn_replaces_everything_and_opens_again(embedded: Path) -> None:
 
 def test_ingest_measures_batches_and_searches_meanwhile(embedded: Path) -> None:
     figures = last_line(
-        run("search.ingest", "--embeddings", str(embedded), "--base", "1000", "--seconds", "0.4", "--rounds", "1")
+        run(
+            "benchmarks.search.ingest",
+            "--embeddings",
+            str(embedded),
+            "--base",
+            "1000",
+            "--seconds",
+            "0.4",
+            "--rounds",
+            "1",
+        )
     )
     assert set(figures["upserts_per_s"]) == {"1", "10", "100", "1000"}
     assert set(figures["search_ms"]) == {"alone", "while writing", "writing and compacting"}

@@ -8,7 +8,7 @@ from tests.conftest import Chain
 
 def test_the_command_measures_every_way_with_parity(chain: Chain, archive: Path) -> None:
     few = ("--batches", "1", "4", "--seconds", "0.05", "--rounds", "1", "--parity-images", "20", "--device", "cpu")
-    done = run("serving.export", "--release", str(chain.release.folder), "--images", str(archive), *few)
+    done = run("benchmarks.serving.export", "--release", str(chain.release.folder), "--images", str(archive), *few)
     figures = last_line(done)
     title = chain.release.manifest.title
     rates, cosines = figures["images_per_s"][title], figures["cosine"][title]

@@ -94,7 +94,7 @@ def test_the_command_compares_every_server(subject: Subject, archive: Path) -> N
     quick = ("--quick", "--sizes", "32", "--seconds", "0.4", "--rounds", "1", "--form", "onnx")
     parties = ("--only", "ceiling", "ours", "litserve", "torch")
     release = str(subject.release.folder)
-    done = run("serving.serving", "--images", str(archive), "--release", release, *quick, *parties)
+    done = run("benchmarks.serving.serving", "--images", str(archive), "--release", release, *quick, *parties)
     figures = last_line(done)
     measured = {name for name, ratio in figures["ratios"].items() if ratio is not None}
     assert measured == set(figures["ratios"]) - {"single_224_vs_ceiling", "bulk_vs_ceiling"}
@@ -106,6 +106,6 @@ def test_the_command_compares_every_server(subject: Subject, archive: Path) -> N
 
 
 def test_a_release_is_asked_for(archive: Path) -> None:
-    done = run("serving.serving", "--images", str(archive), "--sizes", "32", "--quick")
+    done = run("benchmarks.serving.serving", "--images", str(archive), "--sizes", "32", "--quick")
     assert done.returncode == 1
     assert "error: release is not given" in done.stderr

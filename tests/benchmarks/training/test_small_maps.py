@@ -5,7 +5,7 @@ from tests.benchmarks.conftest import last_line, run
 
 def test_the_command_measures_both_ways() -> None:
     few = ("--architectures", "resnet18", "--sizes", "16", "--views", "8", "--repeat", "1")
-    done = run("training.small_maps", *few)
+    done = run("benchmarks.training.small_maps", *few)
     rates = last_line(done)["views_per_s"]["resnet18"]["16"]
     assert set(rates) == {"plain", "small_maps"}
     assert min(rates.values()) > 0

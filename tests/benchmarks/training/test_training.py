@@ -22,16 +22,16 @@ def data(archive: Path) -> Dataset:
 def test_recipes_are_compared_and_a_second_start_reuses_what_there_is(data: Dataset, tmp_path: Path) -> None:
     out = tmp_path / "comparison"
     command = ("--data", str(data.folder), "--minutes", "0.03", "--out", str(out), *TINY)
-    broken = run("training.training", *command, "--peer-batch", "1000")
+    broken = run("benchmarks.training.training", *command, "--peer-batch", "1000")
     assert broken.returncode == 1
     assert "error: peer-batch is 1000; accepted: 2 to the 160 training images" in broken.stderr
     assert not (out / "request.json").exists()
-    first = run("training.training", *command)
+    first = run("benchmarks.training.training", *command)
     figures = last_line(first)
     ours = json.loads((out / "ours.json").read_text())
     assert ours["images"] / ours["seconds"] == pytest.approx(ours["images_per_s"])
     assert ours["images"] == 32 * json.loads((out / "plan.json").read_text())["steps"]
-    refused = run("training.training", *command, "--peer-batch", "16")
+    refused = run("benchmarks.training.training", *command, "--peer-batch", "16")
     assert "holds another comparison" in refused.stderr
     assert figures["images_per_s"]["ours"] == pytest.approx(ours["images_per_s"], abs=0.01)
     assert set(figures["images_per_s"]) == {"ours", "lightly"}
@@ -43,12 +43,12 @@ def test_recipes_are_compared_and_a_second_start_reuses_what_there_is(data: Data
     assert 0 < figures["views_share"]["lightly"] < 1
     assert (out / "accuracy.png").stat().st_size > 5_000
     assert "random init ordinary stem" in first.stdout
-    assert last_line(run("training.training", *command)) == figures
+    assert last_line(run("benchmarks.training.training", *command)) == figures
 
 
 def test_equal_settings_give_two_speeds(data: Dataset, tmp_path: Path) -> None:
     settings = ("--equal", "--equal-seconds", "0.2", "--repeat", "2", "--out", str(tmp_path), *TINY)
-    figures = last_line(run("training.training", "--data", str(data.folder), *settings, "--workers", "0"))
+    figures = last_line(run("benchmarks.training.training", "--data", str(data.folder), *settings, "--workers", "0"))
     assert set(figures["images_per_s"]) == {"ours", "lightly"}
     assert [len(turns) for turns in figures["turns"].values()] == [2, 2]
     assert min(figures["turns"]["ours"] + figures["turns"]["lightly"]) > 0

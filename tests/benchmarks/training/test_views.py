@@ -14,7 +14,7 @@ from tests.benchmarks.conftest import last_line, run
 
 def test_the_command_measures_all_three(archive: Path) -> None:
     few = ("--image-size", "16", "--count", "96", "--batch", "32", "--repeat", "2")
-    done = run("training.views", "--images", str(archive), *few)
+    done = run("benchmarks.training.views", "--images", str(archive), *few)
     rates = last_line(done)["views_per_s"]
     assert set(rates) == {"ours", "torchvision", "kornia"}
     assert all(rate > 0 for rate in rates.values())
@@ -24,7 +24,7 @@ def test_the_command_measures_all_three(archive: Path) -> None:
 
 def test_views_of_another_size_in_processes(archive: Path) -> None:
     few = ("--image-size", "16", "--size", "8", "--count", "64", "--batch", "32", "--repeat", "1", "--threads", "2")
-    assert last_line(run("training.views", "--images", str(archive), *few))["views_per_s"]["torchvision"] > 0
+    assert last_line(run("benchmarks.training.views", "--images", str(archive), *few))["views_per_s"]["torchvision"] > 0
 
 
 def test_kornia_draws_one_order_a_batch() -> None:
@@ -71,6 +71,6 @@ def test_measures_take_turns() -> None:
 
 
 def test_errors_are_one_line(tmp_path: Path) -> None:
-    done = run("training.views", "--images", str(tmp_path / "absent"))
+    done = run("benchmarks.training.views", "--images", str(tmp_path / "absent"))
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: ")
