@@ -6,6 +6,7 @@ named command alone, so Tab is as quick as that command's --help.
 
 import argparse
 import os
+from collections.abc import Callable, Iterable
 
 import argcomplete
 from argcomplete.lexers import split_line
@@ -19,23 +20,27 @@ To have it in every new shell:
   fish  simclr completion fish > ~/.config/fish/completions/simclr.fish"""
 
 
-def complete() -> None:
-    """Print how the line that a shell asks about may go on, and end the process."""
+Offer = tuple[str, str, Callable[[], Command]]
+
+
+def complete(offers: Iterable[Offer]) -> None:
+    """Print how the line that a shell asks about may go on, and end the process.
+
+    `offers` are all commands: name, summary, and what imports the command.
+    """
     line = os.environ["COMP_LINE"][: int(os.environ["COMP_POINT"])]
-    argcomplete.autocomplete(_parser_of_line(split_line(line)[3]))
+    argcomplete.autocomplete(_parser_of_line(split_line(line)[3], offers))
 
 
-def _parser_of_line(words: list[str]) -> argparse.ArgumentParser:
+def _parser_of_line(words: list[str], offers: Iterable[Offer]) -> argparse.ArgumentParser:
     """The parser of `simclr`, where only the command that `words` name has its arguments."""
-    from cli.main import ROWS
-
     parser = argparse.ArgumentParser(prog="simclr")
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers()
-    for row in ROWS:
-        own = commands.add_parser(row.name, help=row.summary)
-        if words[1:2] == [row.name]:
-            row.command().add_arguments(own)
+    for name, summary, command in offers:
+        own = commands.add_parser(name, help=summary)
+        if words[1:2] == [name]:
+            command().add_arguments(own)
     return parser
 
 

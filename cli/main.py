@@ -129,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:  # a shell asks how the line may go on
         from cli.completion import complete
 
-        complete()
+        complete((row.name, row.summary, row.command) for row in ROWS)
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0].startswith("-"):
         parser_for(words).parse_args(words or ["--help"])
