@@ -5,7 +5,6 @@ similar range, with other calibration methods, with the last convolution in floa
 first variant that passes is kept, as each later one is slower or less plain.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +19,6 @@ from export.formats.fidelity import FIDELITY, FidelityBounds, RetrievalSet, Verd
 from export.formats.int8 import Quantiser, Variant
 from export.formats.real_images import RealImages
 from serving.inference.runtime import open_runtime, run_in_passes
-
-logger = logging.getLogger(__name__)
 
 WORST_LAYERS = 8
 _COST_IMAGES = 64
@@ -82,7 +79,6 @@ def search(
         found.tried.append(Attempt(variant, verdict))
         if verdict.passed:
             break
-        logger.info("int8 with %s: %s", variant, "; ".join(verdict.failed))
     return found
 
 

@@ -90,7 +90,7 @@ def test_the_manifest_has_the_verdict_and_the_file_is_there_only_if_it_passed(ch
 
 def test_half_precision_is_checked_and_published(chain: Chain) -> None:
     gate = chain.release.manifest.gates["fp16"]
-    assert gate["passed"]
+    assert gate["passed"], gate["failed"]
     assert gate["figures"]["cosine_least"] >= 0.9999
     assert (chain.release.folder / FORMATS["fp16"]).stat().st_size < 0.6 * (
         chain.release.folder / FORMATS["onnx"]
