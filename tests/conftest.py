@@ -33,10 +33,11 @@ from training.run.pretrain import pretrain
 # Files whose tests take a minute or more start first, for no process to be left alone with one at the end.
 LONG = (
     "test_quickstart.py",
-    "training/test_retrain.py",
-    "serving/test_following.py",
-    "benchmarks/test_serving.py",
-    "training/test_torchrun.py",
+    "compatibility/test_earlier_folders.py",
+    "retraining/test_command.py",
+    "serving/torchserve/rollover/test_following.py",
+    "benchmarks/serving/test_serving.py",
+    "training/run/test_torchrun.py",
 )
 CIFAR10 = Path(__file__).parents[1].parent / "shared/data/cifar10-images.zip"
 IMAGE_SIZE = 16
