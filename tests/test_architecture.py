@@ -33,7 +33,10 @@ _PROGRAMS = ("serving.client", "serving.jobs")
 MUST_NOT_KNOW = {
     "serving.collection": (*_ABOVE_COLLECTIONS, "serving.inference", *_PROGRAMS),
     "serving.inference": (*_ABOVE_COLLECTIONS, *_PROGRAMS),
-    "serving.protocol": ("serving.engine", "serving.operations", "serving.inference", "serving.torchserve", *_PROGRAMS),
+    "serving.protocol": (
+        *("serving.engine", "serving.operations", "serving.collection", "serving.inference", "serving.torchserve"),
+        *_PROGRAMS,
+    ),
     "serving.operations": ("serving.engine", "serving.torchserve", *_PROGRAMS),
     "serving.engine": ("serving.torchserve", *_PROGRAMS),
     "serving.torchserve": _PROGRAMS,

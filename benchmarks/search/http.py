@@ -27,7 +27,8 @@ from serving.collection.index.faiss.kinds import Plan
 from serving.engine import Engine
 from serving.inference.choice import Form
 from serving.inference.options import EngineOptions
-from serving.protocol.messages import Answer, Request
+from serving.protocol.messages import Answer
+from serving.protocol.operations import Request, SearchRequest
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
 
@@ -81,9 +82,9 @@ def _ask(client: Client, engine: Engine, queries: Vectors, *, rounds: int = 5, e
 
     measures: dict[str, Callable[[], float]] = {
         "vector_http_ms": lambda: timed(lambda query: client.search(vectors=query[None])),
-        "vector_here_ms": lambda: timed(lambda query: here(Request("search", vectors=(query,)))),
+        "vector_here_ms": lambda: timed(lambda query: here(SearchRequest(vectors=(query.tolist(),)))),
         "image_http_ms": lambda: timed(lambda query: client.search([picture])),
-        "image_here_ms": lambda: timed(lambda query: here(Request("search", images=(picture,)))),
+        "image_here_ms": lambda: timed(lambda query: here(SearchRequest(images=(picture,)))),
     }
     for measure in measures.values():
         measure()

@@ -1,10 +1,9 @@
 """Embeds what waits for a vector in one space, with the worker's own embedder, in pieces.
 
-Before a search by a complete space the worker that serves it has all of that done which waited when the search came;
-the keeper does it once a second, and fills a space that is not complete yet. Pictures that are out of reach, as on a
-disk that is not mounted, wait on and hold up no search: they are passed over, and the keeper tries them every minute.
-Left out: what waits, and why (`serving.collection.catalogue.sqlite.spaces`); filling a space without a server
-(`serving.jobs.reembed`).
+Before a search in a complete space, the worker that serves it embeds all that was waiting when the search came. The
+keeper does so once a second, and fills a space that is not complete yet. Pictures that are out of reach, as on a disk
+that is not mounted, hold up no search: they are passed over, and the keeper tries them again every minute. What waits,
+and why, is in `serving.collection.catalogue.spaces`; `serving.jobs.reembed` fills a space without a server.
 """
 
 import logging
@@ -43,7 +42,7 @@ class CatchingUp:
         self._again_at = 0.0
 
     def behind(self, until: int | None) -> bool:
-        """Whether the space is complete and yet something waits since a write up to `until`, and is not out of reach.
+        """Whether the space is complete, and yet something in reach waits that was written up to `until`.
 
         Asked before every search.
         """
@@ -53,12 +52,12 @@ class CatchingUp:
         return passed is None or bool(self._catalogue.spaces.pending(self._space, limit=1, after=passed, until=until))
 
     def everything(self, until: int) -> None:
-        """Embed all that waits since writes up to `until`; raises `CollectionError` if it can't be stored."""
+        """Embed all that waits and was written up to `until`; raises `CollectionError` if it can't be stored."""
         while self.piece(until=until):
             pass
 
     def piece(self, *, until: int | None = None) -> bool:
-        """Embed some of what waits, the longest waiting first; False if nothing does that is not passed over."""
+        """Embed some of what waits, oldest first; False if nothing does but what is passed over."""
         with self._one:
             waiting = self._catalogue.spaces.pending(self._space, limit=PIECE, after=self._passed, until=until)
             if not waiting:
@@ -74,7 +73,7 @@ class CatchingUp:
             return True
 
     def in_background(self, seconds: float) -> bool:
-        """Embed what waits for so long, unless another process does; whether there may be more to do at once."""
+        """Embed what waits, for this long, unless another process does; returns whether more may be waiting."""
         if not self._catalogue.spaces.pending(self._space, limit=1):
             self._catalogue.spaces.settle(self._space)  # the last that waited may have been deleted
             return False
@@ -88,7 +87,7 @@ class CatchingUp:
         return False
 
     def _pass_over(self, last: Pending, reason: str) -> None:
-        """What waits up to `last` is out of reach; it is not tried before the next round, whoever asks."""
+        """What waits up to `last` is out of reach, and is not tried again before the next round, whoever asks."""
         if self._passed is None:
             _LOG.warning("pictures that wait to be embedded can't be read now, and are tried again: %s", reason)
         self._passed, self._again_at = last, time.monotonic() + _PAUSE_SECONDS
@@ -96,7 +95,7 @@ class CatchingUp:
     def _read(
         self, waiting: Sequence[Pending], failed: list[tuple[Pending, str]], unreachable: list[str]
     ) -> Iterator[list[tuple[Pending, Picture]]]:
-        """Pictures, as many at a time as memory is to hold; why others can't be read goes to one of the lists."""
+        """Pictures, at most `_PIECE_BYTES` or one at a time; why others can't be read goes to the two lists."""
         held: list[tuple[Pending, Picture]] = []
         for pending in waiting:
             try:

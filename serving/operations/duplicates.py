@@ -9,34 +9,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.collection.catalogue.filters import EVERYTHING
 from serving.collection.catalogue.items import Stored
 from serving.collection.catalogue.vectors import Rows, Vectors
+from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
-from serving.protocol.messages import Request
+from serving.protocol.operations import DuplicatesRequest
 
-DEFAULT_MIN_SCORE = 0.98
 MOST = 100
 _FIRST = 8
 _WIDER = 4
 
 
-def duplicates(collection: OpenCollection, request: Request) -> dict[str, Any]:
+def duplicates(collection: OpenCollection, one: Exchange[DuplicatesRequest]) -> dict[str, Any]:
     """Those items of a page that have near-duplicates, with them, and the cursor of the next page.
 
     With a filter only what it means is looked at, on both sides. For use inside the collection's `turn`.
     """
-    where = request.where if request.where is not None else EVERYTHING
-    page = collection.catalogue.items.page(where, limit=request.limit, cursor=request.cursor)
-    least = request.min_score if request.min_score is not None else DEFAULT_MIN_SCORE
+    request = one.request
+    page = collection.catalogue.items.page(one.selection, limit=request.limit, cursor=request.cursor)
     listed = np.array([item.row for item in page.items], np.int64)
     rows, vectors = collection.catalogue.vectors.at(listed, collection.release)
-    allowed = collection.catalogue.items.rows_matching(where) if request.where is not None else None
-    near = _near(collection, rows, vectors, least=least, allowed=allowed)
+    allowed = collection.catalogue.items.rows_matching(one.where) if one.where is not None else None
+    near = _near(collection, rows, vectors, least=request.min_score, allowed=allowed)
     others = collection.catalogue.items.at(row for pairs in near.values() for row, _ in pairs)
     here = {item.row: item for item in page.items}
     shown = [_shown(here[row], [(others[other], score) for other, score in pairs]) for row, pairs in near.items()]
-    return {"items": shown, "min_score": least, "cursor": page.cursor}
+    return {"items": shown, "min_score": request.min_score, "cursor": page.cursor}
 
 
 def _near(

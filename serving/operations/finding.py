@@ -1,11 +1,11 @@
 """Searches of many requests: queries that may share a FAISS call do, and each gets its neighbours as it asked for them.
 
 Functions for use inside a collection's `turn`, so that a filter, the search and the items are of one moment.
-Left out: turning images, ids and examples into queries (`serving.operations.queries`).
+`serving.operations.queries` turns images, ids and examples into queries.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,17 +13,19 @@ import numpy as np
 
 from serving.collection.catalogue.filters import Filter, values_of
 from serving.collection.catalogue.items import Stored
-from serving.collection.catalogue.vectors import Rows
 from serving.collection.errors import CollectionError
+from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
-from serving.operations.queries import Query
+from serving.operations.queries import Query, Vector, queries_of
 from serving.operations.showing import include_in_neighbours
 from serving.operations.votes import vote
-from serving.protocol.messages import Request, RequestError
+from serving.protocol.messages import Failure
+from serving.protocol.operations import SearchRequest
 
 _DEEPEST_GROUPING = 10_000  # neighbours that are looked through for values not yet seen
 _WIDER = 4
+_TO_VOTE = SearchRequest(include=frozenset({"vote"}))  # what a classify with a vote looks for
 
 
 class Hit(NamedTuple):
@@ -34,14 +36,16 @@ class Hit(NamedTuple):
 
 
 @dataclass(eq=False)
-class Search:
+class Lookup:
     """One query of one request, and what it has found: `hits` best first, of the `depth` best there are."""
 
-    request: Request
+    request: SearchRequest
     query: Query
+    where: Filter | None = None
     depth: int = 0
     hits: list[Hit] = field(default_factory=list)
     finished: bool = False
+    result: dict[str, Any] | Failure | None = None
 
     def __post_init__(self) -> None:
         wanted = self.request.offset + self.request.k
@@ -49,8 +53,8 @@ class Search:
 
     @property
     def together(self) -> Hashable:
-        """Searches of which this is the same go into one FAISS call; as text, for 1 == True in Python, not in JSON."""
-        return repr(self.request.where), self.request.exact, self.depth.bit_length()
+        """Those of which this is the same go into one FAISS call; as text, for 1 == True in Python, not in JSON."""
+        return repr(self.where), self.request.exact, self.depth.bit_length()
 
     def take(self, found: Sequence[Hit], *, all_there_is: bool) -> None:
         """Keep what was asked for; go wider if a grouping needs more."""
@@ -69,41 +73,49 @@ class Search:
             self.depth = min(_WIDER * self.depth, _DEEPEST_GROUPING)
 
 
-def find_all(collection: OpenCollection, searches: Sequence[Search]) -> list[dict[str, Any] | RequestError]:
-    """For each search its result, or why there is none."""
-    failures: dict[int, RequestError] = {}
-    while pending := [search for search in searches if not search.finished and id(search) not in failures]:
+def find_all(
+    collection: OpenCollection, exchanges: Sequence[Exchange[Any]], stored: Mapping[str, Vector], *, dim: int
+) -> None:
+    """Search for every query of these exchanges; `found` has for each its result, or why there is none.
+
+    `stored` has the embeddings (D,) of the ids that are asked about, `dim` is D.
+    """
+    lookups: list[Lookup] = []
+    for one in exchanges:
+        request = one.request if isinstance(one.request, SearchRequest) else _TO_VOTE
+        queries = queries_of(one, stored, dim=dim)
+        one.found = [query if isinstance(query, ValueError) else Lookup(request, query, one.where) for query in queries]
+        lookups += [query for query in one.found if isinstance(query, Lookup)]
+    while pending := [lookup for lookup in lookups if not lookup.finished]:
         for group in _groups(pending):
             try:
                 _find_together(collection, group)
             except CollectionError as error:
-                failures |= {id(search): failure_of(error) for search in group}
-    return [failures.get(id(search)) or _result(collection, search) for search in searches]
+                for lookup in group:
+                    lookup.finished, lookup.result = True, failure_of(error)
+    for one in exchanges:
+        one.found = [_result(collection, query) if isinstance(query, Lookup) else query for query in one.found]
 
 
-def _groups(searches: Sequence[Search]) -> Iterator[list[Search]]:
-    groups: dict[Hashable, list[Search]] = defaultdict(list)
-    for search in searches:
-        groups[search.together].append(search)
-    yield from groups.values()
+def _groups(lookups: Iterable[Lookup]) -> Iterable[list[Lookup]]:
+    groups: dict[Hashable, list[Lookup]] = defaultdict(list)
+    for lookup in lookups:
+        groups[lookup.together].append(lookup)
+    return groups.values()
 
 
-def _find_together(collection: OpenCollection, searches: Sequence[Search]) -> None:
-    request = searches[0].request
-    depth = max(search.depth for search in searches)
-    queries = np.stack([search.query.vector for search in searches])
-    rows = _rows(collection, request.where)
-    found = collection.index.search(queries, depth, rows=rows, exact=request.exact)
+def _find_together(collection: OpenCollection, lookups: Sequence[Lookup]) -> None:
+    first = lookups[0]
+    depth = max(lookup.depth for lookup in lookups)
+    vectors = np.stack([lookup.query.vector for lookup in lookups])
+    rows = collection.catalogue.items.rows_matching(first.where) if first.where is not None else None
+    found = collection.index.search(vectors, depth, rows=rows, exact=first.request.exact)
     items = collection.catalogue.items.at(found.rows.ravel().tolist())
     total = found.rows.shape[1]
-    for search, line, scores in zip(searches, found.rows, found.scores, strict=True):
-        pairs = zip(line[: search.depth].tolist(), scores[: search.depth].tolist(), strict=True)
-        whole = total < depth and total <= search.depth
-        search.take([Hit(items[row], score) for row, score in pairs], all_there_is=whole)
-
-
-def _rows(collection: OpenCollection, where: Filter | None) -> Rows | None:
-    return collection.catalogue.items.rows_matching(where) if where is not None else None
+    for lookup, line, scores in zip(lookups, found.rows, found.scores, strict=True):
+        pairs = zip(line[: lookup.depth].tolist(), scores[: lookup.depth].tolist(), strict=True)
+        whole = total < depth and total <= lookup.depth
+        lookup.take([Hit(items[row], score) for row, score in pairs], all_there_is=whole)
 
 
 def _first_of_each(hits: Sequence[Hit], key: str) -> list[Hit]:
@@ -120,12 +132,14 @@ def value_at(item: Stored, key: str) -> Any:
     return next(iter(values_of(item, key)), None)
 
 
-def _result(collection: OpenCollection, search: Search) -> dict[str, Any]:
-    request = search.request
-    lines = [{"id": hit.item.id, "score": hit.score, "label": hit.item.label} for hit in search.hits]
+def _result(collection: OpenCollection, lookup: Lookup) -> dict[str, Any] | Failure:
+    if lookup.result is not None:
+        return lookup.result
+    request = lookup.request
+    lines = [{"id": hit.item.id, "score": hit.score, "label": hit.item.label} for hit in lookup.hits]
     if request.group_by is not None:
-        for hit, line in zip(search.hits, lines, strict=True):
+        for hit, line in zip(lookup.hits, lines, strict=True):
             line["group"] = value_at(hit.item, request.group_by)
-    pairs = [(hit.item, line) for hit, line in zip(search.hits, lines, strict=True)]
+    pairs = [(hit.item, line) for hit, line in zip(lookup.hits, lines, strict=True)]
     include_in_neighbours(collection, pairs, request.include)
     return {"neighbours": lines} | ({"vote": vote(lines)} if "vote" in request.include else {})

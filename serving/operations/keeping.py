@@ -1,10 +1,10 @@
 """Keeps a worker's view of the collection young, and has it compacted when enough has changed.
 
-A thread looks once a second, also where no request comes: so an idle worker lets go of old bases, and its next search
-has little to catch up with. It also has embedded what waits in the collection's space: in one that is filling without
-a pause, until it is complete. A compaction runs in a process of its own (`python -m serving.compact`), which takes no
-memory and no lock of the worker's; of several workers that want one, one gets it.
-Left out: when a compaction is due, and what it does (`serving.collection.index.faiss.compaction`).
+A thread looks once a second, even when no requests come, so that an idle worker lets go of old bases and its next
+search has little to catch up with. It also embeds what waits in the collection's space; while the space is still
+filling, it does so without a pause until it is complete. A compaction runs in a process of its own, which takes none of
+the worker's memory and locks; if several workers want one, one gets it. When it is due, and what it does, is in
+`serving.collection.index.faiss.compaction`.
 """
 
 import logging
@@ -47,16 +47,16 @@ class Keeper:
             self._compaction.wait()
 
     def _run(self) -> None:
-        told, more = "", False
+        logged, more = "", False
         while not self._stop.wait(0 if more else EVERY_SECONDS):
             more = False
             try:
                 self._look()
                 more = self._catch_up()
-                told = ""
-            except CollectionError as error:  # told once, not every second
-                if str(error) != told:
-                    told = str(error)
+                logged = ""
+            except CollectionError as error:  # logged once, not every second
+                if str(error) != logged:
+                    logged = str(error)
                     _LOG.error("the collection can't be kept up to date: %s", error)
 
     def _look(self) -> None:
@@ -72,7 +72,7 @@ class Keeper:
             self._compaction = start_compaction(collection)
 
     def _catch_up(self) -> bool:
-        """Embed what waits, for about a second; whether there is more."""
+        """Embed what waits, for about a second; returns whether there is more."""
         catching_up = self._collection.catching_up
         return catching_up is not None and catching_up.in_background(EVERY_SECONDS)
 
@@ -90,7 +90,7 @@ class Keeper:
 
 
 def start_compaction(collection: OpenCollection) -> "subprocess.Popen[bytes]":
-    """Compact in another process, which finds our code where we found it."""
+    """Compact in another process, which finds our code where this one did."""
     command = [
         sys.executable,
         "-m",

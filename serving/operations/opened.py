@@ -1,7 +1,6 @@
 """A collection opened for one release: catalogue and index, taken in turns with what keeps them up to date.
 
 With an embedder it also catches up with what others wrote without an embedding by this release.
-Left out: operations on it (`serving.operations.finding`, `serving.operations.writing`, `serving.operations.showing`).
 """
 
 import logging
@@ -96,7 +95,7 @@ class OpenCollection:
         if not space.complete:
             _LOG.warning("%d items have no embedding by this release yet: they are being embedded", space.pending)
         if space.failed:
-            _LOG.warning("%d items can't be embedded by this release: see `python -m serving.spaces`", space.failed)
+            _LOG.warning("%d items can't be embedded by this release: see `simclr spaces`", space.failed)
 
 
 def _shown(space: Space) -> dict[str, Any]:

@@ -1,35 +1,27 @@
-"""Pictures of stored items: the source's bytes wherever they are kept, and thumbnails.
-
-Left out: embedding them, and getting the item (`serving.collection.catalogue.sqlite.catalogue`).
-"""
+"""Pictures of stored items: the source's bytes wherever they are kept, their media types, and thumbnails."""
 
 import io
 
 from PIL import Image
 
-from core.images.decode import open_upright
+from core.images.decode import PILLOW_FORMATS, open_upright
 from core.images.folders import UnreadableFile
 from serving.collection.catalogue.items import Stored
 from serving.collection.pictures.frozen import read_source
 from serving.protocol.messages import Picture, RequestError
 
 THUMBNAIL_SIDE = 128
-_MAGIC = {
-    b"\xff\xd8\xff": "image/jpeg",
-    b"\x89PNG\r\n\x1a\n": "image/png",
-    b"GIF8": "image/gif",
-    b"BM": "image/bmp",
-    b"II*\x00": "image/tiff",
-    b"MM\x00*": "image/tiff",
-    b"P": "image/x-portable-anymap",
-}
+_FIRST_BYTES = 16  # as many as Pillow itself looks at to tell formats apart
 
 
 def media_type_of(data: bytes) -> str:
     """The media type of an image file by its first bytes, whatever its sender calls it."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), "application/octet-stream")
+    first = data[:_FIRST_BYTES]
+    for name in PILLOW_FORMATS:
+        _, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(first) is True:
+            return Image.MIME[name]
+    return "application/octet-stream"
 
 
 def picture_of(item: Stored) -> Picture:

@@ -4,84 +4,89 @@ A mix is 2 * mean(positives) - mean(negatives) (without negatives the mean), of 
 pushed away from what they have in common with the negatives.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.images.decode import ImageError
 from serving.inference.embedder import Embedded
-from serving.protocol.messages import Failure, Mix, Request, RequestError
+from serving.operations.exchange import Exchange
+from serving.protocol.messages import Failure, RequestError
+from serving.protocol.operations import Example, SearchRequest
 
 Vector = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A unit vector (D,), and the ids that are no answer because they are the question."""
+    """A unit vector (D,), and the ids that can be no answer, because they are the question."""
 
     vector: Vector
     without: frozenset[str] = frozenset()
 
 
-def ids_of(request: Request) -> list[str]:
+def ids_of(one: Exchange[Any]) -> list[str]:
     """The stored ids whose embeddings the queries need."""
-    examples = request.mix.examples if request.mix is not None else ()
-    return [*request.ids, *(example for example in examples if isinstance(example, str))]
+    if not isinstance(one.request, SearchRequest):
+        return []
+    return [*one.request.ids, *(example.id for example in one.request.examples if example.id is not None)]
 
 
-def queries_of(
-    request: Request, images: Sequence[Embedded], stored: Mapping[str, Vector], *, dim: int
-) -> list[Query | Failure]:
-    """Images first, then ids, then vectors, then the mix; `images` has the request's files, `stored` the ids found."""
-    count = len(request.images)
-    found: list[Query | Failure] = [
-        image if isinstance(image, ImageError) else Query(image.embedding) for image in images[:count]
-    ]
-    for name in request.ids:
-        vector = _stored(name, stored)
-        found.append(vector if isinstance(vector, RequestError) else Query(vector, frozenset([name])))
-    for vector in request.vectors:
-        unit = _unit(vector, dim)
-        found.append(unit if isinstance(unit, RequestError) else Query(unit))
-    if request.mix is not None:
-        found.append(_mixed(request.mix, iter(images[count:]), stored, dim=dim))
+def queries_of(one: Exchange[Any], stored: Mapping[str, Vector], *, dim: int) -> list[Query | Failure]:
+    """Images first, then ids, then vectors, then the mix; `stored` has the embeddings of the ids that exist."""
+    request = one.request
+    images = len(request.images)
+    found = [_query(_of_image(image)) for image in one.embedded[:images]]
+    if not isinstance(request, SearchRequest):
+        return found
+    found += [_query(_of_id(name, stored), name) for name in request.ids]
+    found += [_query(_unit(np.asarray(vector, np.float32), dim)) for vector in request.vectors]
+    if request.positives:
+        found.append(_mixed(request, one.embedded[images:], stored, dim=dim))
     return found
 
 
-def _mixed(mix: Mix, images: Iterable[Embedded], stored: Mapping[str, Vector], *, dim: int) -> Query | Failure:
-    files = iter(images)
+def _query(vector: Vector | Failure, *without: str) -> Query | Failure:
+    return vector if isinstance(vector, ValueError) else Query(vector, frozenset(without))
+
+
+def _mixed(
+    request: SearchRequest, images: Sequence[Embedded], stored: Mapping[str, Vector], *, dim: int
+) -> Query | Failure:
+    """`images` has what became of the examples that are image files, in their order."""
     vectors: list[Vector] = []
-    for example in mix.examples:
-        one = _of_example(example, files, stored, dim)
-        if isinstance(one, ValueError):
-            return one
-        vectors.append(one)
-    count = len(mix.positives)
+    taken = 0
+    for example in request.examples:
+        vector = _of_image(images[taken]) if example.image is not None else _of_example(example, stored, dim)
+        taken += example.image is not None
+        if isinstance(vector, ValueError):
+            return vector
+        vectors.append(vector)
     stacked = np.stack(vectors).astype(np.float64)
+    count = len(request.positives)
     centre: NDArray[np.float64] = stacked[:count].mean(axis=0)
-    if mix.negatives:
+    if request.negatives:
         centre = 2 * centre - stacked[count:].mean(axis=0)
     unit = _unit(centre, dim)
     if isinstance(unit, RequestError):
         return RequestError("positives and negatives cancel each other out: there is nothing left to look for")
-    return Query(unit, frozenset(example for example in mix.examples if isinstance(example, str)))
+    return _query(unit, *(example.id for example in request.examples if example.id is not None))
 
 
-def _of_example(
-    example: object, files: "Iterable[Embedded]", stored: Mapping[str, Vector], dim: int
-) -> Vector | Failure:
-    if isinstance(example, bytes):
-        image = next(iter(files))
-        return image if isinstance(image, ImageError) else image.embedding
-    if isinstance(example, str):
-        return _stored(example, stored)
-    assert isinstance(example, np.ndarray)
-    return _unit(example, dim)
+def _of_example(example: Example, stored: Mapping[str, Vector], dim: int) -> Vector | RequestError:
+    if example.id is not None:
+        return _of_id(example.id, stored)
+    return _unit(np.asarray(example.vector, np.float32), dim)
 
 
-def _stored(name: str, stored: Mapping[str, Vector]) -> Vector | RequestError:
+def _of_image(image: Embedded) -> Vector | ImageError:
+    return image if isinstance(image, ImageError) else image.embedding
+
+
+def _of_id(name: str, stored: Mapping[str, Vector]) -> Vector | RequestError:
     return stored[name] if name in stored else RequestError(f"no item with id {name!r}", 404)
 
 

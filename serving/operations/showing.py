@@ -3,23 +3,24 @@
 Where a source lies is never shown. Functions for use inside a collection's `turn`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.images.decode import ImageError
-from serving.collection.catalogue.filters import EVERYTHING
 from serving.collection.catalogue.items import Stored
+from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
 from serving.operations.pictures import picture_of, thumbnail_of
-from serving.protocol.messages import Include, Picture, Request, RequestError
+from serving.protocol.messages import Picture, RequestError
+from serving.protocol.operations import GetRequest, Include, ListRequest
 
 MAX_PICTURE_BYTES = 32 << 20  # of all pictures in one reply; TorchServe's own limit is twice that, and base64 adds
 
 
-def get(collection: OpenCollection, request: Request) -> list[dict[str, Any] | RequestError]:
+def get(collection: OpenCollection, request: GetRequest) -> list[dict[str, Any] | RequestError]:
     """Per id its item, or that there is none."""
     found = collection.catalogue.items.get_many(request.ids)
     items = [*found.values()]
@@ -31,11 +32,10 @@ def get(collection: OpenCollection, request: Request) -> list[dict[str, Any] | R
     return [shown.get(name, RequestError(f"no item with id {name!r}", 404)) for name in request.ids]
 
 
-def list_items(collection: OpenCollection, request: Request) -> dict[str, Any]:
+def list_items(collection: OpenCollection, one: Exchange[ListRequest]) -> dict[str, Any]:
     """A page of items, and the cursor of the next one."""
-    page = collection.catalogue.items.page(
-        request.where if request.where is not None else EVERYTHING, limit=request.limit, cursor=request.cursor
-    )
+    request = one.request
+    page = collection.catalogue.items.page(one.selection, limit=request.limit, cursor=request.cursor)
     extras = includes(collection, page.items, request.include)
     lines = zip(page.items, show(collection, page.items), strict=True)
     return {"items": [line | _without_failures(extras[item.row]) for item, line in lines], "cursor": page.cursor}
@@ -61,9 +61,7 @@ def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, 
     ]
 
 
-def includes(
-    collection: OpenCollection, items: Sequence[Stored], include: frozenset[Include]
-) -> dict[int, dict[str, Any]]:
+def includes(collection: OpenCollection, items: Sequence[Stored], include: Set[Include]) -> dict[int, dict[str, Any]]:
     """By row, the vector (D,) or null, the thumbnail, and the picture, as asked for; a failure where there is none."""
     vectors = _vectors(collection, items) if "vector" in include else {}
     found: dict[int, dict[str, Any]] = {}
@@ -80,7 +78,7 @@ def includes(
 
 
 def include_in_neighbours(
-    collection: OpenCollection, neighbours: Sequence[tuple[Stored, dict[str, Any]]], include: frozenset[Include]
+    collection: OpenCollection, neighbours: Sequence[tuple[Stored, dict[str, Any]]], include: Set[Include]
 ) -> None:
     """Add to each neighbour what was asked for; a picture that can't be had is null."""
     if "metadata" in include:

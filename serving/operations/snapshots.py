@@ -1,8 +1,7 @@
-"""NamedSnapshots by name, saved and restored while the server answers: begun here, done by a process of their own.
+"""Snapshots by name, saved and restored while the server answers: begun here, done by a process of their own.
 
 A request only begins one: that of a large collection takes longer than TorchServe waits for a worker, and a worker that
-waited would answer nobody else. `snapshots` tells what became of it. The files stay on the server's disk.
-Left out: doing it (`serving.collection.commands.snapshot`).
+waited would answer nobody else. `snapshots` says what became of it. The files stay on the server's disk.
 """
 
 import os
@@ -16,51 +15,52 @@ import serving
 from serving.collection.errors import CollectionError, SnapshotError
 from serving.collection.snapshots.jobs import Job, Jobs, JobUnderWay, What
 from serving.collection.snapshots.named import MOST, NamedSnapshots, check_name, room_lacking
+from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
-from serving.protocol.messages import Request, RequestError
+from serving.protocol.messages import RequestError
+from serving.protocol.operations import RestoreRequest, SnapshotRequest, SnapshotsRequest
 
 _CODE = Path(serving.__file__).parents[1]
 _GROWTH = 2  # a restored snapshot is in the log and in the catalogue for a while
 
 
-def list_snapshots(collection: OpenCollection, request: Request) -> dict[str, Any]:
+def list_snapshots(collection: OpenCollection, one: Exchange[SnapshotsRequest]) -> dict[str, Any]:
     """The snapshots that are there, and the last jobs with their state, newest first."""
     folder = collection.catalogue.folder
-    kept = [{**vars(one)} for one in NamedSnapshots(folder).listed()]
-    for one in kept:
-        del one["file"]
+    kept = [{**vars(snapshot)} for snapshot in NamedSnapshots(folder).listed()]
+    for snapshot in kept:
+        del snapshot["file"]
     return {"snapshots": kept, "jobs": [job.to_json() for job in Jobs(folder).listed()]}
 
 
-def save(collection: OpenCollection, request: Request) -> dict[str, Any]:
+def save(collection: OpenCollection, one: Exchange[SnapshotRequest]) -> dict[str, Any]:
     """Begin to save a snapshot; the job."""
-    name, snapshots = _name(request), NamedSnapshots(collection.catalogue.folder)
+    name, snapshots = _checked(one.request.name), NamedSnapshots(collection.catalogue.folder)
     if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
         raise RequestError(f"there are {MOST} snapshots: remove some, or save under a name that there is", 409)
     _check_room(collection, collection.catalogue.snapshots.bytes_needed(), f"snapshot {name!r}")
     return {"job": _begin(collection, "save", name).to_json()}
 
 
-def restore(collection: OpenCollection, request: Request) -> dict[str, Any]:
+def restore(collection: OpenCollection, one: Exchange[RestoreRequest]) -> dict[str, Any]:
     """Begin to replace everything in the collection by a snapshot; the job."""
-    name = _name(request)
+    name = _checked(one.request.name)
     kept = NamedSnapshots(collection.catalogue.folder).find(name)
     if kept is None:
         raise RequestError(f"there is no snapshot {name!r}", 404)
-    if (count := collection.catalogue.items.count()) and not request.replace:
+    if (count := collection.catalogue.items.count()) and not one.request.replace:
         raise RequestError(f"the collection has {count} items; replace=true gives them up", 409)
     _check_room(collection, _GROWTH * kept.bytes, f"restoring {name!r}")
-    return {"job": _begin(collection, "restore", name, *(["--replace"] if request.replace else [])).to_json()}
+    return {"job": _begin(collection, "restore", name, *(["--replace"] if one.request.replace else [])).to_json()}
 
 
-def _name(request: Request) -> str:
-    assert request.name is not None
+def _checked(name: str) -> str:
     try:
-        check_name(request.name)
+        check_name(name)
     except SnapshotError as error:
         raise RequestError(str(error)) from error
-    return request.name
+    return name
 
 
 def _check_room(collection: OpenCollection, needed: int, what: str) -> None:

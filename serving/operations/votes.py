@@ -12,7 +12,7 @@ TEMPERATURE = 0.1
 
 
 def vote(neighbours: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """The winning `label`, its `share` of the votes, all `shares`, how many voted; None if no neighbour has a label."""
+    """The winning `label`, its `share` of the votes, all `shares`, and how many `voters`; None without any."""
     weights: dict[str, float] = defaultdict(float)
     voters = [one for one in neighbours if one["label"] is not None]
     for one in voters:

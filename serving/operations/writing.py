@@ -1,10 +1,11 @@
-"""Upserts and deletions of many requests, in one transaction: each request whole or not at all, and none by another's.
+"""Upserts and deletions of many requests, in one transaction: each request whole or not at all, and alone if it fails.
 
-Of an upsert, items that can't be stored as they are (a broken image, metadata too large) are told in their place, and
-the others are stored. What is answered is on disk.
+Of an upsert, items that can't be stored as they are (a broken image, metadata too large) fail in their place, and the
+others are stored. What is answered is on disk.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,32 +15,65 @@ from serving.collection.catalogue.items import Item, Source, encode_item
 from serving.collection.catalogue.writes import Delete, Deleted, Upsert, Upserted, Written
 from serving.collection.errors import CollectionError
 from serving.inference.embedder import Embedded
+from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.operations.pictures import media_type_of
-from serving.protocol.messages import Answer, Failure, NewItem, Request, RequestError
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import DeleteRequest, NewItem, UpsertRequest
 
-Made = Item | Failure
 
+@dataclass(eq=False)
+class _Write:
+    """An exchange's write; None where nothing of it can be stored.
 
-def write_all(
-    collection: OpenCollection, requests: Sequence[Request], embedded: Sequence[Sequence[Embedded]], title: str
-) -> list[Answer | RequestError]:
-    """Carry out upserts and deletions; `embedded` has, for each, what became of its items' images.
-
-    `title` is the release's, for the answers.
+    Of an upsert `results` has an entry per item, of which those `stored` are to get their outcome.
     """
-    made = [[*map(_made, request.items, images)] for request, images in zip(requests, embedded, strict=True)]
-    operations = [_operation(*each, collection.release) for each in zip(requests, made, embedded, strict=True)]
+
+    exchange: Exchange[Any]
+    operation: Upsert | Delete | None
+    results: list[Any] = field(default_factory=list)
+    stored: list[dict[str, Any]] = field(default_factory=list)
+
+
+def write_all(collection: OpenCollection, exchanges: Sequence[Exchange[Any]], title: str) -> None:
+    """Carry out upserts and deletions, and answer them; `title` is the release's."""
+    writes = [_write(one, collection.release) for one in exchanges]
+    real = [write for write in writes if write.operation is not None]
     try:
-        written = iter(collection.catalogue.write_many([one for one in operations if one is not None]))
-    except CollectionError as error:  # nothing of any
-        return [failure_of(error)] * len(requests)
-    outcomes = [next(written) if operation is not None else None for operation in operations]
-    return [_answer(*each, title) for each in zip(requests, made, outcomes, strict=True)]
+        written = collection.catalogue.write_many([write.operation for write in real if write.operation is not None])
+    except CollectionError as error:  # nothing of any was written
+        for write in writes:
+            write.exchange.answer = failure_of(error)
+        return
+    for write in writes:
+        write.exchange.answer = Answer(title, write.results)
+    for write, outcome in zip(real, written, strict=True):
+        write.exchange.answer = _answer(write, outcome, title)
 
 
-def _made(new: NewItem, image: Embedded) -> Made:
+def _write(one: Exchange[Any], release: str) -> _Write:
+    request = one.request
+    if isinstance(request, DeleteRequest):
+        return _Write(one, Delete(request.ids, one.where))
+    assert isinstance(request, UpsertRequest)
+    write = _Write(one, None)
+    items, vectors = [], []
+    for new, image in zip(request.items, one.embedded, strict=True):
+        item = _item(new, image)
+        if isinstance(item, Item) and not isinstance(image, ImageError):
+            items.append(item)
+            vectors.append(image.embedding)
+            write.stored.append({"id": item.id})
+            write.results.append(write.stored[-1])
+        else:
+            write.results.append(item)
+    if items:
+        write.operation = Upsert(items, np.stack(vectors), release)
+    return write
+
+
+def _item(new: NewItem, image: Embedded) -> Item | ImageError | RequestError:
     if isinstance(image, ImageError):
         return image
     item = Item(new.id, Source.kept(new.image, media_type_of(new.image)), new.label, new.metadata)
@@ -50,27 +84,13 @@ def _made(new: NewItem, image: Embedded) -> Made:
     return item
 
 
-def _operation(
-    request: Request, made: Sequence[Made], images: Sequence[Embedded], release: str
-) -> Upsert | Delete | None:
-    """What is to be written; None where nothing of the request can be."""
-    if request.op == "delete":
-        return Delete(request.ids, request.where)
-    good = [(item, image) for item, image in zip(made, images, strict=True) if isinstance(item, Item)]
-    if not good:
-        return None
-    vectors = np.stack([image.embedding for _, image in good if not isinstance(image, ImageError)])
-    return Upsert([item for item, _ in good], vectors, release)
-
-
-def _answer(
-    request: Request, made: Sequence[Made], written: Written | CollectionError | None, title: str
-) -> Answer | RequestError:
+def _answer(write: _Write, written: Written | CollectionError, title: str) -> Answer | RequestError:
     if isinstance(written, CollectionError):
         return failure_of(written)
     if isinstance(written, Deleted):
-        more: dict[str, Any] = {"seq": written.seq, "deleted": written.count, "missing": list(written.missing)}
-        return Answer(request.op, title, more=more)
-    outcomes = iter(written.outcomes if isinstance(written, Upserted) else ())
-    results = [{"id": one.id, "outcome": next(outcomes)} if isinstance(one, Item) else one for one in made]
-    return Answer(request.op, title, results, more={"seq": written.seq} if written is not None else {})
+        more = {"seq": written.seq, "deleted": written.count, "missing": list(written.missing)}
+        return Answer(title, more=more)
+    assert isinstance(written, Upserted)
+    for result, outcome in zip(write.stored, written.outcomes, strict=True):
+        result["outcome"] = outcome
+    return Answer(title, write.results, more={"seq": written.seq})

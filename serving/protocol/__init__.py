@@ -1,1 +1,1 @@
-"""How requests come in and answers go out: multipart, JSON, raw bytes, npy; nothing here runs or stores anything."""
+"""What can be asked and how it is answered, as types and on the wire; nothing here runs or stores anything."""

@@ -1,109 +1,149 @@
-"""From what a request says to what is asked: `serving.protocol.body.Body` and image files become a `Request`.
+"""From what a request brings (`serving.protocol.body.Body`) to the typed request that the engine answers.
 
-Raises `RequestError` that names the field, its value and what is accepted.
-Left out: HTTP (`serving.protocol.wire`), and whether the operation can be carried out (`serving.engine`).
+Raises `RequestError` that names the field, its value and what is accepted. Whether this server can carry the request
+out is asked later, by `serving.operations.refusals`.
 """
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+import msgspec
 
-from serving.collection.catalogue.filter_parser import parse_filter
-from serving.collection.catalogue.filters import Filter
-from serving.collection.errors import CollectionError
-from serving.protocol.body import Body, ExampleBody
-from serving.protocol.encodings import ENCODINGS, Encoding
-from serving.protocol.messages import INCLUDES, OPS, Example, Include, Mix, NewItem, Op, Request, RequestError
+from serving.protocol.body import Body
+from serving.protocol.messages import RequestError
+from serving.protocol.operations import OPERATIONS, Operation, Request, SearchRequest, UpsertRequest
+from serving.protocol.validation import SINGULAR, check_taken, request_from, value_from_text
 
-Files = Mapping[str, bytes]  # image files by the name of their multipart field; "body" is the body itself
+_SINGLE_ITEM = {"id": str, "label": str, "metadata": dict[str, Any]}  # the types of what may stand beside an image
 
 
-def request_of(body: Body, files: Files, *, path: str = "", encoding: str | None = None) -> Request:
-    """The request; `path` names the operation and `encoding` the encoding where `body` does not."""
-    op = _op(body.op or path.strip("/") or "embed")
-    items, used = _items(body, files) if op == "upsert" else ((), set[str]())
-    mix, used_by_mix = _mix(body, files)
-    free = [file for name, file in files.items() if name not in used | used_by_mix]
-    texts = [*([body.image] if body.image is not None else []), *body.images]
-    if op == "upsert" and (free or texts) and body.items:
-        raise RequestError("an image of an upsert that no item names: an item's image is the name of its file")
-    single = op == "upsert" and not body.items
-    return Request(
-        op=op,
-        images=() if single else (*free, *(_from_base64(f"image {at}", text) for at, text in enumerate(texts))),
-        ids=() if single else (*([body.id] if body.id is not None else []), *body.ids),
-        vectors=tuple(map(_vector, [*([body.vector] if body.vector is not None else []), *body.vectors])),
-        mix=mix,
-        k=body.k if body.k is not None else 10,
-        offset=body.offset or 0,
-        min_score=body.min_score,
-        exact=bool(body.exact),
-        group_by=body.group_by,
-        where=_filter(body.filter),
-        include=frozenset(map(_include, body.include)),
-        items=items,
-        limit=body.limit if body.limit is not None else 100,
-        cursor=body.cursor,
-        name=body.name,
-        replace=bool(body.replace),
-        encoding=_encoding(body.encoding_format or encoding or "float", op),
-    )
+def operation_asked(body: Body, path: str) -> Operation:
+    """The operation that the query or form names, else the JSON, else the path; embed where none does."""
+    name = body.texts.get("op") or body.said.get("op") or path.strip("/") or "embed"
+    if not isinstance(name, str) or name not in OPERATIONS:
+        raise RequestError(f"op is {name!r}; it must be one of {', '.join(OPERATIONS)}")
+    return OPERATIONS[name]
 
 
-def _items(body: Body, files: Files) -> tuple[tuple[NewItem, ...], set[str]]:
-    """The items of an upsert, and which of the files they use."""
-    if not body.items:
-        return (_single(body, files),), set(files)
-    if body.id is not None or body.label is not None or body.metadata is not None:
+def request_of(body: Body, operation: Operation) -> Request:
+    """The request of this operation. The texts of the query and the form go before the fields of the JSON."""
+    values = _values(body, operation.name)
+    files = dict(body.files)
+    if operation.request is UpsertRequest:
+        values = {"items": _items(values, files)}
+    else:
+        if operation.request is SearchRequest:
+            _fill_in_examples(values, files)
+        _gather_images(values, files, operation.name)
+        for plural in ("ids", "vectors"):
+            _put_first(values, plural)
+    return request_from(values, operation.request, operation.name)
+
+
+def _values(body: Body, op: str) -> dict[str, Any]:
+    """By name, every value that the operation takes and that says something."""
+    said = {name: value for name, value in body.said.items() if name != "op" and check_taken(name, value, op)}
+    texts = {name: text for name, text in body.texts.items() if name != "op" and check_taken(name, text, op)}
+    said |= {name: value_from_text(text, name, op) for name, text in texts.items()}
+    return {name: value for name, value in said.items() if value is not None}
+
+
+def _gather_images(values: dict[str, Any], files: Mapping[str, bytes], op: str) -> None:
+    """All images under `images`: the files that nothing names, then those of the JSON."""
+    texts = [*_one(values, "image"), *_list(values, "images")]
+    images = [*files.values(), *(_from_base64(f"image {at}", text) for at, text in enumerate(texts))]
+    if images and check_taken("images", images, op):
+        values["images"] = images
+
+
+def _put_first(values: dict[str, Any], plural: str) -> None:
+    """A single `id` or `vector` becomes the first of its list."""
+    if (singular := SINGULAR[plural]) in values:
+        kind = str if singular == "id" else list[float]
+        values[plural] = [_converted(singular, values.pop(singular), kind), *_list(values, plural, Any)]
+
+
+def _items(values: dict[str, Any], files: dict[str, bytes]) -> Any:
+    """The items of an upsert: each has its own id and image, or one item's fields stand beside its image."""
+    if not (items := values.get("items")):
+        return [_single_item(values, files)]
+    if any(name in values for name in _SINGLE_ITEM):
         raise RequestError("id, label and metadata beside items: give each item its own")
-    used = {item.image for item in body.items if item.image in files}
-    made = (
-        NewItem(item.id, _image(f"the image of item {item.id!r}", item.image, files), item.label, item.metadata)
-        for item in body.items
-    )
-    return tuple(made), used
+    used = _files_named(items, files)
+    if len(used) < len(files) or "image" in values or values.get("images"):
+        raise RequestError("an image of an upsert that no item names: an item's image is the name of its file")
+    return _with_images(items, lambda at, one: f"the image of item {_get(one, 'id')!r}", files)
 
 
-def _single(body: Body, files: Files) -> NewItem:
-    """The one item of an upsert whose id, label and metadata stand beside its image."""
-    if body.id is None:
+def _single_item(values: dict[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+    if "id" not in values:
         raise RequestError("upsert needs an id for its image, or items that each have an id and an image")
-    images = [*files.values(), *(_from_base64("image", text) for text in [body.image] if text is not None)]
-    if len(images) != 1 or body.images:
-        count = len(images) + len(body.images)
+    texts = [*_one(values, "image"), *_list(values, "images")]
+    if (count := len(files) + len(texts)) != 1:
         raise RequestError(f"upsert with an id takes one image, not {count}; for several give items")
-    return NewItem(body.id, images[0], body.label, body.metadata or {})
+    (image,) = (*files.values(), *(_from_base64("image", text) for text in texts))
+    said = {name: _converted(name, values[name], kind) for name, kind in _SINGLE_ITEM.items() if name in values}
+    return said | {"image": image}
 
 
-def _mix(body: Body, files: Files) -> tuple[Mix | None, set[str]]:
-    if not body.positives:
-        if body.negatives:
-            raise RequestError("negatives without positives: a search needs something to look for")
-        return None, set()
-    named = {one.image for one in [*body.positives, *body.negatives] if not isinstance(one, str) and one.image in files}
-    positives = tuple(_example(f"positive {at}", one, files) for at, one in enumerate(body.positives))
-    negatives = tuple(_example(f"negative {at}", one, files) for at, one in enumerate(body.negatives))
-    return Mix(positives, negatives), {name for name in named if name is not None}
+def _fill_in_examples(values: dict[str, Any], files: dict[str, bytes]) -> None:
+    """The images of positives and negatives; the files that they name are no queries of their own."""
+    used: set[str] = set()
+    for name in ("positives", "negatives"):
+        if given := values.get(name):
+            used |= _files_named(given, files)
+            values[name] = _with_images(given, _numbered(name.removesuffix("s")), files)
+    for name in used:
+        del files[name]
 
 
-def _example(what: str, one: str | ExampleBody, files: Files) -> Example:
-    if isinstance(one, str):
-        return one
-    given = [value for value in (one.id, one.image, one.vector) if value is not None]
-    if len(given) != 1:
-        raise RequestError(f"{what} has {len(given)} of id, image and vector; it must have one")
-    if one.vector is not None:
-        return _vector(one.vector)
-    return one.id if one.id is not None else _image(what, one.image or "", files)
+def _files_named(values: Any, files: Mapping[str, bytes]) -> set[str]:
+    """The files that are the image of an item or an example."""
+    named = [_get(one, "image") for one in values] if isinstance(values, list) else []
+    return {name for name in named if isinstance(name, str) and name in files}
 
 
-def _image(what: str, text: str, files: Files) -> bytes:
-    """A file sent along, by its field's name, or base64."""
-    return files[text] if text in files else _from_base64(what, text)
+def _with_images(values: Any, what: Callable[[int, Any], str], files: Mapping[str, bytes]) -> Any:
+    """Items or examples whose images are bytes: of the file that each names, or from base64.
+
+    What has another form stays as it is, for the conversion to a type to find fault with.
+    """
+    if not isinstance(values, list):
+        return values
+    found: list[Any] = []
+    for at, one in enumerate(values):
+        if isinstance(text := _get(one, "image"), str):
+            image = files[text] if text in files else _from_base64(what(at, one), text)
+            found.append(one | {"image": image})
+        else:
+            found.append(one)
+    return found
+
+
+def _numbered(what: str) -> Callable[[int, Any], str]:
+    return lambda at, one: f"{what} {at}"
+
+
+def _get(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _one(values: dict[str, Any], name: str) -> list[str]:
+    return [_converted(name, values.pop(name), str)] if name in values else []
+
+
+def _list(values: dict[str, Any], name: str, kind: Any = str) -> list[Any]:
+    given: list[Any] = _converted(name, values.pop(name), list[kind]) if name in values else []
+    return given
+
+
+def _converted(name: str, value: Any, kind: Any) -> Any:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise RequestError(f"{name} can't be read: {error}") from error
 
 
 def _from_base64(what: str, text: str) -> bytes:
@@ -114,37 +154,4 @@ def _from_base64(what: str, text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(f"{what} is no valid base64: {error}") from error
-
-
-def _vector(numbers: Sequence[float]) -> NDArray[np.float32]:
-    return np.asarray(numbers, np.float32)
-
-
-def _filter(written: Any) -> Filter | None:
-    if written is None:
-        return None
-    try:
-        return parse_filter(written)
-    except CollectionError as error:
-        raise RequestError(str(error)) from error
-
-
-def _include(name: str) -> Include:
-    if name not in INCLUDES:
-        raise RequestError(f"include has {name!r}; accepted: {', '.join(INCLUDES)}")
-    return name
-
-
-def _op(name: str) -> Op:
-    if name not in OPS:
-        raise RequestError(f"op is {name!r}; it must be one of {', '.join(OPS)}")
-    return name
-
-
-def _encoding(name: str, op: Op) -> Encoding:
-    if name not in ENCODINGS:
-        raise RequestError(f"encoding_format is {name!r}; it must be one of {', '.join(ENCODINGS)}")
-    if op != "embed" and name != "float":
-        raise RequestError(f"encoding_format is {name!r}, but {op} replies without embeddings; only embed takes it")
-    return name
+        raise RequestError(f"{what} is not valid base64: {error}") from error

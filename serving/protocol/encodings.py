@@ -10,7 +10,6 @@
 
 The median is needed because an encoder that ends in ReLU and an average has no negative numbers: their signs say
 nothing. `benchmarks.serving.encodings` measures how many neighbours each keeps.
-Left out: JSON and HTTP (`serving.protocol.wire`).
 """
 
 from typing import Literal, NamedTuple, get_args
@@ -45,7 +44,7 @@ def pack(embedding: NDArray[np.float32], encoding: Encoding, *, medians: NDArray
 
 
 def unpack(encoded: Encoded, encoding: Encoding, dim: int) -> NDArray[np.float32]:
-    """Vectors (N, D) to compare by cosine: what was packed, but for what was lost. Binary: +1 and -1, of unit norm."""
+    """Vectors (N, D) to compare by cosine, as exact as the encoding kept them; of binary, +1 and -1 at unit norm."""
     if encoding == "binary":
         bits = np.unpackbits(encoded.values.astype(np.uint8), axis=1, count=dim)
         signs: NDArray[np.float32] = (2.0 * bits - 1.0) / np.sqrt(dim)

@@ -2,32 +2,28 @@
 
 `parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
 content type, headers and bytes. Nothing is ever unpickled.
-Left out: TorchServe itself (`serving.torchserve.handler`), what a request may say (`body`, `asking`, beside this file),
-and what the operations do (`serving.engine`).
 """
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, cast
+from dataclasses import dataclass, field
+from typing import Any
 
+import msgspec
 import numpy as np
 import orjson
 
 from core.images.decode import ImageError
-from serving.protocol.asking import request_of
-from serving.protocol.body import OPTIONS, Body, is_option, read_json, with_options
+from serving.protocol.asking import operation_asked, request_of
+from serving.protocol.body import Body, read_json, text_of
 from serving.protocol.encodings import Encoded, pack
-from serving.protocol.messages import PER_ITEM, Answer, Failure, Picture, Request, RequestError
+from serving.protocol.media_types import JSON, NPY, PICTURE, RAW, MediaType, best_of, media_ranges
+from serving.protocol.messages import Answer, Failure, Picture, RequestError
+from serving.protocol.operations import GetRequest, Request
+from serving.protocol.validation import NO_OPTIONS, OPTIONS
 
-Accept = Literal["application/json", "application/x-npy", "application/octet-stream", "image/*"]
-JSON: Final = "application/json"
-NPY: Final = "application/x-npy"
-RAW: Final = "application/octet-stream"
-PICTURE: Final = "image/*"
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
-_ANY = ("*/*", "application/*", "")
 
 
 @dataclass(frozen=True)
@@ -40,49 +36,47 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, Accept]:
-    """Read one request.
+@dataclass(eq=False)
+class Call:
+    """One HTTP call: its request where that can be read, the media type of its reply, and its answer once found."""
+
+    request: Request | None = None
+    media_type: MediaType = JSON
+    answer: Answer | RequestError | None = None
+
+
+def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, MediaType]:
+    """Read one request, and in which media type its reply is to come.
 
     `fields` are query parameters, multipart fields and `body`; `headers` the request's headers, and per field
     a dictionary with its content type. The operation is the query's or field's `op`, else the JSON's, else
     the path behind the version, else embed. Raises `RequestError`.
     """
     plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    accept = _accept(plain.get("accept", ""))
-    body, files = Body(), {}
-    for name, value in fields.items():
-        if is_option(name):
-            continue
-        if _is_json(name, value, headers, plain):
-            body = read_json(value)
-        elif name == "body" and not len(value):
-            continue
-        elif name == "body" or _is_file(name, headers):
-            files[name] = _bytes(name, value)
-        else:
-            raise RequestError(f"{name!r} is no option; the options are {', '.join(OPTIONS)}, and an image is a file")
-    body = with_options(body, {name: value for name, value in fields.items() if is_option(name)})
-    request = request_of(
-        body, files, path=plain.get("url_path", ""), encoding=_parameter(plain.get("accept", ""), "encoding_format")
-    )
-    if accept == PICTURE and "thumbnail" not in request.include:
-        request = replace(request, include=request.include | {"image"})
-    return request, accept
+    accept = plain.get("accept", "")
+    body = _body(fields, headers, plain, said=_said_by(accept))
+    operation = operation_asked(body, plain.get("url_path", ""))
+    media_type = best_of(operation.replies, accept)
+    if media_type is None:
+        offers = " or ".join(operation.replies)
+        raise RequestError(f"Accept is {accept!r}; the reply to {operation.name} comes as {offers}", 406)
+    request = request_of(body, operation)
+    return (_with_picture(request) if media_type == PICTURE else request), media_type
 
 
-def encode(answer: Answer | Failure, accept: Accept = JSON) -> Reply:
+def encode(answer: Answer | Failure, media_type: MediaType = JSON) -> Reply:
     """Write one reply. The whole is an error only if all of it failed, or no JSON can carry the part."""
     if not isinstance(answer, Answer):
         return encode_error(answer)
     failures = [result for result in answer.results if isinstance(result, RequestError | ImageError)]
-    if failures and (len(failures) == len(answer.results) or accept != JSON):
+    if failures and (len(failures) == len(answer.results) or media_type != JSON):
         return encode_error(failures[0])
-    if accept != JSON:
-        return _picture(answer) if accept == PICTURE else _binary(answer, accept)
+    if media_type != JSON:
+        return _picture(answer) if media_type == PICTURE else _binary(answer, media_type)
     content: dict[str, Any] = {"release": answer.release, **answer.more}
     if answer.encoding != "float":
         content["encoding_format"] = answer.encoding
-    if answer.op in PER_ITEM:
+    if answer.results:
         content["results"] = [
             _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
             for result in answer.results
@@ -108,7 +102,7 @@ def _base64(value: Any) -> str:
 
 def _written(answer: Answer, result: dict[str, Any]) -> dict[str, Any]:
     """One result as JSON carries it: an embedding's numbers, or its bytes in base64."""
-    if answer.op != "embed" or answer.encoding == "float":
+    if answer.encoding == "float":
         return result
     encoded = _packed(answer, [result])
     text = base64.b64encode(encoded.values.tobytes()).decode()
@@ -119,13 +113,12 @@ def _packed(answer: Answer, results: Sequence[dict[str, Any]]) -> Encoded:
     return pack(np.stack([result["embedding"] for result in results]), answer.encoding, medians=answer.medians)
 
 
-def _binary(answer: Answer, accept: Accept) -> Reply:
-    if answer.op != "embed":
-        return encode_error(RequestError(f"{answer.op} replies in JSON only, not in {accept}", 406))
+def _binary(answer: Answer, media_type: MediaType) -> Reply:
+    """The embeddings' numbers, as a npy file or bare."""
     encoded = _packed(answer, answer.results)
     shape = ",".join(map(str, encoded.values.shape))
     headers = {"x-release": answer.release, "x-shape": shape, "x-dtype": encoded.values.dtype.name}
-    if accept == RAW:
+    if media_type == RAW:
         return Reply(200, encoded.values.tobytes(), RAW, headers)
     file = io.BytesIO()
     np.save(file, encoded.values, allow_pickle=False)
@@ -134,34 +127,48 @@ def _binary(answer: Answer, accept: Accept) -> Reply:
 
 def _picture(answer: Answer) -> Reply:
     """The picture of the one item that was asked for; its type is of those that are read here, never a page's."""
-    if answer.op != "get" or len(answer.results) != 1:
-        return encode_error(
-            RequestError("a picture is the reply to get with one id; anything else replies in JSON", 406)
-        )
     (result,) = answer.results
     picture: Picture = result.get("thumbnail") or result["image"]
     return Reply(200, picture.content, picture.media_type, {"x-content-type-options": "nosniff"})
 
 
-def _accept(header: str) -> Accept:
-    asked = [part.split(";")[0].strip().lower() for part in header.split(",")]
-    if asked[0].startswith("image/"):  # as a browser asks for <img>; for a page it names images last
-        return PICTURE
-    for kind in asked:
-        if kind in (JSON, NPY, RAW):
-            return cast(Accept, kind)
-        if kind in _ANY:
-            return JSON
-    raise RequestError(f"Accept is {header!r}; replies come as {JSON}, {NPY}, {RAW} or {PICTURE}", 406)
+def _with_picture(request: Request) -> Request:
+    """A get of one item with its picture, or the thumbnail where that is asked for."""
+    assert isinstance(request, GetRequest), "no other operation has pictures among its replies"
+    if len(request.ids) != 1:
+        raise RequestError(f"a picture is the reply to get with one id, not {len(request.ids)}", 406)
+    if "thumbnail" in request.include:
+        return request
+    return msgspec.structs.replace(request, include=request.include | {"image"})
 
 
-def _parameter(header: str, name: str) -> str | None:
-    """A parameter of the first content type that has it: `application/octet-stream; encoding_format=int8`."""
-    for part in header.replace(",", ";").split(";"):
-        key, _, value = part.strip().partition("=")
-        if key.lower() == name and value:
-            return value.strip('"').lower()
-    return None
+def _said_by(accept: str) -> dict[str, Any]:
+    """An encoding asked for by a parameter of the media type: `application/octet-stream; encoding_format=int8`."""
+    name = "encoding_format"
+    asked = [one.parameters[name].lower() for one in media_ranges(accept) if name in one.parameters]
+    return {name: asked[0]} if asked else {}
+
+
+def _body(
+    fields: Mapping[str, Any], headers: Mapping[str, Any], plain: Mapping[str, str], *, said: dict[str, Any]
+) -> Body:
+    """What the request brings; `said` holds where its JSON says nothing else."""
+    texts: dict[str, str] = {}
+    files: dict[str, bytes] = {}
+    for name, value in fields.items():
+        if name in OPTIONS:
+            texts[name] = text_of(name, value)
+        elif _is_json(name, value, headers, plain):
+            said = said | read_json(value)
+        elif name == "body" and not len(value):
+            continue
+        elif name == "body" or _is_file(name, headers):
+            files[name] = _bytes(name, value)
+        elif name in NO_OPTIONS:
+            raise RequestError(f"field {name!r} is text; send an image as a file, and a vector in JSON")
+        else:
+            texts[name] = text_of(name, value)  # no operation takes it, as is said where the operation is known
+    return Body(said, texts, files)
 
 
 def _is_file(name: str, headers: Mapping[str, Any]) -> bool:
@@ -181,4 +188,4 @@ def _is_json(name: str, value: Any, headers: Mapping[str, Any], plain: Mapping[s
 def _bytes(name: str, value: Any) -> bytes:
     if isinstance(value, bytes | bytearray):
         return bytes(value)
-    raise RequestError(f"field {name!r} is text; send an image file, or one of {', '.join(OPTIONS)}")
+    raise RequestError(f"field {name!r} is text; it must be an image file")

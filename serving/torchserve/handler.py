@@ -2,8 +2,7 @@
 
 TorchServe fails a whole batch with 503 when a handler raises, so nothing is raised here.
 The collection is the folder named by the environment variable SIMCLR_COLLECTION (none: no search); every worker has
-it open, and keeps it.
-Left out: everything that is not TorchServe's (`serving.protocol.wire`, `serving.engine`).
+it open, and keeps it. Requests and replies are read and written by `serving.protocol.wire`.
 """
 
 import ctypes
@@ -15,8 +14,9 @@ from typing import Any
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
-from serving.protocol.messages import Answer, Request, RequestError
-from serving.protocol.wire import Accept, Reply, encode, encode_error, parse
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import Request
+from serving.protocol.wire import Call, Reply, encode, encode_error, parse
 from serving.torchserve.busy import Busy
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
@@ -25,7 +25,10 @@ _LOG = logging.getLogger(__name__)
 
 
 class Handler:
-    """What TorchServe loads: `initialize` once per worker, `handle` per batch."""
+    """What TorchServe loads: `initialize` once per worker, `handle` per batch.
+
+    It loads only a module that has no other class.
+    """
 
     def __init__(self) -> None:
         self._engine: Engine | None = None
@@ -65,13 +68,12 @@ class Handler:
 
     def replies(self, batch: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Reply]:
         """The replies to (fields, headers) pairs: one engine call for all that can be read."""
-        parsed = [_parsed(fields, headers) for fields, headers in batch]
-        requests = [entry[0] for entry in parsed if not isinstance(entry, RequestError)]
-        answers = iter(self._answers(requests))
-        return [
-            encode_error(entry) if isinstance(entry, RequestError) else _encoded(next(answers), entry[1])
-            for entry in parsed
-        ]
+        calls = [_call(fields, headers) for fields, headers in batch]
+        waiting = [call for call in calls if call.request is not None]
+        answers = self._answers([call.request for call in waiting if call.request is not None])
+        for call, answer in zip(waiting, answers, strict=True):
+            call.answer = answer
+        return [_encoded(call) for call in calls]
 
     def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
         """All in one pass; if something unforeseen breaks it, one by one, so that only its cause fails."""
@@ -98,19 +100,20 @@ def _log_without_a_line_a_request() -> None:
     logging.getLogger("serving").setLevel(logging.INFO)
 
 
-def _parsed(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, Accept] | RequestError:
+def _call(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Call:
     try:
-        return parse(fields, headers)
+        return Call(*parse(fields, headers))
     except RequestError as error:
-        return error
+        return Call(answer=error)
     except Exception as error:
         _LOG.exception("a request could not be read")
-        return RequestError(f"the request can't be read: {type(error).__name__}")
+        return Call(answer=RequestError(f"the request can't be read: {type(error).__name__}"))
 
 
-def _encoded(answer: Answer | RequestError, accept: Accept) -> Reply:
+def _encoded(call: Call) -> Reply:
+    assert call.answer is not None, "every request is answered"
     try:
-        return encode(answer, accept)
+        return encode(call.answer, call.media_type)
     except Exception as error:
         _LOG.exception("a reply could not be written")
         return encode_error(RequestError(f"internal error: {type(error).__name__}", 500))

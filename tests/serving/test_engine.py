@@ -5,7 +5,8 @@ from core.images.decode import ImageError
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.protocol.agreed import MAX_IMAGES
-from serving.protocol.messages import Answer, Request, RequestError
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import ClassifyRequest, EmbedRequest, Request, SearchRequest
 from tests.conftest import Chain
 from training.measures.embed import embed
 from training.model.pixels import Normalisation
@@ -22,7 +23,7 @@ def test_embeddings_are_the_checkpoints_own(chain: Chain, engine: Engine) -> Non
     loaded = load_encoder(chain.ingredients.checkpoint)
     rows = chain.data.rows("test")
     expected = embed(loaded.encoder, chain.data.images[rows], Normalisation(loaded.mean, loaded.std))
-    results = answered(engine, Request("embed", images=tuple(chain.test_files()))).results
+    results = answered(engine, EmbedRequest(images=tuple(chain.test_files()))).results
     found = np.stack([result["embedding"] for result in results])
     assert (found * expected).sum(axis=1).min() >= 0.99999
     np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -31,20 +32,22 @@ def test_embeddings_are_the_checkpoints_own(chain: Chain, engine: Engine) -> Non
 
 def test_a_batch_answers_as_each_alone(chain: Chain, engine: Engine) -> None:
     files = chain.test_files()[:12]
-    requests = [
-        Request(("embed", "classify", "search")[n % 3], images=(file,), k=1 + n) for n, file in enumerate(files)
-    ]
+    requests: list[Request] = []
+    for number, file in enumerate(files):
+        kinds = (EmbedRequest((file,)), ClassifyRequest((file,)), SearchRequest((file,), k=1 + number))
+        requests.append(kinds[number % 3])
     together = engine.answer(requests)
     for request, answer in zip(requests, together, strict=True):
         assert isinstance(answer, Answer)
         (alone,) = answered(engine, request).results
         (result,) = answer.results
-        if request.op == "embed":
+        if isinstance(request, EmbedRequest):
             np.testing.assert_allclose(result["embedding"], alone["embedding"], atol=1e-5)
-        elif request.op == "classify":
+        elif isinstance(request, ClassifyRequest):
             assert result["label"] == alone["label"]
             assert sum(result["probabilities"].values()) == pytest.approx(1)
         else:
+            assert isinstance(request, SearchRequest)
             assert len(result["neighbours"]) == request.k
             assert [near["id"] for near in result["neighbours"]] == [near["id"] for near in alone["neighbours"]]
 
@@ -52,7 +55,7 @@ def test_a_batch_answers_as_each_alone(chain: Chain, engine: Engine) -> None:
 def test_search_equals_brute_force(chain: Chain, engine: Engine) -> None:
     ids, stored = chain.stored()
     queries = stored[::7][:MAX_IMAGES].astype(np.float32)
-    answer = answered(engine, Request("search", vectors=tuple(3 * query for query in queries), k=10))
+    answer = answered(engine, SearchRequest(vectors=tuple((3 * query).tolist() for query in queries), k=10))
     for query, result in zip(queries, answer.results, strict=True):
         scores = stored @ query
         best = np.argsort(-scores, kind="stable")[:10]
@@ -62,14 +65,14 @@ def test_search_equals_brute_force(chain: Chain, engine: Engine) -> None:
 
 def test_an_id_is_not_its_own_neighbour(chain: Chain, engine: Engine) -> None:
     ids, stored = chain.stored()
-    (result,) = answered(engine, Request("search", ids=(ids[3],), k=5)).results
+    (result,) = answered(engine, SearchRequest(ids=(ids[3],), k=5)).results
     expected = [ids[row] for row in np.argsort(-(stored @ stored[3]), kind="stable") if row != 3][:5]
     assert [near["id"] for near in result["neighbours"]] == expected
 
 
 def test_a_broken_image_fails_alone(chain: Chain, engine: Engine) -> None:
     good = chain.test_files()[0]
-    results = answered(engine, Request("embed", images=(good, good[: len(good) // 2], b"text", good))).results
+    results = answered(engine, EmbedRequest(images=(good, good[: len(good) // 2], b"text", good))).results
     assert isinstance(results[1], ImageError)
     assert results[2].status == 415
     np.testing.assert_array_equal(results[0]["embedding"], results[3]["embedding"])
@@ -78,11 +81,8 @@ def test_a_broken_image_fails_alone(chain: Chain, engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "message"),
     [
-        (Request("embed"), 400, "embed needs at least one image"),
-        (Request("search"), 400, "image, id or vector"),
-        (Request("embed", ids=("a",)), 400, "ids and vectors are for search"),
-        (Request("search", ids=("a",), k=0), 400, "k is 0; it must be from 1 to 1000"),
-        (Request("embed", images=(b"",) * 65), 413, "65 images"),
+        (SearchRequest(), 400, "image, id or vector"),
+        (SearchRequest(ids=("a",) * 65), 413, "65 images, ids and vectors"),
     ],
 )
 def test_refusals(engine: Engine, request_: Request, status: int, message: str) -> None:
@@ -93,22 +93,22 @@ def test_refusals(engine: Engine, request_: Request, status: int, message: str) 
 
 
 def test_what_can_not_be_searched_for(engine: Engine) -> None:
-    vectors = (np.ones(3, np.float32), np.zeros(512, np.float32), np.full(512, np.nan, np.float32))
-    results = answered(engine, Request("search", ids=("nothing",), vectors=vectors)).results
+    vectors = ([1.0] * 3, [0.0] * 512, [float("nan")] * 512)
+    results = answered(engine, SearchRequest(ids=("nothing",), vectors=vectors)).results
     assert [result.status for result in results] == [404, 400, 400, 400]
     assert "3 numbers; the release has 512" in str(results[1])
 
 
 def test_without_a_collection_there_is_no_search(chain: Chain) -> None:
     alone = Engine.open(chain.release.folder)
-    (refusal,) = alone.answer([Request("search", ids=("a",))])
+    (refusal,) = alone.answer([SearchRequest(ids=("a",))])
     assert isinstance(refusal, RequestError)
     assert refusal.status == 409
     assert "search" not in alone.describe()["operations"]
 
 
 def test_torchscript_answers_as_onnx(chain: Chain, engine: Engine) -> None:
-    request = Request("embed", images=tuple(chain.test_files()[:8]))
+    request = EmbedRequest(images=tuple(chain.test_files()[:8]))
     other = Engine.open(chain.release.folder, options=EngineOptions(form="torchscript"))
     for one, two in zip(answered(engine, request).results, answered(other, request).results, strict=True):
         np.testing.assert_allclose(one["embedding"], two["embedding"], atol=1e-4)

@@ -20,7 +20,24 @@ from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
 from serving.operations.votes import vote
-from serving.protocol.messages import Answer, Mix, NewItem, Picture, Request, RequestError
+from serving.protocol.messages import Answer, Picture, RequestError
+from serving.protocol.operations import (
+    ClassifyRequest,
+    CountRequest,
+    DeleteRequest,
+    DuplicatesRequest,
+    Example,
+    GetRequest,
+    ListRequest,
+    NewItem,
+    Request,
+    RestoreRequest,
+    SearchRequest,
+    SnapshotRequest,
+    SnapshotsRequest,
+    StatsRequest,
+    UpsertRequest,
+)
 from tests.conftest import Chain
 from tests.disks import small_disk
 
@@ -55,12 +72,12 @@ def open_engine(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Engin
 def filled(chain: Chain, open_engine: Engine) -> Iterator[Engine]:
     """An engine whose collection has 60 items; half of them in the base."""
     new = new_items(chain.test_files())
-    answered(open_engine, Request("upsert", items=new[:30]))
+    answered(open_engine, UpsertRequest(items=new[:30]))
     assert open_engine.collection is not None
     assert compact(open_engine.collection.catalogue, open_engine.digest)
-    answered(open_engine, Request("upsert", items=new[30:]))
+    answered(open_engine, UpsertRequest(items=new[30:]))
     yield open_engine
-    answered(open_engine, Request("delete", where=parse_filter({"bytes": {"gte": 0}})))
+    answered(open_engine, DeleteRequest(filter={"bytes": {"gte": 0}}))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -88,7 +105,7 @@ def found(result: dict[str, Any]) -> list[str]:
     return [near["id"] for near in result["neighbours"]]
 
 
-def test_an_upsert_is_told_item_by_item_and_stores_the_good_ones(chain: Chain, open_engine: Engine) -> None:
+def test_an_upsert_answers_item_by_item_and_stores_the_good_ones(chain: Chain, open_engine: Engine) -> None:
     files = chain.test_files()[:3]
     items = (
         NewItem("good", files[0], "cat", {"a": 1}),
@@ -96,17 +113,17 @@ def test_an_upsert_is_told_item_by_item_and_stores_the_good_ones(chain: Chain, o
         NewItem("too much", files[1], None, {"id": "reserved"}),
         NewItem("fine", files[2]),
     )
-    answer = answered(open_engine, Request("upsert", items=items))
+    answer = answered(open_engine, UpsertRequest(items=items))
     assert [result for result in answer.results if isinstance(result, dict)] == [
         {"id": "good", "outcome": "created"},
         {"id": "fine", "outcome": "created"},
     ]
     assert isinstance(answer.results[1], ImageError)
     assert (answer.results[2].status, "reserved" in str(answer.results[2])) == (400, True)
-    again = answered(open_engine, Request("upsert", items=(items[0], NewItem("fine", files[0]))))
+    again = answered(open_engine, UpsertRequest(items=(items[0], NewItem("fine", files[0]))))
     assert [result["outcome"] for result in again.results] == ["unchanged", "replaced"]
     assert again.more["seq"] > answer.more["seq"]
-    gone = answered(open_engine, Request("delete", ids=("good", "fine", "never")))
+    gone = answered(open_engine, DeleteRequest(ids=("good", "fine", "never")))
     assert (gone.more["deleted"], gone.more["missing"]) == (2, ["never"])
 
 
@@ -114,11 +131,11 @@ def test_the_writes_of_a_batch_come_first_and_fail_alone(chain: Chain, open_engi
     files = chain.test_files()[:2]
     answers = open_engine.answer(
         [
-            Request("count"),
-            Request("upsert", items=(NewItem("a", files[0]),)),
-            Request("upsert", items=(NewItem("b", files[1]), NewItem("b", files[1]))),
-            Request("get", ids=("a", "b")),
-            Request("delete", ids=("\x00",)),
+            CountRequest(),
+            UpsertRequest(items=(NewItem("a", files[0]),)),
+            UpsertRequest(items=(NewItem("b", files[1]), NewItem("b", files[1]))),
+            GetRequest(ids=("a", "b")),
+            DeleteRequest(ids=("\x00",)),
         ]
     )
     assert isinstance(answers[0], Answer)
@@ -129,7 +146,7 @@ def test_the_writes_of_a_batch_come_first_and_fail_alone(chain: Chain, open_engi
     assert answers[3].results[0]["embedded"]
     assert answers[3].results[1].status == 404
     assert isinstance(answers[4], RequestError)
-    answered(open_engine, Request("delete", ids=("a",)))
+    answered(open_engine, DeleteRequest(ids=("a",)))
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -150,7 +167,7 @@ def test_searches_with_filters_are_brute_force(chain: Chain, filled: Engine, whe
     items = filled.collection.catalogue.items.page(limit=1000).items
     allowed = [item.id for item in items if condition is None or condition.matches(item)]
     files = tuple(chain.test_files()[:5])
-    answer = answered(filled, Request("search", images=files, k=7, where=condition, exact=exact))
+    answer = answered(filled, SearchRequest(images=files, k=7, filter=where, exact=exact))
     queries = filled.embed_files(files)
     for query, result in zip(queries, answer.results, strict=True):
         assert not isinstance(query, ImageError)
@@ -160,53 +177,49 @@ def test_searches_with_filters_are_brute_force(chain: Chain, filled: Engine, whe
 def test_offset_and_least_score_cut_the_same_list(filled: Engine) -> None:
     ids, vectors = stored(filled)
     query = vectors[0].astype(np.float32)
-    whole = answered(filled, Request("search", vectors=(query,), k=60)).results[0]["neighbours"]
+    whole = answered(filled, SearchRequest(vectors=(query.tolist(),), k=60)).results[0]["neighbours"]
     assert [near["id"] for near in whole] == best(filled, query, ids, 60)
-    part = answered(filled, Request("search", vectors=(query,), k=5, offset=7)).results[0]["neighbours"]
+    part = answered(filled, SearchRequest(vectors=(query.tolist(),), k=5, offset=7)).results[0]["neighbours"]
     assert part == whole[7:12]
     least = (whole[10]["score"] + whole[11]["score"]) / 2
-    assert answered(filled, Request("search", vectors=(query,), k=60, min_score=least)).results[0]["neighbours"] == [
-        near for near in whole if near["score"] >= least
-    ]
+    (above,) = answered(filled, SearchRequest(vectors=(query.tolist(),), k=60, min_score=least)).results
+    assert above["neighbours"] == [near for near in whole if near["score"] >= least]
 
 
 def test_a_mix_is_near_its_positives_and_away_from_its_negatives(chain: Chain, filled: Engine) -> None:
     ids, vectors = stored(filled)
     file = chain.test_files()[9]
-    mix = Mix((ids[0], file, vectors[4].astype(np.float32)), (ids[7], ids[8]))
-    (result,) = answered(filled, Request("search", mix=mix, k=6)).results
+    positives = (ids[0], Example(image=file), Example(vector=vectors[4].tolist()))
+    (result,) = answered(filled, SearchRequest(positives=positives, negatives=(ids[7], ids[8]), k=6)).results
     of_file = filled.embed_files([file])[0]
     assert not isinstance(of_file, ImageError)
     query = 2 * np.mean([vectors[0], of_file.embedding, vectors[4]], axis=0) - vectors[[7, 8]].mean(axis=0)
     assert found(result) == best(filled, query, [name for name in ids if name not in (ids[0], ids[7], ids[8])], 6)
-    assert refused_query(filled, Mix(("unknown",))).status == 404
-    ones = np.ones(vectors.shape[1], np.float32)
-    assert "cancel each other" in str(refused_query(filled, Mix((ones, -ones))))
-
-
-def refused_query(engine: Engine, mix: Mix) -> Any:
-    return answered(engine, Request("search", mix=mix)).results[0]
+    assert answered(filled, SearchRequest(positives=("unknown",))).results[0].status == 404
+    ones = [1.0] * vectors.shape[1]
+    opposite = tuple(Example(vector=vector) for vector in (ones, [-number for number in ones]))
+    assert "cancel each other" in str(answered(filled, SearchRequest(positives=opposite)).results[0])
 
 
 @pytest.mark.parametrize("key", ["label", "colour", "tags"])
 def test_grouping_gives_the_best_of_each_value(filled: Engine, key: str) -> None:
     _, vectors = stored(filled)
     query = vectors[3].astype(np.float32)
-    whole = answered(filled, Request("search", vectors=(query,), k=60, include=frozenset(["metadata"]))).results[0]
+    whole = answered(filled, SearchRequest(vectors=(query.tolist(),), k=60, include=frozenset(["metadata"]))).results[0]
     expected: dict[str, str] = {}
     for near in whole["neighbours"]:
         value = near["label"] if key == "label" else near["metadata"][key]
         expected.setdefault(value[0] if isinstance(value, list) else value, near["id"])
-    (result,) = answered(filled, Request("search", vectors=(query,), k=60, group_by=key)).results
+    (result,) = answered(filled, SearchRequest(vectors=(query.tolist(),), k=60, group_by=key)).results
     assert {near["group"]: near["id"] for near in result["neighbours"]} == expected
-    (first,) = answered(filled, Request("search", vectors=(query,), k=2, offset=1, group_by=key)).results
+    (first,) = answered(filled, SearchRequest(vectors=(query.tolist(),), k=2, offset=1, group_by=key)).results
     assert found(first) == found(result)[1:3]
 
 
 def test_includes(chain: Chain, filled: Engine) -> None:
     file = chain.test_files()[0]
-    include = frozenset(["metadata", "vector", "thumbnail", "vote"])
-    (result,) = answered(filled, Request("search", images=(file,), k=5, include=include)).results  # type: ignore[arg-type]
+    request = SearchRequest((file,), k=5, include=frozenset(["metadata", "vector", "thumbnail", "vote"]))
+    (result,) = answered(filled, request).results
     ids, vectors = stored(filled)
     for near in result["neighbours"]:
         assert near["metadata"]["n"] == int(near["id"].removeprefix("item"))
@@ -218,37 +231,37 @@ def test_includes(chain: Chain, filled: Engine) -> None:
         weights[near["label"]] = weights.get(near["label"], 0) + float(np.exp(near["score"] / 0.1))
     assert result["vote"]["label"] == max(weights, key=weights.__getitem__)
     assert result["vote"]["share"] == pytest.approx(max(weights.values()) / sum(weights.values()))
-    (classified,) = answered(filled, Request("classify", images=(file,), include=frozenset(["vote"]))).results
+    (classified,) = answered(filled, ClassifyRequest(images=(file,), include=frozenset(["vote"]))).results
     assert classified["vote"]["voters"] == 10
-    (item,) = answered(filled, Request("get", ids=("item0",), include=frozenset(["image"]))).results
+    (item,) = answered(filled, GetRequest(ids=("item0",), include=frozenset(["image"]))).results
     assert item["image"] == Picture(file, "image/jpeg")
 
 
 def test_lists_by_pages_counts_and_stats(filled: Engine) -> None:
-    where = parse_filter({"colour": "green"})
+    where = {"colour": "green"}
     names: list[str] = []
     cursor = None
     while True:
-        page = answered(filled, Request("list", where=where, limit=7, cursor=cursor)).more
+        page = answered(filled, ListRequest(filter=where, limit=7, cursor=cursor)).more
         names += [item["id"] for item in page["items"]]
         if (cursor := page["cursor"]) is None:
             break
     assert names == [f"item{n}" for n in range(60) if n % 3 == 1]
-    assert answered(filled, Request("count", where=where)).more == {"count": 20}
-    stats = answered(filled, Request("stats")).more
+    assert answered(filled, CountRequest(filter=where)).more == {"count": 20}
+    stats = answered(filled, StatsRequest()).more
     assert (stats["items"], stats["embedded"], stats["labels"]["label1"]) == (60, 60, 15)
     assert stats["index"]["kind"] == "exact"
-    assert refused(filled, Request("list", cursor="nonsense")).status == 400
+    assert refused(filled, ListRequest(cursor="nonsense")).status == 400
 
 
 def test_near_duplicates_are_found_from_both_sides(chain: Chain, filled: Engine) -> None:
     files = chain.test_files()
     copies = tuple(NewItem(f"copy{n}", files[0]) for n in range(12))
-    answered(filled, Request("upsert", items=copies))
+    answered(filled, UpsertRequest(items=copies))
     pairs: set[tuple[str, str]] = set()
     cursor = None
     while True:
-        page = answered(filled, Request("duplicates", min_score=0.999, limit=9, cursor=cursor)).more
+        page = answered(filled, DuplicatesRequest(min_score=0.999, limit=9, cursor=cursor)).more
         pairs |= {(item["id"], other["id"]) for item in page["items"] for other in item["duplicates"]}
         if (cursor := page["cursor"]) is None:
             break
@@ -262,19 +275,16 @@ def test_near_duplicates_are_found_from_both_sides(chain: Chain, filled: Engine)
 @pytest.mark.parametrize(
     ("request_", "status", "message"),
     [
-        (Request("delete"), 400, "either ids or a filter"),
-        (Request("delete", ids=("a",), where=parse_filter({"label": "x"})), 400, "either ids or a filter"),
-        (Request("delete", where=parse_filter({})), 400, "would delete everything"),
-        (Request("get"), 400, "at least one id"),
-        (Request("embed", images=(b"",), where=parse_filter({"label": "x"})), 400, "embed takes no filter"),
-        (Request("list", limit=0), 400, "limit is 0; it must be from 1 to 1000"),
-        (Request("search", ids=("a",), offset=-1), 400, "offset is -1"),
-        (Request("search", ids=("a",), min_score=1.5), 400, "min_score is 1.5"),
-        (Request("count", group_by="label"), 400, "count takes no group_by"),
-        (Request("search", ids=("a",), include=frozenset(["image"])), 400, "include has 'image'; search accepts"),
-        (Request("search", ids=("a",) * 2, k=1000, include=frozenset(["vector"])), 413, "2000 items in one reply"),
-        (Request("upsert", items=(NewItem("a", b""),) * 65), 413, "65 images"),
-        (Request("get", ids=("a",) * 1001), 413, "1001 ids"),
+        (DeleteRequest(), 400, "either ids or a filter"),
+        (DeleteRequest(ids=("a",), filter={"label": "x"}), 400, "either ids or a filter"),
+        (DeleteRequest(filter={}), 400, "would delete everything"),
+        (SearchRequest(ids=("a",) * 2, k=1000, include=frozenset(["vector"])), 413, "2000 items in one reply"),
+        (SearchRequest(images=(b"",) * 33, ids=("a",) * 32), 413, "65 images, ids and vectors"),
+        (SearchRequest(negatives=("a",)), 400, "negatives without positives"),
+        (SearchRequest(positives=(Example(id="a", vector=[1.0]),)), 400, "positive 0 has 2 of id, image and vector"),
+        (SearchRequest(positives=("a",), negatives=("b", Example())), 400, "negative 1 has 0 of id, image and vector"),
+        (CountRequest(filter={"price": {"near": 3}}), 400, "filter key 'price' has 'near'; accepted: in"),
+        (ListRequest(filter=3), 400, "filter is 3; it must be an object"),
     ],
 )
 def test_refusals(filled: Engine, request_: Request, status: int, message: str) -> None:
@@ -285,7 +295,7 @@ def test_refusals(filled: Engine, request_: Request, status: int, message: str) 
 
 def test_a_damaged_base_is_built_again_when_the_collection_is_opened(chain: Chain, tmp_path: Path) -> None:
     first = Engine.open(chain.release.folder, tmp_path, options=EngineOptions(form="onnx"))
-    answered(first, Request("upsert", items=new_items(chain.test_files())))
+    answered(first, UpsertRequest(items=new_items(chain.test_files())))
     assert first.collection is not None
     compact(first.collection.catalogue, first.digest)
     base = first.collection.catalogue.bases.get(first.digest)
@@ -295,7 +305,7 @@ def test_a_damaged_base_is_built_again_when_the_collection_is_opened(chain: Chai
     (tmp_path / base.file).write_bytes(content)
     again = Engine.open(chain.release.folder, tmp_path, options=EngineOptions(form="onnx"))
     ids, vectors = stored(again)
-    (result,) = answered(again, Request("search", vectors=(vectors[5].astype(np.float32),), k=9)).results
+    (result,) = answered(again, SearchRequest(vectors=(vectors[5].tolist(),), k=9)).results
     assert found(result) == best(again, vectors[5], ids, 9)
 
 
@@ -305,9 +315,9 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
     assert collection is not None
     keeper = Keeper(collection, Policy(share=0.1, least=10))
     try:
-        answered(engine, Request("upsert", items=new_items(chain.test_files())[:20]))
+        answered(engine, UpsertRequest(items=new_items(chain.test_files())[:20]))
         wait_until(lambda: collection.index.sizes == Sizes(base=20, dead=0, delta=0))
-        answered(engine, Request("upsert", items=new_items(chain.test_files())[20:]))
+        answered(engine, UpsertRequest(items=new_items(chain.test_files())[20:]))
         wait_until(lambda: collection.index.sizes == Sizes(base=60, dead=0, delta=0))
         wait_until(lambda: len(list(tmp_path.glob("*.faiss"))) == 1)
     finally:
@@ -316,7 +326,7 @@ def test_the_keeper_compacts_when_enough_has_changed_and_old_bases_go(chain: Cha
 
 def finished_job(engine: Engine, number: str) -> dict[str, Any]:
     def job() -> dict[str, Any]:
-        jobs = answered(engine, Request("snapshots")).more["jobs"]
+        jobs = answered(engine, SnapshotsRequest()).more["jobs"]
         found: dict[str, Any] = next(one for one in jobs if one["id"] == number)
         return found
 
@@ -325,34 +335,28 @@ def finished_job(engine: Engine, number: str) -> dict[str, Any]:
 
 
 def test_snapshots_are_saved_and_restored_by_name_while_it_answers(filled: Engine, chain: Chain) -> None:
-    begun = answered(filled, Request("snapshot", name="monday")).more["job"]
+    begun = answered(filled, SnapshotRequest(name="monday")).more["job"]
     assert (begun["what"], begun["name"], begun["state"]) == ("save", "monday", "running")
     assert finished_job(filled, begun["id"])["items"] == 60
-    (kept,) = answered(filled, Request("snapshots")).more["snapshots"]
+    (kept,) = answered(filled, SnapshotsRequest()).more["snapshots"]
     assert (kept["name"], kept["items"], len(kept["sha256"])) == ("monday", 60, 64)
     assert "file" not in kept
-    answered(filled, Request("delete", ids=("item3",)))
-    message = refused(filled, Request("restore", name="monday"))
+    answered(filled, DeleteRequest(ids=("item3",)))
+    message = refused(filled, RestoreRequest(name="monday"))
     assert (message.status, "59 items; replace=true" in str(message)) == (409, True)
-    begun = answered(filled, Request("restore", name="monday", replace=True)).more["job"]
+    begun = answered(filled, RestoreRequest(name="monday", replace=True)).more["job"]
     assert finished_job(filled, begun["id"])["error"] is None
-    (result,) = answered(filled, Request("search", images=(chain.test_files()[3],), k=1)).results
+    (result,) = answered(filled, SearchRequest(images=(chain.test_files()[3],), k=1)).results
     assert found(result) == ["item3"]
-    assert answered(filled, Request("count")).more["count"] == 60
+    assert answered(filled, CountRequest()).more["count"] == 60
 
 
 @pytest.mark.parametrize(
     ("request_", "status", "message"),
     [
-        (Request("snapshot"), 400, "snapshot needs a name"),
-        (Request("restore"), 400, "restore needs a name"),
-        (Request("snapshot", name="../up"), 400, "can't be called '../up'"),
-        (Request("restore", name="/etc/passwd"), 400, "can't be called"),
-        (Request("restore", name="never"), 404, "no snapshot 'never'"),
-        (Request("snapshot", name="x", replace=True), 400, "takes no replace"),
-        (Request("count", name="x"), 400, "takes no name"),
-        (Request("snapshots", name="x"), 400, "takes no name"),
-        (Request("snapshot", name="x", images=(b"x",)), 400, "takes no images"),
+        (SnapshotRequest(name="../up"), 400, "can't be called '../up'"),
+        (RestoreRequest(name="/etc/passwd"), 400, "can't be called"),
+        (RestoreRequest(name="never"), 404, "no snapshot 'never'"),
     ],
 )
 def test_snapshots_that_can_not_be(filled: Engine, request_: Request, status: int, message: str) -> None:
@@ -365,17 +369,17 @@ def test_one_snapshot_at_a_time(filled: Engine) -> None:
     jobs = Jobs(filled.collection.catalogue.folder)
     with jobs.alone():
         mine = jobs.begin("save", "mine")
-        assert refused(filled, Request("snapshot", name="other")).status == 409
+        assert refused(filled, SnapshotRequest(name="other")).status == 409
         jobs.end(mine.id, items=1)
 
 
 def test_a_snapshot_that_the_disk_has_no_room_for_is_refused(chain: Chain, tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 2_000_000) as disk:
         engine = Engine.open(chain.release.folder, disk / "collection", options=EngineOptions(form="onnx"))
-        answered(engine, Request("upsert", items=new_items(chain.test_files()[:3])))
-        refusal = refused(engine, Request("snapshot", name="monday"))
+        answered(engine, UpsertRequest(items=new_items(chain.test_files()[:3])))
+        refusal = refused(engine, SnapshotRequest(name="monday"))
         assert (refusal.status, "MiB too little room for snapshot 'monday'" in str(refusal)) == (507, True)
-        assert answered(engine, Request("snapshots")).more == {"snapshots": [], "jobs": []}
+        assert answered(engine, SnapshotsRequest()).more == {"snapshots": [], "jobs": []}
         assert engine.collection is not None
         engine.collection.index.close()
         engine.collection.catalogue.close()
@@ -388,7 +392,7 @@ def test_on_a_full_disk_writes_are_refused_and_reads_go_on(chain: Chain, tmp_pat
         acknowledged: list[str] = []
         for number in range(2000):
             new = NewItem(f"item{number}", files[number % len(files)])
-            (answer,) = engine.answer([Request("upsert", items=(new,))])
+            (answer,) = engine.answer([UpsertRequest(items=(new,))])
             if isinstance(answer, RequestError):
                 break
             acknowledged.append(new.id)
@@ -396,7 +400,7 @@ def test_on_a_full_disk_writes_are_refused_and_reads_go_on(chain: Chain, tmp_pat
         assert (answer.status, str(disk) in str(answer)) == (507, False)
         assert len(acknowledged) > 10
         assert stored(engine)[0] == acknowledged
-        (result,) = answered(engine, Request("search", images=(files[3],), k=1)).results
+        (result,) = answered(engine, SearchRequest(images=(files[3],), k=1)).results
         assert found(result) == ["item3"]
         assert engine.collection is not None
         engine.collection.index.close()

@@ -8,10 +8,19 @@ from typing import Any
 import pytest
 from milvus_lite.server_manager import server_manager_instance
 
-from serving.collection.catalogue.filter_parser import parse_filter
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
-from serving.protocol.messages import Answer, NewItem, Request
+from serving.protocol.messages import Answer
+from serving.protocol.operations import (
+    DeleteRequest,
+    DescribeRequest,
+    DuplicatesRequest,
+    NewItem,
+    Request,
+    SearchRequest,
+    StatsRequest,
+    UpsertRequest,
+)
 from tests.conftest import Chain
 
 
@@ -19,12 +28,6 @@ def results(engine: Engine, request: Request) -> Any:
     (answer,) = engine.answer([request])
     assert isinstance(answer, Answer), answer
     return answer.results or answer.more
-
-
-def told(engine: Engine, op: str) -> dict[str, Any]:
-    (answer,) = engine.answer([Request(op)])  # type: ignore[arg-type]
-    assert isinstance(answer, Answer), answer
-    return answer.more
 
 
 @pytest.fixture
@@ -40,24 +43,24 @@ def engines(chain: Chain, tmp_path: Path) -> Iterator[tuple[Engine, Engine]]:
         NewItem(f"item{n}", file, f"label{n % 4}", {"n": n}) for n, file in enumerate(chain.test_files()[:60])
     )
     for engine in opened:
-        results(engine, Request("upsert", items=items))
+        results(engine, UpsertRequest(items=items))
     yield opened[0], opened[1]
     server_manager_instance.release_server(str(folder))
 
 
 def test_both_answer_alike(chain: Chain, engines: tuple[Engine, Engine]) -> None:
     files = tuple(chain.test_files()[:3])
-    few, many = parse_filter({"n": {"lt": 8}}), parse_filter({"n": {"gte": 5}})
+    few, many = {"n": {"lt": 8}}, {"n": {"gte": 5}}
     searches = [
-        Request("search", images=files, k=7),
-        Request("search", images=files, k=7, where=few),
-        Request("search", images=files, k=7, where=many, exact=True),
-        Request("search", ids=("item9",), k=60),
-        Request("search", ids=("item9",), k=4, group_by="n"),
-        Request("duplicates", min_score=0.9, limit=60),
+        SearchRequest(images=files, k=7),
+        SearchRequest(images=files, k=7, filter=few),
+        SearchRequest(images=files, k=7, filter=many, exact=True),
+        SearchRequest(ids=("item9",), k=60),
+        SearchRequest(ids=("item9",), k=4, group_by="n"),
+        DuplicatesRequest(min_score=0.9, limit=60),
     ]
-    gone = Request("delete", where=parse_filter({"n": {"gte": 40}}))
-    again = Request("upsert", items=(NewItem("item9", chain.test_files()[3], "other", {"n": 9}),))
+    gone = DeleteRequest(filter={"n": {"gte": 40}})
+    again = UpsertRequest(items=(NewItem("item9", chain.test_files()[3], "other", {"n": 9}),))
     for write in (None, gone, again):
         if write is not None:
             for engine in engines:
@@ -66,9 +69,9 @@ def test_both_answer_alike(chain: Chain, engines: tuple[Engine, Engine]) -> None
             milvus, faiss = (results(engine, search) for engine in engines)
             assert milvus
             assert milvus == faiss
-    milvus_stats, faiss_stats = (told(engine, "stats") for engine in engines)
+    milvus_stats, faiss_stats = (results(engine, StatsRequest()) for engine in engines)
     assert milvus_stats["items"] == milvus_stats["embedded"] == faiss_stats["items"] == 40
     assert milvus_stats["index"]["kind"] == "milvus"
     assert json.dumps(milvus_stats)
-    described = told(engines[0], "describe")["collection"]
+    described = results(engines[0], DescribeRequest())["collection"]
     assert (described["items"], described["embedded"], described["pending"]) == (40, 40, 0)

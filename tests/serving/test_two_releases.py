@@ -19,7 +19,16 @@ from serving.collection.pictures.pending import PendingSources, Picture
 from serving.engine import Engine
 from serving.operations.keeping import Keeper
 from serving.operations.opened import OpenCollection
-from serving.protocol.messages import Answer, NewItem, Request
+from serving.protocol.messages import Answer
+from serving.protocol.operations import (
+    DeleteRequest,
+    GetRequest,
+    NewItem,
+    Request,
+    SearchRequest,
+    StatsRequest,
+    UpsertRequest,
+)
 from tests.serving.jobs.conftest import SIZE, write_images, write_release
 
 COUNT = 12
@@ -57,11 +66,11 @@ def answered(engine: Engine, request: Request) -> Answer:
 
 
 def upsert(engine: Engine, **contents: bytes) -> None:
-    answered(engine, Request("upsert", items=tuple(NewItem(name, content) for name, content in contents.items())))
+    answered(engine, UpsertRequest(items=tuple(NewItem(name, content) for name, content in contents.items())))
 
 
 def nearest(engine: Engine, content: bytes) -> tuple[str, float]:
-    (result,) = answered(engine, Request("search", images=(content,), k=1)).results
+    (result,) = answered(engine, SearchRequest(images=(content,), k=1)).results
     return result["neighbours"][0]["id"], result["neighbours"][0]["score"]
 
 
@@ -99,22 +108,22 @@ def test_what_one_writes_the_other_finds_at_once(engines: tuple[Engine, Engine],
     assert_found(engines[0], contents)
     assert_found(engines[1], contents)
     before = [collection_of(engine).catalogue.vectors.sequence(engine.space) for engine in engines]
-    answered(engines[0], Request("upsert", items=(NewItem("n2", files[2], "label", {"colour": "red"}),)))
+    answered(engines[0], UpsertRequest(items=(NewItem("n2", files[2], "label", {"colour": "red"}),)))
     assert not collection_of(engines[1]).catalogue.spaces.behind(engines[1].space)
     assert [collection_of(engine).catalogue.vectors.sequence(engine.space) for engine in engines] == before
-    answered(engines[0], Request("delete", ids=("n1", "n2")))
+    answered(engines[0], DeleteRequest(ids=("n1", "n2")))
     assert {nearest(engine, files[-1])[0] for engine in engines}.isdisjoint(["n1", "n2"])
 
 
 def test_a_batch_that_only_counts_waits_for_nothing(engines: tuple[Engine, Engine], files: list[bytes]) -> None:
     upsert(engines[0], a=files[0])
-    assert answered(engines[1], Request("stats")).more["pending"] == 1
-    shown = answered(engines[1], Request("get", ids=("a",))).results[0]
+    assert answered(engines[1], StatsRequest()).more["pending"] == 1
+    shown = answered(engines[1], GetRequest(ids=("a",))).results[0]
     assert not shown["embedded"]
-    (found,) = answered(engines[1], Request("get", ids=("a",), include=frozenset(["vector"]))).results
+    (found,) = answered(engines[1], GetRequest(ids=("a",), include=frozenset(["vector"]))).results
     assert found["embedded"]
     assert found["vector"].shape == (16,)
-    stats = answered(engines[1], Request("stats")).more
+    stats = answered(engines[1], StatsRequest()).more
     assert (stats["complete"], stats["pending"], stats["failed"]) == (True, 0, 0)
     assert stats["spaces"][engines[0].space[:16]] == {"complete": True, "pending": 0, "failed": 0}
 
@@ -224,7 +233,7 @@ def test_the_keeper_fills_a_space_and_then_keeps_it_complete(
     upsert(first, **contents)
     second = Engine.open(releases[1], tmp_path)
     assert space_of(second) == (False, 2 * COUNT, 0)
-    assert answered(second, Request("search", images=(files[0],), k=1)).results == [{"neighbours": []}]
+    assert answered(second, SearchRequest(images=(files[0],), k=1)).results == [{"neighbours": []}]
     keeper = Keeper(collection_of(second))
     try:
         wait_until(lambda: space_of(second) == (True, 0, 0))

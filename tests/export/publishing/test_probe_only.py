@@ -20,7 +20,8 @@ from export.publishing.release import Ingredients, publish
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.inference.runtime import open_runtime, run_in_passes
-from serving.protocol.messages import Answer, Request
+from serving.protocol.messages import Answer
+from serving.protocol.operations import SearchRequest
 from tests.conftest import Chain
 from training.data.dataset import Dataset
 from training.measures.probe import Probe
@@ -105,7 +106,7 @@ def test_a_collection_is_searched_as_before(made: Release, chain: Chain) -> None
     answers = []
     for release in (chain.release, made):
         engine = Engine.open(release.folder, chain.collection, options=EngineOptions(form="onnx"))
-        (answer,) = engine.answer([Request("search", images=tuple(chain.test_files()[:5]), k=7)])
+        (answer,) = engine.answer([SearchRequest(images=tuple(chain.test_files()[:5]), k=7)])
         assert isinstance(answer, Answer)
         answers.append([result["neighbours"] for result in answer.results])
     assert len(answers[0][0]) == 7

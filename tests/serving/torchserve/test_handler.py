@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from serving.engine import Engine
-from serving.protocol.messages import Answer, Request, RequestError
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import Request
+from serving.torchserve import handler as handler_module
 from serving.torchserve.handler import Handler
 from tests.conftest import Chain
 
@@ -20,7 +22,7 @@ class Stumbling:
         self._engine, self._stone = engine, stone
 
     def answer(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
-        if any(self._stone in request.images for request in requests):
+        if any(self._stone in request.files for request in requests):
             raise RuntimeError("stumbled")
         return self._engine.answer(requests)
 
@@ -30,6 +32,13 @@ def handler(chain: Chain, engine: Engine) -> Handler:
     made = Handler()
     made._engine = Stumbling(engine, chain.test_files()[1])  # type: ignore[assignment]
     return made
+
+
+def test_torchserve_finds_the_one_class() -> None:
+    mine = [
+        one for one in vars(handler_module).values() if isinstance(one, type) and one.__module__ == Handler.__module__
+    ]
+    assert mine == [Handler]
 
 
 def test_what_breaks_a_batch_fails_alone(chain: Chain, handler: Handler) -> None:

@@ -19,7 +19,7 @@ from core.images.decode import decode
 from serving.client.client import Client, ServerError
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
-from serving.protocol.messages import OPS
+from serving.protocol.operations import OPERATIONS
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import LaunchError, Settings
 from tests.conftest import Chain
@@ -47,7 +47,7 @@ def test_describe(client: Client, chain: Chain) -> None:
     count = len(chain.data.rows("train", "validation"))
     space = {"complete": True, "pending": 0, "failed": 0}
     assert about["collection"] == {"items": count, "embedded": count, **space}
-    assert about["operations"] == list(OPS)
+    assert about["operations"] == list(OPERATIONS)
 
 
 def test_batching_is_on_and_waits_a_millisecond(server: Server) -> None:

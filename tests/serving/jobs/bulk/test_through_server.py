@@ -38,7 +38,7 @@ class Door:
         request, accept = parse({"body": body}, {name.lower(): value for name, value in headers.items()})
         with self._lock:
             [answer] = self._engine.answer([request])
-            self.sizes.append(len(request.images))
+            self.sizes.append(len(request.files))
             return self.change(len(self.sizes) - 1, encode(answer, accept))
 
     def handler(self) -> type[BaseHTTPRequestHandler]:

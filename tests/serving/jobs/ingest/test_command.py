@@ -25,7 +25,7 @@ from serving.jobs.ingest.ingestion import Ingestion
 from serving.jobs.ingest.into_folder import ingest
 from serving.jobs.ingest.sources import data_folder, image_files
 from serving.operations.pictures import picture_of
-from serving.protocol.messages import Request
+from serving.protocol.operations import SearchRequest
 from tests.conftest import Chain, write_files
 from tests.serving.jobs.conftest import write_images, write_release
 
@@ -139,7 +139,7 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
     assert again.items.count() == len(chain.data.rows("train", "validation"))
     assert before > 0
     engine = Engine.open(chain.release.folder, collection)
-    (answer,) = engine.answer([Request("search", ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
+    (answer,) = engine.answer([SearchRequest(ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
     assert not isinstance(answer, ValueError)
 
 
