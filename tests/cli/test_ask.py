@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 
-from cli.main import GROUPS, main
+from cli.main import GROUPS, main, parser_for
 from cli.printing import groups_of
 from serving.client.client import Client
+from serving.protocol.operations import OPERATIONS
 
 NEAR = {"id": "cat", "score": 0.98765, "label": "pet", "metadata": {"year": 2024}}
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -151,6 +153,21 @@ def test_a_server_that_is_not_there_is_a_sentence(
     said = capsys.readouterr().err.splitlines()
     assert said[-1].startswith("error: no answer from http://127.0.0.1:9: ")
     assert said[-1].endswith("; is the server running?")
+
+
+def test_every_operation_has_a_command_with_its_options_and_defaults() -> None:
+    named_otherwise = {"op", "items", "images", "vectors", "positives", "negatives", "include", "encoding_format"}
+    paged = {"limit", "cursor"}  # a command prints every page
+    for operation in OPERATIONS.values():
+        if operation.name == "snapshots":  # simclr snapshot --list
+            continue
+        options = {action.dest: action.default for action in parser_for([operation.name])._actions}
+        for field in msgspec.structs.fields(operation.request):
+            if field.name in named_otherwise | paged:
+                continue
+            assert field.name in options, f"{operation.name} lacks {field.name}"
+            if field.default is not msgspec.NODEFAULT and not isinstance(field.default, tuple):
+                assert options[field.name] == field.default, f"{operation.name} {field.name}"
 
 
 def test_groups_join_what_is_paired_through_others() -> None:
