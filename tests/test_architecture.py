@@ -116,7 +116,6 @@ def test_no_modules_import_one_another_in_a_circle() -> None:
         pytest.fail("imported in a circle: " + " <- ".join(error.args[1]))
 
 
-@pytest.mark.xfail(reason="pending: training, export, protocol, catalogue, serving, cli, compat")
 def test_modules_named_in_strings_exist() -> None:
     ours = [module for module in modules() if not within(module, *NAMES_OTHERS)]
     found = [(module, other) for module in ours for other in named(module)]

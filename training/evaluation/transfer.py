@@ -51,7 +51,7 @@ def _check(dataset: Dataset, image_size: int) -> None:
     if dataset.image_size != image_size:
         raise ValueError(
             f"{dataset.folder} has images of {dataset.image_size} px, the checkpoint learnt at {image_size} px; "
-            f"prepare it again with python -m training.sources --image-size {image_size}"
+            f"prepare it again with `simclr prepare --image-size {image_size}`"
         )
     missing = lacking(dataset)
     if missing is not None:

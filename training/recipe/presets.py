@@ -28,7 +28,7 @@ Preset = Callable[[int, int, int | None], PretrainConfig]
 def cifar10(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """Small images, random weights, SGD: the settings of the best open CIFAR-10 figures.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset cifar10`
+    Command: `simclr pretrain --data DIR --out DIR --preset cifar10`
     Hardware: one GPU with 40 GB.
     Measured: nothing yet.
     Expected: 93.4% linear probe, 93.7% augmented, 92.6% kNN after 1,000 epochs, 36.9 s an epoch on an A100
@@ -55,7 +55,7 @@ def cifar10(images: int, image_size: int, epochs: int | None = None) -> Pretrain
 def paper(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """SimCLR's CIFAR-10 recipe (Appendix B.9): LARS, batch 1,024, no blur, strength 0.5.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset paper`
+    Command: `simclr pretrain --data DIR --out DIR --preset paper`
     Hardware: one GPU with 80 GB.
     Measured: nothing yet.
     Expected: 94.0% linear probe after 1,000 epochs (the paper, figure B.7).
@@ -76,7 +76,7 @@ def paper(images: int, image_size: int, epochs: int | None = None) -> PretrainCo
 def article(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """The article's own recipe: CIFAR-10, ResNet-50, LARS at 0.2, batch 128, crops of 0.8 to 1, 100 epochs.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset article`
+    Command: `simclr pretrain --data DIR --out DIR --preset article`
     Hardware: one GPU with 16 GB.
     Measured: nothing yet.
     Expected: about 85% linear probe on its validation split (the article's own figure, with its mistakes).
@@ -102,7 +102,7 @@ def article(images: int, image_size: int, epochs: int | None = None) -> Pretrain
 def folder224(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """Photographs: the ordinary stem, blur, full colour strength (the paper's ImageNet views).
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset folder224`; for a few thousand images
+    Command: `simclr pretrain --data DIR --out DIR --preset folder224`; for a few thousand images
     or fewer add `--weights imagenet --lr 0.03`.
     Hardware: one GPU with 40 GB for batch 256 at 224 px.
     Measured: nothing yet.
@@ -123,7 +123,7 @@ def folder224(images: int, image_size: int, epochs: int | None = None) -> Pretra
 def cifar10_cpu(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """The most that two CPU cores learn of small images in an hour or two: ResNet-50, on views of 16, then 24 px.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset cifar10_cpu --minutes 120`
+    Command: `simclr pretrain --data DIR --out DIR --preset cifar10_cpu --minutes 120`
     Hardware: two CPU cores with bf16 instructions.
     Measured: 77.5% linear probe, 70.9% kNN (k=200) on CIFAR-10's test images after 126 minutes on two cores of an AMD
     EPYC (AVX512-bf16): 8,078 steps (planned for 120 minutes), 1.03 million images, four views each. Random weights:
@@ -154,7 +154,7 @@ def cifar10_cpu(images: int, image_size: int, epochs: int | None = None) -> Pret
 def quickstart(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """A first encoder within minutes on two cores: ResNet-50, LARS, the cheapest stem that the images allow.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset quickstart`
+    Command: `simclr pretrain --data DIR --out DIR --preset quickstart`
     Hardware: two CPU cores; a GPU is used where there is one.
     Measured: see the README.
     Expected: two minutes or so for up to a few thousand small images. The number of epochs is chosen to keep
@@ -179,7 +179,7 @@ def quickstart(images: int, image_size: int, epochs: int | None = None) -> Pretr
 def quickstart_digits(images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
     """`quickstart` for pictures of writing: no flip (a mirrored digit is no digit), gentler crops.
 
-    Command: `python -m training.pretrain --data DIR --out DIR --preset quickstart_digits`
+    Command: `simclr pretrain --data DIR --out DIR --preset quickstart_digits`
     Hardware, time: as `quickstart`.
     Measured: scikit-learn's digits, two cores (AMD EPYC, AVX512-bf16): 76 s for 14 epochs of 1,438 images;
     97.2% linear probe, 96.9% kNN (a random encoder: 93.9%, 96.1%). docs/decisions.md has what was tried.
