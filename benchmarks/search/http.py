@@ -31,8 +31,9 @@ from serving.protocol.messages import Answer
 from serving.protocol.operations import Request, SearchRequest
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
+from training.recipe.config import Architecture
 
-ARCHITECTURES = {512: "resnet18", 2048: "resnet50"}
+ARCHITECTURES: dict[int, Architecture] = {512: "resnet18", 2048: "resnet50"}
 _SIZE = 32
 _FORM: Form = "onnx"
 

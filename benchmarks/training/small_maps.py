@@ -18,7 +18,7 @@ from core.command_line.command import main
 from training.model.device import choose_precision
 from training.model.encoder import Encoder, build_encoder, place
 from training.model.small_maps import use_small_maps
-from training.recipe.config import EncoderConfig
+from training.recipe.config import Architecture, EncoderConfig
 
 CPU = torch.device("cpu")
 
@@ -36,7 +36,7 @@ def views_per_second(encoder: Encoder, size: int, views: int, *, precision: str)
     return views / seconds
 
 
-def compare(architecture: str, size: int, options: argparse.Namespace) -> dict[str, float]:
+def compare(architecture: Architecture, size: int, options: argparse.Namespace) -> dict[str, float]:
     """Median views a second, "plain" and "small_maps"."""
     config = EncoderConfig(architecture, "small_stride2", size, zero_init_residual=False)
     precision = choose_precision("auto", CPU, config)

@@ -2,18 +2,20 @@
 
 A configuration names everything that decides the weights of a run. Where it runs and how often it saves
 (device, log interval) do not change what is learnt and are options of the command instead. The recipes
-themselves are in `training.recipe.presets`, types and ranges of values in `training.recipe.values`.
+themselves are in `training.recipe.presets`.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal
 
-from training.recipe.values import between, build, one_of, parse
+from msgspec import Meta
 
-ARCHITECTURES = (
+from training.recipe.values import build, check, parse
+
+Architecture = Literal[
     "resnet18",
     "resnet34",
     "resnet50",
@@ -24,8 +26,12 @@ ARCHITECTURES = (
     "resnext101_64x4d",
     "wide_resnet50_2",
     "wide_resnet101_2",
-)
+]
 
+# Types with their ranges, which `training.recipe.values` checks.
+Share = Annotated[float, Meta(ge=0, le=1)]
+Pixels = Annotated[int, Meta(ge=4, le=1024)]
+Width = Annotated[int, Meta(ge=1, le=65_536)]
 Stem = Literal["auto", "small", "small_stride2", "imagenet"]
 Weights = Literal["random", "imagenet"]
 HeadKind = Literal["mlp", "linear", "none"]
@@ -42,17 +48,14 @@ class EncoderConfig:
     `image_size` is in pixels; `pretrain` sets it to the data's. Stem "auto" is "small" up to 64 px.
     """
 
-    architecture: str = "resnet50"
+    architecture: Architecture = "resnet50"
     stem: Stem = "auto"
-    image_size: int = 32
+    image_size: Pixels = 32
     weights: Weights = "random"
     zero_init_residual: bool = True
 
     def __post_init__(self) -> None:
-        one_of("encoder.architecture", self.architecture, ARCHITECTURES)
-        one_of("encoder.stem", self.stem, get_args(Stem))
-        one_of("encoder.weights", self.weights, get_args(Weights))
-        between("encoder.image_size", self.image_size, 4, 1024)
+        check(self, "encoder.")
 
     @property
     def resolved_stem(self) -> Stem:
@@ -77,14 +80,12 @@ class HeadConfig:
     """
 
     kind: HeadKind = "mlp"
-    hidden: int = 2048
-    out: int = 128
+    hidden: Width = 2048
+    out: Width = 128
     norm_out: bool = True
 
     def __post_init__(self) -> None:
-        one_of("head.kind", self.kind, get_args(HeadKind))
-        between("head.hidden", self.hidden, 1, 1 << 16)
-        between("head.out", self.out, 1, 1 << 16)
+        check(self, "head.")
 
 
 @dataclass(frozen=True)
@@ -95,22 +96,21 @@ class ViewsConfig:
     within 0.8s for brightness, contrast and saturation, and 0.2s for hue.
     """
 
-    count: int = 2
-    crop_min: float = 0.2
-    crop_max: float = 1.0
-    flip_p: float = 0.5
-    colour_p: float = 0.8
-    colour_strength: float = 0.5
-    grey_p: float = 0.2
-    blur_p: float = 0.0
+    count: Annotated[int, Meta(ge=2, le=64)] = 2
+    crop_min: Annotated[float, Meta(ge=0.01, le=1)] = 0.2
+    crop_max: Share = 1.0
+    flip_p: Share = 0.5
+    colour_p: Share = 0.8
+    colour_strength: Annotated[float, Meta(ge=0, le=2.5)] = 0.5  # beyond 2.5, hue leaves its circle
+    grey_p: Share = 0.2
+    blur_p: Share = 0.0
 
     def __post_init__(self) -> None:
-        between("views.count", self.count, 2, 64)
-        between("views.crop_min", self.crop_min, 0.01, 1)
-        between("views.crop_max", self.crop_max, self.crop_min, 1)
-        between("views.colour_strength", self.colour_strength, 0, 2.5)  # beyond 2.5, hue leaves its circle
-        for name in ("flip_p", "colour_p", "grey_p", "blur_p"):
-            between(f"views.{name}", getattr(self, name), 0, 1)
+        check(self, "views.")
+        if self.crop_max < self.crop_min:
+            raise ValueError(
+                f"views.crop_max is {self.crop_max}; accepted: numbers from views.crop_min, {self.crop_min}, to 1"
+            )
 
 
 @dataclass(frozen=True)
@@ -118,29 +118,24 @@ class OptimiserConfig:
     """The optimiser: lr is the peak, reached after `warmup_epochs`, and not scaled by the batch size."""
 
     name: OptimiserName = "sgd"
-    lr: float = 0.06
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    warmup_epochs: float = 10.0
+    lr: Annotated[float, Meta(ge=1e-8, le=1000)] = 0.06
+    momentum: Annotated[float, Meta(ge=0, le=0.9999)] = 0.9
+    weight_decay: Share = 5e-4
+    warmup_epochs: Annotated[float, Meta(ge=0, le=1_000_000)] = 10.0
 
     def __post_init__(self) -> None:
-        one_of("optimiser.name", self.name, get_args(OptimiserName))
-        between("optimiser.lr", self.lr, 1e-8, 1e3)
-        between("optimiser.momentum", self.momentum, 0, 0.9999)
-        between("optimiser.weight_decay", self.weight_decay, 0, 1)
-        between("optimiser.warmup_epochs", self.warmup_epochs, 0, 1e6)
+        check(self, "optimiser.")
 
 
 @dataclass(frozen=True)
 class Resolution:
     """A stage of progressive resolution: views of `size` pixels for a `share` of the steps."""
 
-    size: int
-    share: float
+    size: Pixels
+    share: Share
 
     def __post_init__(self) -> None:
-        between("resolutions.size", self.size, 4, 1024)
-        between("resolutions.share", self.share, 0, 1)
+        check(self, "resolutions.")
 
 
 @dataclass(frozen=True)
@@ -160,25 +155,18 @@ class PretrainConfig:
     views: ViewsConfig = field(default_factory=ViewsConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     loss: Loss = "nt_xent"
-    temperature: float = 0.5
-    batch_size: int = 256
-    chunk_size: int = 0
+    temperature: Annotated[float, Meta(ge=0.001, le=100)] = 0.5
+    batch_size: Annotated[int, Meta(ge=2, le=1 << 20)] = 256
+    chunk_size: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     resolutions: tuple[Resolution, ...] = ()
-    epochs: int = 100
-    steps: int = 0
-    seed: int = 0
+    epochs: Annotated[int, Meta(ge=1, le=1_000_000)] = 100
+    steps: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    seed: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
     start: str = ""
     precision: Precision = "auto"
 
     def __post_init__(self) -> None:
-        one_of("loss", self.loss, get_args(Loss))
-        between("temperature", self.temperature, 1e-3, 100)
-        between("batch_size", self.batch_size, 2, 1 << 20)
-        between("chunk_size", self.chunk_size, 0, 1 << 20)
-        between("epochs", self.epochs, 1, 1_000_000)
-        between("steps", self.steps, 0, 1 << 40)
-        between("seed", self.seed, 0, 2**31 - 1)
-        one_of("precision", self.precision, get_args(Precision))
+        check(self)
         if self.optimiser.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"optimiser.warmup_epochs is {self.optimiser.warmup_epochs}; it must be less than epochs, "
@@ -211,8 +199,19 @@ def to_dict(config: PretrainConfig) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> PretrainConfig:
-    """The inverse of `to_dict`; absent keys take their defaults, and an unknown key is a ValueError."""
-    return cast(PretrainConfig, build(PretrainConfig, values))
+    """The inverse of `to_dict`; absent keys take their defaults, and a wrong key or value is a ValueError.
+
+    A resolution may be short: [16, 0.55] for {"size": 16, "share": 0.55}.
+    """
+    stages = values.get("resolutions")
+    if isinstance(stages, list | tuple):
+        values = {**values, "resolutions": [_named(stage) for stage in stages]}
+    return build(PretrainConfig, values)
+
+
+def _named(stage: Any) -> Any:
+    names = [item.name for item in dataclasses.fields(Resolution)]
+    return dict(zip(names, stage, strict=True)) if isinstance(stage, list) and len(stage) == len(names) else stage
 
 
 def flatten(config: PretrainConfig) -> dict[str, Any]:

@@ -1,31 +1,48 @@
-"""Plain values to frozen dataclasses and back: every type checked, every error naming the key.
+"""Plain values to frozen dataclasses by msgspec, with errors that name the key, its value and what is accepted.
 
-Knows nothing of what the dataclasses mean. Accepted field types are numbers, text, literals, other dataclasses,
-and tuples of dataclasses, whose items may be short: the list of an item's values instead of a mapping.
+The dataclasses say types and ranges in their annotations: `Annotated[float, Meta(ge=0, le=1)]`, `Literal["a", "b"]`.
 """
 
 import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+
+T = TypeVar("T")
+
+_NUMBERS = {int: "whole numbers", float: "numbers"}
 
 
-def build(kind: type, values: Any, path: str = "") -> object:
-    """An instance of the dataclass `kind`; absent keys take their defaults.
+def build(kind: type[T], values: Any) -> T:
+    """An instance of the dataclass `kind` from mappings, lists, numbers and text; absent keys take their defaults.
 
-    `path` is the prefix of the keys in errors, "encoder." for instance. Raises ValueError for an unknown key, a
-    value of the wrong type, or one that the dataclass itself refuses.
+    Raises ValueError for an unknown key, a value of the wrong type or range, or one that the dataclass refuses.
     """
-    hints = get_type_hints(kind)
-    if not isinstance(values, Mapping):
-        raise ValueError(
-            f"{path.rstrip('.')} is {values!r}; a mapping of keys to values is needed ({', '.join(hints)})"
-        )
-    unknown = sorted(set(values) - set(hints))
-    if unknown:
-        raise ValueError(f"unknown key {path + unknown[0]!r}; known keys: {', '.join(hints)}")
-    return kind(**{name: _typed(hints[name], value, path + name) for name, value in values.items()})
+    try:
+        made = msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        if isinstance(error.__cause__, ValueError):  # the dataclass's own
+            raise error.__cause__ from None
+        raise ValueError(_refusal(kind, values, str(error))) from None
+    _refuse_unknown(values, dataclasses.asdict(made))  # type: ignore[call-overload]
+    return made
+
+
+def check(made: Any, path: str = "") -> None:
+    """For `__post_init__`: ValueError for a field out of its range, or not among its literals.
+
+    `path` is the prefix of the keys in errors, "encoder." for instance.
+    """
+    for name, hint in _hints(type(made)).items():
+        if get_origin(hint) in (Annotated, Literal):
+            value = getattr(made, name)
+            try:
+                msgspec.convert(value, hint)
+            except msgspec.ValidationError:
+                raise ValueError(f"{path}{name} is {value!r}; accepted: {_accepted(hint)}") from None
 
 
 def parse(value: Any) -> Any:
@@ -38,38 +55,38 @@ def parse(value: Any) -> Any:
         return value
 
 
-def one_of(name: str, value: str, accepted: tuple[str, ...]) -> None:
-    """ValueError unless `value` is among the accepted."""
-    if value not in accepted:
-        raise ValueError(f"{name} is {value!r}; accepted: {', '.join(accepted)}")
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, include_extras=True)
 
 
-def between(name: str, value: float, low: float, high: float) -> None:
-    """ValueError unless low <= value <= high."""
-    if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{name} is {value}; accepted: {low} to {high}")
+def _refusal(kind: Any, value: Any, message: str) -> str:
+    """msgspec's message, which ends with a path such as $.resolutions[0].size, in our words."""
+    path = message.rpartition("`$")[2].rstrip("`").lstrip(".")
+    for name, place in re.findall(r"(\w+)|\[(\d+)\]", path):
+        kind = _hints(kind)[name] if name else get_args(kind)[0]
+        value = value[name] if name else value[int(place)]
+    return f"{path or 'the whole'} is {value!r}; accepted: {_accepted(kind)}"
 
 
-def _typed(kind: Any, value: Any, path: str) -> Any:
+def _accepted(kind: Any) -> str:
+    """What a type takes, in words."""
     if dataclasses.is_dataclass(kind):
-        return build(cast(type, kind), value, f"{path}.")
-    if get_origin(kind) is tuple:
-        return _several(get_args(kind)[0], value, path)
-    wanted = str if get_origin(kind) is Literal else kind
-    if wanted is float and type(value) is int:
-        return float(value)
-    if type(value) is not wanted:
-        raise ValueError(f"{path} is {value!r}; a value of type {wanted.__name__} is needed")
-    return value
+        return f"a mapping with the keys {', '.join(field.name for field in dataclasses.fields(kind))}"
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
+    if get_origin(kind) is Annotated:
+        bare, limits = get_args(kind)
+        return f"{_NUMBERS[bare]} from {limits.ge} to {limits.le}"
+    return "a list" if get_origin(kind) is tuple else _NUMBERS.get(kind, kind.__name__)
 
 
-def _several(kind: Any, values: Any, path: str) -> tuple[Any, ...]:
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"{path} is {values!r}; a list is needed")
-    return tuple(_typed(kind, _named(kind, value), f"{path}[{number}]") for number, value in enumerate(values))
-
-
-def _named(kind: Any, value: Any) -> Any:
-    """[16, 0.55] as {"size": 16, "share": 0.55}; anything else as it is."""
-    names = [field.name for field in dataclasses.fields(kind)]
-    return dict(zip(names, value, strict=True)) if type(value) is list and len(value) == len(names) else value
+def _refuse_unknown(given: Any, known: Any, path: str = "") -> None:
+    """msgspec passes over keys that a dataclass does not have."""
+    if isinstance(given, Mapping):
+        for name, value in given.items():
+            if name not in known:
+                raise ValueError(f"unknown key {path + name!r}; known keys: {', '.join(known)}")
+            _refuse_unknown(value, known[name], f"{path}{name}.")
+    elif isinstance(given, list | tuple):
+        for place, (value, there) in enumerate(zip(given, known, strict=True)):
+            _refuse_unknown(value, there, f"{path.removesuffix('.')}[{place}].")

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
+
+from msgspec import Meta
 
 from training.recipe.config import Compile
-from training.recipe.values import between, one_of
+from training.recipe.values import check
 
 
 @dataclass(frozen=True)
@@ -18,21 +20,17 @@ class RunOptions:
     """
 
     device: str = "auto"
-    checkpoint_seconds: float = 60.0
-    log_steps: int = 10
+    checkpoint_seconds: Annotated[float, Meta(ge=0, le=1e12)] = 60.0
+    log_steps: Annotated[int, Meta(ge=1, le=1 << 40)] = 10
     fresh: bool = False
-    monitor_steps: int = 0
-    workers: int = 0
+    monitor_steps: Annotated[int, Meta(ge=0, le=1 << 40)] = 0
+    workers: Annotated[int, Meta(ge=0, le=256)] = 0
     compile: Compile = "auto"
     tensorboard: bool = True
     start_from: Path | None = None
 
     def __post_init__(self) -> None:
-        between("checkpoint_seconds", self.checkpoint_seconds, 0, 1e12)
-        between("log_steps", self.log_steps, 1, 1 << 40)
-        between("monitor_steps", self.monitor_steps, 0, 1 << 40)
-        between("workers", self.workers, 0, 256)
-        one_of("compile", self.compile, get_args(Compile))
+        check(self)
 
 
 DEFAULTS = RunOptions()
