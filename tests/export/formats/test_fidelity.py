@@ -1,4 +1,4 @@
-"""The gates against figures worked out by hand, and their verdicts."""
+"""The figures of fidelity against ones worked out by hand, and the verdicts by their bounds."""
 
 import numpy as np
 import pytest
@@ -54,20 +54,20 @@ def test_a_gallery_smaller_than_ten_is_compared_whole(exact: RetrievalSet) -> No
     assert neighbours_same(few, disturbed(few, 0.5)) == 1
 
 
-def test_a_file_that_is_equal_passes_every_gate(exact: RetrievalSet) -> None:
+def test_a_file_that_is_equal_is_within_every_bound(exact: RetrievalSet) -> None:
     verdict = judge(exact, exact, labelled(30, 200))
     assert verdict.passed
     assert verdict.figures["cosine_least"] == pytest.approx(1)
     assert verdict.figures["knn_points_lost"] == verdict.figures["probe_points_lost"] == 0
 
 
-def test_each_gate_fails_by_name_and_value(exact: RetrievalSet) -> None:
+def test_each_missed_bound_is_named_with_its_value(exact: RetrievalSet) -> None:
     found = disturbed(exact, 0.2)
     verdict = judge(exact, found, labelled(30, 200))
     assert not verdict.passed
-    told = " ".join(verdict.failed)
+    said = " ".join(verdict.failed)
     for name in ("cosine_mean", "cosine_least", "neighbours_same"):
-        assert f"{name} is {verdict.figures[name]:.5f}, below" in told
+        assert f"{name} is {verdict.figures[name]:.5f}, below" in said
 
 
 def test_points_lost_are_what_accuracy_lost_in_points(exact: RetrievalSet) -> None:

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -17,8 +19,9 @@ from export.formats.graph import ServingGraph
 from export.formats.onnx import write_onnx
 from export.formats.parity import EXACT, ParityError, check, eager, measure
 from export.formats.torchscript import write_torchscript
+from export.formats.write import Int8
 from export.publishing.command import COMMAND
-from export.publishing.release import Ingredients, _without_confusion, publish
+from export.publishing.release import Ingredients, _has_int8, _without_confusion, publish
 from serving.inference.runtime import Outputs, open_runtime, run_in_passes
 from tests.conftest import Chain
 
@@ -124,6 +127,20 @@ def test_a_release_without_int8_is_not_reused_where_int8_is_wanted(chain: Chain,
     assert with_int8.manifest.version == 2
     assert "int8" in with_int8.manifest.gates
     assert publish(chain.ingredients, "plain", tmp_path).digest == with_int8.digest
+
+
+@pytest.mark.parametrize(
+    ("gates", "enough_for"),
+    [
+        ({}, {"none"}),
+        ({"int8": {"passed": True, "costliest_layers": {}}}, {"none", "plain", "search"}),
+        ({"int8": {"passed": False, "costliest_layers": {}}}, {"none", "plain"}),
+        ({"int8": {"passed": False, "costliest_layers": {"conv": 0.1}}}, {"none", "plain", "search"}),
+    ],
+)
+def test_a_release_is_made_again_only_for_more_work_on_int8(gates: dict[str, Any], enough_for: set[Int8]) -> None:
+    release = cast(Release, SimpleNamespace(manifest=SimpleNamespace(gates=gates)))
+    assert {effort for effort in get_args(Int8) if _has_int8(release, effort)} == enough_for
 
 
 def test_an_altered_release_is_not_reused(chain: Chain, tmp_path: Path) -> None:
