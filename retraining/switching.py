@@ -18,7 +18,7 @@ def wait_until_followed(
     store: ModelStore, version: int, *, seconds: float, tell: Callable[[str], None]
 ) -> Sequence[ServerState]:
     """Return when every live server answers with `version`; raises `NotFollowed` when one can't, or not in time."""
-    wanted, told = f"{store.name}/{version}", ("", False)
+    wanted, reported = f"{store.name}/{version}", ("", False)
     deadline = time.monotonic() + seconds
     while True:
         servers = live_servers(store)
@@ -35,9 +35,9 @@ def wait_until_followed(
                 f"{wanted}{why}"
             )
         status = f"{len(servers) - len(behind)} of {len(servers)} servers answer with {wanted}"
-        if (status, bool(why)) != told:  # reasons have numbers in them that change all the time
+        if (status, bool(why)) != reported:  # reasons have numbers in them that change all the time
             tell(status + why)
-            told = status, bool(why)
+            reported = status, bool(why)
         time.sleep(POLL_SECONDS)
 
 

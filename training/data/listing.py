@@ -1,6 +1,6 @@
 """The image files of a source as training needs them: all names, their common folder, a fingerprint.
 
-Left out: reading them (`core.images.folders`), and their labels and splits (`training.data.splits`).
+Their labels and splits follow in `training.data.splits`.
 """
 
 import hashlib

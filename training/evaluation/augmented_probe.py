@@ -4,7 +4,7 @@ Some passes over the train images, each of other random views (the run's crop an
 the frozen encoder; epoch by epoch the classifier sees the next of them (SimCLR, Appendix B.6, trains its linear
 evaluation on such crops). AdamW and a cosine to 0. All pairs of a rate and a weight decay are trained side by side;
 the pair and the epoch are the best on validation (of equals the last epoch), whose images, like those of test, are
-not augmented. Left out: anything that changes the encoder.
+not augmented.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a reader of an evaluation should know before believing it, in plain words. Left out: what to do about it."""
+"""What a reader of an evaluation should know before believing it, in plain words."""
 
 import math
 from typing import Any

@@ -35,7 +35,7 @@ def per_class(counts: Counts) -> list[float | None]:
 
 
 def worst_pairs(counts: Counts, most: int) -> list[Pair]:
-    """At most so many pairs that are confused, the most frequent first; (C, C) as `confusion` gives it."""
+    """At most `most` pairs that are confused, the most frequent first; (C, C) as `confusion` gives it."""
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]

@@ -3,8 +3,7 @@
     NAME.npy    float32 (N, D), memory-mapped when read
     NAME.json   the key (what decided the embeddings) and the SHA-256 of NAME.npy, written last
 
-An array that is cut short, changed, or of another key is not there as far as a reader can tell. Left out: any
-limit on what the folder holds.
+An array that is cut short, changed, or of another key counts as missing. The folder may grow without limit.
 """
 
 import json

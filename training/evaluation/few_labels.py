@@ -2,7 +2,7 @@
 
 The share, right on average where it is no whole number of images, is of all that may be looked at: of train, to fit
 on, and of validation, to choose the regularisation by, so that "1%" does not lean on ten times as many labels for its
-choice. Left out: semi-supervised training.
+choice.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """What an evaluation leaves in its folder for people and for a release: the probe, a picture, the page.
 
-Left out: metrics.json, which is written last and by `training.evaluation.evaluate`.
+`training.evaluation.evaluate` writes metrics.json, last of all.
 """
 
 import shutil

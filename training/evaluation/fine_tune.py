@@ -3,9 +3,9 @@
 SGD with momentum 0.9 and a cosine, over the run's crop and flip. The rate is the better of a small grid and the
 epoch the best of its run, both on validation (of equal epochs the last, of equal rates the first); test is looked at
 once, by the network so chosen. From random weights the same code is the "from scratch" that says whether pretraining
-gained anything. The encoder that is given is not touched: its copy is trained. Left out: weights to keep, for what is
-served is the frozen encoder. So a fine-tuning that is stopped starts again from its first rate and epoch; what is kept
-is whole ones, of a share of the labels and a seed.
+gained anything. The encoder that is given is not touched: its copy is trained, and no weights are kept, for what is
+served is the frozen encoder. So a fine-tuning that is stopped starts again from its first rate and epoch; finished
+ones, each of a share of the labels and a seed, are kept.
 """
 
 import copy

@@ -1,7 +1,6 @@
 """What of a long piece of work is finished: a result a task, kept with what was asked, and reused.
 
-A task is done once for a request; killed, it is done again from its beginning, and the finished ones are not.
-Left out: what the tasks are.
+A task is done once for a request. One that was killed is done again from its beginning; finished ones are not.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Everything that is measured of a checkpoint, in order, each once: the metrics of an evaluation.
 
-Left out: reading and checking what is evaluated, and writing what is found (`training.evaluation.evaluate`).
+`training.evaluation.evaluate` reads and checks what is evaluated, and writes what is found.
 """
 
 import logging

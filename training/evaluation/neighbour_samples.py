@@ -1,6 +1,6 @@
 """Some images with their nearest neighbours, to look at: ordinary ones, and the worst confusions.
 
-Left out: pictures of them (`training.evaluation.report`); figures (`training.measures.knn`).
+The page shows them (`training.evaluation.report`); accuracies by neighbours are in `training.measures.knn`.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ Embeddings = NDArray[np.float32]
 
 
 def spaced(rows: Rows, most: int) -> Rows:
-    """At most so many of the rows, spread evenly: of images in the order of their labels, of every label."""
+    """At most `most` of the rows, spread evenly: images in the order of their labels give some of every label."""
     if len(rows) <= most:
         return rows
     places = ((np.arange(most) + 0.5) * len(rows) / most).astype(np.int64)

@@ -2,7 +2,7 @@
 
 An encoder that began from ImageNet weights is compared with these too: what the run added is the difference. All
 are ways from an image to a unit-norm vector, so every measurement is the same code for all of them: a bad run can't
-look good beside its baselines. Left out: what is measured.
+look good beside its baselines.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """One representation of one data set: its embeddings, and the measurements of them, each made once.
 
-Left out: which measurements are made (`training.evaluation.measurements`), and what they are.
+Which ones are made is decided in `training.evaluation.measurements`.
 """
 
 from collections.abc import Callable, Sequence

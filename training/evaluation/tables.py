@@ -1,6 +1,6 @@
 """The metrics of an evaluation as tables, for a terminal and for a page: every one with its baselines.
 
-Left out: which cell is good; that is for the reader, who finds the baselines beside it.
+No cell is judged: that is for the reader, who finds the baselines beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def _accuracies(subjects: dict[str, Any], title: str = "test accuracy") -> Table
 def _few(subjects: dict[str, Any], title: str = "few labels") -> Table:
     own = subjects[THIS]["few_labels"] or {}
     about = (
-        "A linear probe that may see only so many of the training and validation labels (in brackets: the training "
+        "A linear probe that may see only a share of the training and validation labels (in brackets: the training "
         "images fitted on); the mean over three draws of them."
     )
     readings = {
@@ -100,8 +100,8 @@ def _few(subjects: dict[str, Any], title: str = "few labels") -> Table:
 def _fine_tuning(subjects: dict[str, Any]) -> Table:
     tuned = subjects[THIS].get("fine_tuning") or {}
     about = (
-        "The whole encoder trained further with labels, on so many images. The baselines' encoders are trained by the "
-        "same code for as many epochs, the random one so from scratch; pixels alone have nothing to train."
+        "The whole encoder trained further on images with labels, as many as in brackets. The baselines' encoders are "
+        "trained by the same code for as many epochs, the random one from scratch; pixels have nothing to train."
     )
     readings = {
         _of_labels(share, tuned): lambda one, share=share: _of((one.get("fine_tuning") or {}).get(share))

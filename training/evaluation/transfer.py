@@ -1,6 +1,6 @@
 """The encoder on other data than it was trained on: the same probe, kNN and baselines on another data folder.
 
-Left out: any adaptation of the encoder; fine-tuning is on the data that is evaluated.
+The encoder stays as it is; fine-tuning is only on the data that is evaluated.
 """
 
 from collections.abc import Sequence

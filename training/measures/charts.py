@@ -1,6 +1,6 @@
 """The charts of an evaluation as figures, in the colours of a light or of a dark page.
 
-Where a figure goes is left to `training.measures.chart_files` (files) and `training.evaluation.report` (pages).
+`training.measures.chart_files` writes them to files, `training.evaluation.pages` puts them into pages.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,7 +3,7 @@
 `torchrun --nproc-per-node N -m training.run ...` is the whole interface. Each process takes its contiguous
 part of every batch, and N of them compute what one would: negatives are everybody's, BatchNorm's statistics are the
 whole batch's (`training.model.global_norm`), gradients are averaged (`training.run.step`). Without a process group
-everything here is about one process of rank 0, and costs nothing. Left out: models that are too large for one device.
+everything here is about one process of rank 0, and costs nothing. A model has to fit on one device.
 """
 
 import os

@@ -1,7 +1,7 @@
 """The encoder (a ResNet without its classifier) and the projection head of SimCLR.
 
-The encoder's output is the raw embedding h before L2 normalisation; what is served is h / |h|. The head
-exists only in training. Left out: anything that is not a torchvision ResNet.
+The encoder is a torchvision ResNet. Its output is the raw embedding h before L2 normalisation; what is served is
+h / |h|. The head exists only in training.
 """
 
 import logging

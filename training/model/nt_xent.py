@@ -7,7 +7,7 @@ equation 2) with the image as the class, and with V = 2 exactly SimCLR's. Decoup
 2110.06848, equation 6) the positives leave the denominator, whose gradient they damp in small batches.
 
 The batch size is read from the inputs, never kept. With several processes the negatives are everybody's
-(`training.model.distributed`). Left out: labels.
+(`training.model.distributed`).
 """
 
 import math

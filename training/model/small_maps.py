@@ -9,8 +9,8 @@ Measured (`benchmarks.training.small_maps`: AMD EPYC, AVX512-bf16, two cores, bf
 stem "small_stride2"): ResNet-50 at 16, 24 and 32 px 1.75, 1.23 and 1.02 times as fast, ResNet-18 1.87, 1.42 and 1.33
 times.
 
-Only training uses it: an exported graph keeps plain convolutions. Left out: groups, dilation, kernels other than
-1x1 and 3x3, and any device but the CPU; all of them stay as they are.
+Only training uses it: an exported graph keeps plain convolutions. Convolutions with groups,
+dilation or other kernels stay as they are, and so do all of them on a GPU.
 """
 
 from typing import Any

@@ -199,7 +199,7 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str, *, images: int, image_size: int, epochs: int | None = None) -> PretrainConfig:
-    """The preset called `name` for so many training images of so many pixels a side, and so many epochs."""
+    """The preset called `name` for `images` training images of `image_size` pixels a side, and `epochs` epochs."""
     if name not in PRESETS:
         raise ValueError(f"preset is {name!r}; accepted: {', '.join(PRESETS)}")
     return PRESETS[name](images, image_size, epochs)

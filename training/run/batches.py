@@ -1,8 +1,8 @@
 """Which images make up step `step`, and their pixels on the device.
 
 All randomness is counted, not kept: the order of an epoch follows from (seed, epoch), the views of a step
-from (seed, step). A resumed run needs no generator state to be exact. Left out: anything but sampling without
-replacement; the last, incomplete batch of an epoch is dropped.
+from (seed, step). A resumed run needs no generator state to be exact. Sampling is without replacement, and the
+last, incomplete batch of an epoch is dropped.
 """
 
 import signal
@@ -101,7 +101,7 @@ class Batches:
     def between(self, first: int, last: int, *, workers: int = 0) -> Generator[Tensor]:
         """The images of the steps from `first` up to, not including, `last`.
 
-        Images that do not lie on the device are read ahead by so many worker processes, into pinned memory if the
+        Images that do not lie on the device are read ahead by `workers` processes, into pinned memory if the
         device is CUDA's; without workers, when asked for. Raises OSError if they can't be read. Close it to stop the
         workers early.
         """

@@ -1,7 +1,7 @@
 """The numbers of log.jsonl once more, as curves for TensorBoard: `tensorboard --logdir OUT`.
 
-A resumed run purges the steps that its checkpoint does not know, as the log does. Left out: pictures and
-histograms; log.jsonl is what everything else reads.
+A resumed run purges the steps that its checkpoint does not know, as the log does. Everything else
+reads log.jsonl.
 """
 
 from pathlib import Path

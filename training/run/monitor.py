@@ -3,7 +3,7 @@
 Alignment, uniformity, spread and RankMe need no labels; online kNN is measured where there are some. Nothing here
 changes the run: the encoder is in eval mode meanwhile, and no random number of the run is drawn. The images looked at
 are validation's, which pretraining sees without labels; test images are left alone where there are enough others.
-Left out: what decides anything; an encoder is judged by `training.evaluation.evaluate`.
+Nothing is decided by them: an encoder is judged by `training.evaluation.evaluate`.
 """
 
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ class Monitor:
         return {name: round(value, 5) for name, value in signals.items()}
 
     def warnings(self, signals: dict[str, float]) -> list[str]:
-        """What signals that were measured here say; see the function."""
+        """What signals that were measured here say, in words."""
         return warnings(signals, len(self._queries))
 
     def _embed(self, encoder: Encoder, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """A recipe scaled to a time: how long its steps take on this machine, and how many fit.
 
-A few real steps are taken at each resolution that the recipe has, on weights that are thrown away. Left out: what a
-long run loses to a hot or busy machine, what `--workers` gain, and the time that signals and checkpoints take.
+A few real steps are taken at each resolution that the recipe has, on weights that are thrown away. What a long run
+loses to a hot or busy machine, to signals and to checkpoints is not counted, nor what `--workers` gain.
 """
 
 import logging

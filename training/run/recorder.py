@@ -1,4 +1,4 @@
-"""What a run tells while it trains: progress bar, log lines, signals, and its checkpoints.
+"""What a run reports while it trains: progress bar, log lines, signals, and its checkpoints.
 
 Only rank 0 has a `Recorder`; the other processes have a `SilentRecorder`, which knows the same calls.
 """
@@ -70,14 +70,14 @@ class Recorder(SilentRecorder):
         self.bar = tqdm(total=state.total_steps, initial=state.step, desc="pretraining", unit=" steps")
         self.losses: list[float] = []
         self.rate = 0.0
-        self.told = state.seconds
+        self.logged = state.seconds
         self.last = self.saved = time.monotonic()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.bar.close()
-        with suppress(*[OSError] * (error is not None)), self._writing():  # a full disk has been told already
+        with suppress(*[OSError] * (error is not None)), self._writing():  # a full disk has been reported already
             self.log.__exit__(kind, error, trace)
             if self.curves is not None:
                 self.curves.close()
@@ -106,7 +106,7 @@ class Recorder(SilentRecorder):
         self.losses.append(loss)
         self.rate = rate
         self.bar.update()
-        self._attempt(self._tell)
+        self._attempt(self._log_if_due)
         self.last = time.monotonic()
 
     def _attempt(self, action: Callable[[], None]) -> None:
@@ -115,13 +115,13 @@ class Recorder(SilentRecorder):
         except OSError as error:
             self.error = error
 
-    def _tell(self) -> None:
+    def _log_if_due(self) -> None:
         state, signals = self.state, self._signals()
         if signals or state.step % self.options.log_steps == 0 or state.step == state.total_steps:
             self._write(signals)
 
     def _flush(self) -> None:
-        """A resumed run goes on from the checkpoint: what the log has not yet told by then would be lost."""
+        """A resumed run goes on from the checkpoint: what the log does not have by then would be lost."""
         if self.losses:
             self._write({})
         if self.curves is not None:
@@ -140,7 +140,7 @@ class Recorder(SilentRecorder):
     def _write(self, signals: dict[str, float]) -> None:
         state, steps = self.state, len(self.losses)
         state.loss = sum(self.losses) / steps
-        a_step = max(state.seconds - self.told, 1e-9) / steps
+        a_step = max(state.seconds - self.logged, 1e-9) / steps
         entry: dict[str, Any] = {
             "step": state.step,
             "epoch": round(state.step / self.per_epoch, 4),
@@ -159,7 +159,7 @@ class Recorder(SilentRecorder):
         self.bar.set_postfix_str(
             f"loss {state.loss:.3f} (floor {self.floor:.2f}), lr {self.rate:.3g}, {entry['images_per_s']:.0f} images/s"
         )
-        self.losses, self.told = [], state.seconds
+        self.losses, self.logged = [], state.seconds
 
     def _steps_left(self) -> float:
         """The steps that are left, each counted by the area of its views beside that of the present ones."""
@@ -178,7 +178,7 @@ class Recorder(SilentRecorder):
 
 
 def _monitor_steps(total: int, per_epoch: int) -> int:
-    """Whole epochs, at most 20 times a run; of a run of few epochs parts, for a collapse to be told in time."""
+    """Whole epochs, at most 20 times a run; of a run of few epochs parts, so that a collapse is noticed in time."""
     if total < _FEW_EPOCHS * per_epoch:
         return math.ceil(total / _MONITORED_MOST)
     return per_epoch * math.ceil(total / per_epoch / _MONITORED_MOST)

@@ -2,7 +2,7 @@
 
 A release gives its encoder; a checkpoint its encoder and its projection head. Normalisation comes along, as the
 weights were learnt with it. The file's SHA-256 becomes part of the run's configuration: it decides what is learnt.
-Left out: ImageNet weights, which `training.model.encoder` fetches.
+ImageNet weights are fetched by `training.model.encoder`.
 """
 
 from dataclasses import dataclass

@@ -7,7 +7,7 @@ views are made twice from the same draws. BatchNorm in training mode then has th
 batch: the gradient is exact for that network, as it would be for one with as many devices as chunks and no
 synchronisation, and only without BatchNorm, or with it frozen, is it the unchunked one.
 
-Left out: what happens to the gradients (`training.run.pretrain`).
+`training.run.pretrain` then steps with the gradients.
 """
 
 from collections.abc import Iterator
