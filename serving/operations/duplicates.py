@@ -1,7 +1,7 @@
 """Near-duplicates: for each item of a page, the others whose embeddings are as good as the same.
 
-Walking all pages tells every pair, from both sides, up to the first hundred of an item; so who joins what is paired
-finds every group, also of more.
+Walking all pages gives every pair, from both sides, up to the first hundred of an item. Joining what is paired
+therefore finds every group, even one of more than a hundred.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ _WIDER = 4
 def duplicates(collection: OpenCollection, one: Exchange[DuplicatesRequest]) -> dict[str, Any]:
     """Those items of a page that have near-duplicates, with them, and the cursor of the next page.
 
-    With a filter only what it means is looked at, on both sides. For use inside the collection's `turn`.
+    A filter holds for both sides of a pair. For use inside the collection's `turn`.
     """
     request = one.request
     page = collection.catalogue.items.page(one.selection, limit=request.limit, cursor=request.cursor)
@@ -40,7 +40,7 @@ def duplicates(collection: OpenCollection, one: Exchange[DuplicatesRequest]) -> 
 def _near(
     collection: OpenCollection, rows: Rows, vectors: Vectors, *, least: float, allowed: Rows | None
 ) -> dict[int, list[tuple[int, float]]]:
-    """By row, the other rows that score at least so much, for those that have any; wider where all found do."""
+    """By row, the other rows that score at least `least`, where there are any; looks further where all found do."""
     near: dict[int, list[tuple[int, float]]] = {}
     pending: NDArray[np.intp] = np.arange(len(rows))
     count = _FIRST

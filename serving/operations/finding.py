@@ -1,4 +1,4 @@
-"""Searches of many requests: queries that may share a FAISS call do, and each gets its neighbours as it asked for them.
+"""Searches of many requests: queries share a call of the index where they can, and each gets what it asked for.
 
 Functions for use inside a collection's `turn`, so that a filter, the search and the items are of one moment.
 `serving.operations.queries` turns images, ids and examples into queries.
@@ -53,7 +53,7 @@ class Lookup:
 
     @property
     def together(self) -> Hashable:
-        """Those of which this is the same go into one FAISS call; as text, for 1 == True in Python, not in JSON."""
+        """Lookups with the same value share one call of the index. A filter counts as text, for 1 == True in Python."""
         return repr(self.where), self.request.exact, self.depth.bit_length()
 
     def take(self, found: Sequence[Hit], *, all_there_is: bool) -> None:

@@ -1,6 +1,6 @@
-"""Items as a reply shows them, with what was asked to be included: vectors, thumbnails, pictures.
+"""Items as a reply shows them, with what is to be included: vectors, thumbnails, pictures.
 
-Where a source lies is never shown. Functions for use inside a collection's `turn`.
+The path of a source is never shown. Functions for use inside a collection's `turn`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -21,7 +21,7 @@ MAX_PICTURE_BYTES = 32 << 20  # of all pictures in one reply; TorchServe's own l
 
 
 def get(collection: OpenCollection, request: GetRequest) -> list[dict[str, Any] | RequestError]:
-    """Per id its item, or that there is none."""
+    """For each id its item, or an error where there is none."""
     found = collection.catalogue.items.get_many(request.ids)
     items = [*found.values()]
     extras = includes(collection, items, request.include)
@@ -42,7 +42,7 @@ def list_items(collection: OpenCollection, one: Exchange[ListRequest]) -> dict[s
 
 
 def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, Any]]:
-    """What is stored of each; `embedded` is whether it can be found by this release's embedding of this very file."""
+    """What is stored of each; `embedded` says whether this release has an embedding of this very file."""
     digests = collection.catalogue.vectors.digests_of([item.id for item in items], collection.release)
     return [
         {

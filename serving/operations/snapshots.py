@@ -26,7 +26,7 @@ _GROWTH = 2  # a restored snapshot is in the log and in the catalogue for a whil
 
 
 def list_snapshots(collection: OpenCollection, one: Exchange[SnapshotsRequest]) -> dict[str, Any]:
-    """The snapshots that are there, and the last jobs with their state, newest first."""
+    """The saved snapshots, and the latest jobs with their state, newest first."""
     folder = collection.catalogue.folder
     kept = [{**vars(snapshot)} for snapshot in NamedSnapshots(folder).listed()]
     for snapshot in kept:
@@ -35,16 +35,16 @@ def list_snapshots(collection: OpenCollection, one: Exchange[SnapshotsRequest]) 
 
 
 def save(collection: OpenCollection, one: Exchange[SnapshotRequest]) -> dict[str, Any]:
-    """Begin to save a snapshot; the job."""
+    """Begin to save a snapshot; returns the job."""
     name, snapshots = _checked(one.request.name), NamedSnapshots(collection.catalogue.folder)
     if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
-        raise RequestError(f"there are {MOST} snapshots: remove some, or save under a name that there is", 409)
+        raise RequestError(f"there are {MOST} snapshots already: remove some, or save in place of one", 409)
     _check_room(collection, collection.catalogue.snapshots.bytes_needed(), f"snapshot {name!r}")
     return {"job": _begin(collection, "save", name).to_json()}
 
 
 def restore(collection: OpenCollection, one: Exchange[RestoreRequest]) -> dict[str, Any]:
-    """Begin to replace everything in the collection by a snapshot; the job."""
+    """Begin to replace everything in the collection by a snapshot; returns the job."""
     name = _checked(one.request.name)
     kept = NamedSnapshots(collection.catalogue.folder).find(name)
     if kept is None:
@@ -85,7 +85,7 @@ def _begin(collection: OpenCollection, what: What, name: str, *more: str) -> Job
 
 
 def _start(arguments: list[str], lock: int) -> None:
-    """Another process, which has the lock until it ends, and outlives this one."""
+    """In another process, which holds the lock until it ends, and outlives this one."""
     process = subprocess.Popen(
         [sys.executable, "-m", "serving.collection.commands.snapshot", *arguments],
         env={**os.environ, "PYTHONPATH": str(_CODE)},
