@@ -17,6 +17,14 @@ class CatalogueBusy(CatalogueError):
     """Others wrote for so long that this write was not made; it may be tried again."""
 
 
+class CatalogueReadOnly(CatalogueError):
+    """The catalogue lies where this process may not write, or on a read-only disk; it can be read."""
+
+
+class CatalogueGone(CatalogueError):
+    """The catalogue was deleted or replaced while it was open: what is written now would be lost."""
+
+
 class ItemError(CollectionError):
     """An item or its embedding that can't be stored as it is."""
 

@@ -28,8 +28,7 @@ class SqliteCatalogue(Catalogue):
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         path = folder / FILE_NAME
-        if not create and not path.is_file():
-            raise CatalogueError(f"{folder} is no collection: it has no {FILE_NAME}")
+        _check_present(path, create=create)
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.database = Database(path, create=create)
@@ -77,6 +76,29 @@ class SqliteCatalogue(Catalogue):
 
     def close(self) -> None:
         self.database.close()
+
+
+def _check_present(path: Path, *, create: bool) -> None:
+    """Raise `CatalogueError` for a folder without a catalogue, unless it may be made and nothing is left of another.
+
+    What is left is looked for first: whoever makes a catalogue just now begins with the file.
+    """
+    left = _left_of_another(path)
+    size = path.stat().st_size if path.is_file() else None
+    if size is None and not create:
+        raise CatalogueError(f"{path.parent} is no collection: it has no {FILE_NAME}")
+    if not size and left is not None:
+        state = "is missing" if size is None else "is empty"
+        raise CatalogueError(
+            f"{path} {state}, though {left.name} of a collection is beside it: put the catalogue back from a backup "
+            f"or a snapshot, or choose an empty folder"
+        )
+
+
+def _left_of_another(path: Path) -> Path | None:
+    """A file that only a collection with something in it has."""
+    patterns = (f"{path.name}-wal", "*.faiss", "snapshots/*.sqlite")
+    return next((file for pattern in patterns for file in path.parent.glob(pattern)), None)
 
 
 def _prepared(operation: Operation) -> Write | CollectionError:

@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from weakref import WeakSet
 
 import apsw
 
+from serving.collection.catalogue.sqlite.identity import Identity, Opened
 from serving.collection.errors import CatalogueBusy, CatalogueError, CatalogueFull
 
 _BUSY_MS = 10_000
@@ -32,13 +34,19 @@ class Database:
     def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         self._create = create
+        self._identity: Identity | None = None
+        self._open: WeakSet[Opened] = WeakSet()  # of every thread
+        self._lock = threading.Lock()
         self._local = threading.local()
 
     @property
     def connection(self) -> apsw.Connection:
-        """This thread's connection."""
+        """This thread's connection. Raises `CatalogueGone` if the file is no longer the one that was opened first."""
         if not hasattr(self._local, "connection"):
-            self._local.connection = self._connect()
+            connection = self._connect()
+            self._local.connection, self._local.opened = connection, self._open_now()
+        if not in_transaction(self._local.connection):
+            self._local.opened.check()
         return self._local.connection  # type: ignore[no-any-return]
 
     @contextmanager
@@ -66,6 +74,7 @@ class Database:
             try:
                 yield db
                 db.execute("COMMIT")
+                self._local.opened.check()  # else nobody will ever read what was written
             except BaseException:
                 if in_transaction(db):
                     db.execute("ROLLBACK")
@@ -75,7 +84,16 @@ class Database:
         """Close this thread's connection."""
         if hasattr(self._local, "connection"):
             self._local.connection.close()
-            del self._local.connection
+            del self._local.connection, self._local.opened
+
+    def _open_now(self) -> Opened:
+        """The files of a new connection, which must be those of the others."""
+        with self._lock:
+            self._identity = self._identity or Identity.of(self.path)
+            log = next((opened.log for opened in self._open if opened.log is not None), None)
+            opened = Opened(self.path, self._identity, log)
+            self._open.add(opened)
+            return opened
 
     def _connect(self) -> apsw.Connection:
         create = apsw.SQLITE_OPEN_CREATE if self._create else 0
@@ -87,6 +105,7 @@ class Database:
             db.pragma("journal_size_limit", _LOG_KEPT_BYTES)
             db.pragma("synchronous", "full")
             db.pragma("foreign_keys", True)
+            db.pragma("user_version")  # from the first reading on it has a lock, and so nobody removes the log
         return db
 
 

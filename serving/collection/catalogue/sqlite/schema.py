@@ -91,6 +91,8 @@ def prepare(database: Database, *, create: bool) -> None:
 def _bring_up_to_date(db: apsw.Connection) -> None:
     version = db.pragma("user_version")  # again, as another process may have been first
     if version == 0:
+        if db.execute("SELECT count(*) FROM sqlite_schema").get:
+            return  # another program's file, or one that lost its number
         db.execute(TABLES)
     elif version in MIGRATIONS:
         MIGRATIONS[version](db, TABLES)
