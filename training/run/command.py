@@ -114,5 +114,5 @@ COMMAND = Command(
     _run,
     details=_DETAILS,
     errors=(NonFiniteLoss, PeerError),
-    resume="what was learnt until then is saved, and the same command resumes",
+    resume="the same command resumes from the last checkpoint",
 )

@@ -92,7 +92,7 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
     os.killpg(process.pid, signal.SIGINT)
     [(code, errors)] = finish([process])
     assert code == 130, errors
-    assert "stopped by SIGINT: what was learnt until then is saved, and the same command resumes" in errors
+    assert "stopped by SIGINT: the same command resumes from the last checkpoint" in errors
     assert "Traceback" not in errors
     assert read_metadata(tmp_path / CHECKPOINT)["step"] == 1
     [(code, errors)] = finish([start(coloured.folder, tmp_path, "--workers", "1")])
