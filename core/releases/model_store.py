@@ -1,8 +1,9 @@
 """The model store: which releases of a name there are, and which of them each alias means.
 
-    model_store/<name>/<version>/         immutable releases (`core.releases.manifest`)
-    model_store/<name>/aliases/<alias>    a small text file with a version, replaced as a whole
-    model_store/<name>-<version>.mar      a release's archive for TorchServe
+    model_store/<name>/<version>/            immutable releases (`core.releases.manifest`)
+    model_store/<name>/aliases/<alias>       a small text file with a version, replaced as a whole
+    model_store/<name>-<version>.mar         a release's archive for TorchServe
+    model_store/<name>-<version>.mar.sha256  its digest, recorded when it was published
 
 The alias `champion` is the release that serves: a server follows it, and starts with it. `previous` is the one before,
 for a rollback; `challenger` is one that was made and not promoted yet.

@@ -12,8 +12,9 @@ import tempfile
 from pathlib import Path
 
 import core
-from core.files.durable import publish_file
+from core.files.durable import publish_file, sha256_of
 from core.files.locks import locked
+from core.releases.archive_digest import record
 from core.releases.manifest import FILE_NAME, FORMATS, MEDIANS, PROBE, SEEN, Release
 from export.store.locks import ARCHIVING
 
@@ -33,6 +34,7 @@ _LEFT_OUT = (
     "core/command_line/values.py",
     "core/files/rows_file.py",
     "core/machine/held_signals.py",
+    "core/releases/archive_digest.py",
     "core/releases/model_store.py",
     "core/releases/servers.py",
     "serving/collection/commands/spaces.py",
@@ -56,6 +58,7 @@ def carried_code() -> list[Path]:
 def build_archive(release: Release, store: Path, *, torchscript: bool = False) -> Path:
     """Write `store/<name>-<version>.mar` with every ONNX file of the release, or its TorchScript; returns its path.
 
+    Its digest is recorded beside it, before it takes its place: one that is cut off in between is refused.
     Which of the ONNX files runs is chosen where the archive is served (`serving.inference.choice`).
     """
     manifest = release.manifest
@@ -65,6 +68,7 @@ def build_archive(release: Release, store: Path, *, torchscript: bool = False) -
     def write(partial: Path) -> None:
         with tempfile.TemporaryDirectory(dir=store, prefix=".archive-") as folder:
             shutil.move(_archive(release, graphs, Path(folder)), partial)
+        record(path, sha256_of(partial))
 
     with locked(store / ARCHIVING, shared=True):  # so that `simclr releases collect` removes only what dead builds left
         publish_file(path, write)

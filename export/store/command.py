@@ -16,7 +16,7 @@ from core.releases.servers import live_servers
 from export.store import history
 from export.store.differences import differences
 from export.store.errors import StoreError
-from export.store.faults import aliases_of, faults_of
+from export.store.faults import aliases_of, faults_of, remarks_of
 from export.store.promotion import promote, roll_back
 from export.store.records import names_in, records
 from export.store.removal import KEEP, Sweep, collect, delete
@@ -102,9 +102,11 @@ def _verify(given: argparse.Namespace) -> int:
     store = _store(given)
     versions = [store.version(given.ref)] if given.ref else store.versions()
     found = {f"{store.name}/{version}": faults_of(store, version) for version in versions}
+    remarks = {f"{store.name}/{version}": remarks_of(store, version) for version in versions}
     aliases = [] if given.ref else aliases_of(store)[1]
-    lines = [line for title, faults in found.items() for line in (faults or [f"{title}: good"])]
-    _show_values({"releases": found, "aliases": aliases}, "\n".join([*lines, *aliases]), as_json=given.json)
+    lines = [line for title, faults in found.items() for line in (faults or [f"{title}: good", *remarks[title]])]
+    values = {"releases": found, "aliases": aliases, "remarks": remarks}
+    _show_values(values, "\n".join([*lines, *aliases]), as_json=given.json)
     return 1 if aliases or any(found.values()) else 0
 
 

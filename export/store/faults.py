@@ -1,6 +1,6 @@
 """What is wrong with a release and its archive: each fault as a sentence.
 
-The serving code in an archive may be another version's; only the archive's own check sums guard it, against damage.
+The serving code in an archive may be another version's; the digest that was recorded at its publication guards it.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from core.releases.archive_digest import check_digest, recorded, unrecorded
 from core.releases.manifest import FILE_NAME, FORMATS, ManifestError, Release
 from core.releases.model_store import ALIASES, Alias, ModelStore
 
@@ -25,6 +26,15 @@ def faults_of(store: ModelStore, version: int) -> list[str]:
     archive = store.archive(version)
     faults = [*_misplaced(store, version, release), *_altered(release), *_unlisted(release)]
     return faults + (archive_faults(archive, release) if archive.exists() else [])
+
+
+def remarks_of(store: ModelStore, version: int) -> list[str]:
+    """What can't be checked of a release, though nothing is known to be wrong."""
+    archive = store.archive(version)
+    try:
+        return [unrecorded(archive)] if archive.is_file() and recorded(archive) is None else []
+    except (ManifestError, OSError):
+        return []  # then it is a fault
 
 
 def archive_faults(path: Path, release: Release) -> list[str]:
@@ -46,7 +56,15 @@ def archive_faults(path: Path, release: Release) -> list[str]:
     ]
     if not set(FORMATS.values()) & set(found):
         faults.append(f"{path} has no graph that could be run: {again}")
-    return faults
+    return faults or _other_than_published(path)
+
+
+def _other_than_published(path: Path) -> list[str]:
+    try:
+        check_digest(path)
+    except (ManifestError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def aliases_of(store: ModelStore) -> tuple[dict[Alias, int], list[str]]:

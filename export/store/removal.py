@@ -15,6 +15,7 @@ from typing import Any
 
 from core.files.durable import sync
 from core.files.locks import locked
+from core.releases.archive_digest import digest_file
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore
 from core.releases.servers import StateUnreadable, present_servers
@@ -112,8 +113,8 @@ def served(store: ModelStore) -> dict[int, str]:
 
 def _of_release(store: ModelStore, version: int) -> Removal:
     paths = [store.home / str(version)]
-    if (archive := store.archive(version)).exists():
-        paths.append(archive)
+    archive = store.archive(version)
+    paths += [path for path in (archive, digest_file(archive)) if path.exists()]
     return Removal(f"release {store.name}/{version}", tuple(paths), sum(map(_bytes_of, paths)), version)
 
 
@@ -176,13 +177,13 @@ def _partial_texts(store: ModelStore) -> Collection[Path]:
 
 
 def _partial_archives(store: ModelStore) -> Collection[Path]:
-    pattern = re.compile(rf"\.{re.escape(store.name)}-\d+\.mar\.partial")
+    pattern = re.compile(rf"\.{re.escape(store.name)}-\d+\.mar(\.sha256)?\.partial")
     return [path for path in store.root.iterdir() if pattern.fullmatch(path.name)]
 
 
 def _orphans(store: ModelStore) -> Collection[Path]:
-    """Archives of releases that do not exist."""
-    pattern = re.compile(rf"{re.escape(store.name)}-(\d+)\.mar")
+    """Archives of releases that do not exist, and digests of such archives."""
+    pattern = re.compile(rf"{re.escape(store.name)}-(\d+)\.mar(?:\.sha256)?")
     versions = store.versions()
     found = [(path, pattern.fullmatch(path.name)) for path in store.root.iterdir()]
     return [path for path, match in found if match and int(match[1]) not in versions]

@@ -1,19 +1,23 @@
 """Whether a model archive (.mar) may be served as a release of the model store: it holds code that runs as our user.
 
 The release must verify, and the archive must have been built from it: the manifest in the archive is that of the
-store, byte for byte. The graphs inside are checked against that manifest when they are unpacked and when they load.
+store, byte for byte. The graphs inside are checked against that manifest when they are unpacked and when they load;
+all of it, with its code, against the digest that was recorded when it was published.
 """
 
 import hashlib
 import json
+import logging
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
+from core.releases.archive_digest import check_digest, unrecorded
 from core.releases.manifest import FILE_NAME, ManifestError, Release
 from core.releases.model_store import ModelStore
 
+_LOG = logging.getLogger(__name__)
 _OF_TORCHSERVE = "MAR-INF/MANIFEST.json"
 
 
@@ -33,6 +37,8 @@ def check_archive(store: ModelStore, version: int) -> Release:
         )
     if numbered != str(version):
         raise ManifestError(f"{archive} would be registered as version {numbered!r:.20}, not {version}: {again}")
+    if not check_digest(archive):
+        _LOG.warning("%s", unrecorded(archive))
     release.verify()
     return release
 
@@ -41,6 +47,7 @@ def unpack(archive: Path, release: Release, folder: Path) -> None:
     """Unpack a release's archive into `folder`, in place of what is there; raises `ManifestError` if it is damaged."""
     again = f"build it again from {release.folder} with `simclr export`"
     shutil.rmtree(folder, ignore_errors=True)
+    check_digest(archive)
     try:
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder)

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from core.command_line.command import main
+from core.files.durable import sha256_of
+from core.releases.archive_digest import digest_file, record
 from core.releases.model_store import ModelStore
 from export.store.command import COMMAND
-from export.store.faults import faults_of
+from export.store.faults import faults_of, remarks_of
 from tests.conftest import Chain
 from tests.export.store.small import approved, flip, make_archive, make_release
 
@@ -89,6 +91,14 @@ def altered_in_archive(store: ModelStore) -> None:
     (store.home / "3/encoder.onnx").write_bytes(b"\x03" * 4096)
 
 
+def other_code(store: ModelStore) -> None:
+    """One line more in the handler, in an archive whose check sums are all right."""
+    archive = store.archive(3)
+    record(archive, sha256_of(archive))
+    with zipfile.ZipFile(archive, "a") as opened:
+        opened.writestr("serving/torchserve/more.py", "print('here')\n")
+
+
 def moved(store: ModelStore) -> None:
     (store.home / "4").mkdir()
     shutil.copytree(store.home / "3", store.home / "4", dirs_exist_ok=True)
@@ -111,6 +121,7 @@ DAMAGE: dict[str, tuple[Callable[[ModelStore], object], str]] = {
     "a flipped byte in the archive": (lambda store: flip(store.archive(3), 2000), "is no whole archive"),
     "another graph in the archive": (altered_in_archive, "has an altered encoder.onnx"),
     "another release's archive": (lambda store: make_archive(store.release(2), store.archive(3)), "of another release"),
+    "other code in the archive": (other_code, "small-3.mar was altered since it was published"),
     "an empty archive": (lambda store: zipfile.ZipFile(store.archive(3), "w").close(), "has no manifest.json"),
 }
 
@@ -132,6 +143,17 @@ def test_damage_is_told_and_refused_and_the_others_stay_listed(store: ModelStore
     assert run(store, "list") == 0
     listed = capsys.readouterr().out
     assert all(f"small/{version}" in listed for version in (1, 2, 3))
+
+
+def test_an_archive_without_a_recorded_digest_is_said_to_be_unchecked(store: ModelStore, capsys: Capture) -> None:
+    assert run(store, "verify", "3") == 0
+    assert "small-3.mar has no recorded digest" in capsys.readouterr().out
+    record(store.archive(3), sha256_of(store.archive(3)))
+    assert run(store, "verify", "3") == 0
+    assert capsys.readouterr().out == "small/3: good\n"
+    digest_file(store.archive(3)).write_text("none\n")
+    assert run(store, "verify", "3") == 1
+    assert "small-3.mar.sha256 is broken" in capsys.readouterr().out
 
 
 def test_a_half_written_release_is_none(store: ModelStore, capsys: Capture) -> None:
@@ -172,7 +194,9 @@ def test_a_real_release_and_its_archive_verify(chain: Chain, tmp_path: Path) -> 
     store = ModelStore(tmp_path, "chain")
     shutil.copytree(chain.store / "chain/1", store.home / "1")
     shutil.copy(chain.archive, store.archive(1))
+    shutil.copy(digest_file(chain.archive), store.root)
     assert faults_of(store, 1) == []
+    assert remarks_of(store, 1) == []
     with zipfile.ZipFile(store.archive(1)) as archive:
         place = archive.getinfo("encoder.onnx").header_offset + 5000
     flip(store.archive(1), place)

@@ -15,6 +15,7 @@ import pytest
 
 from core.command_line.command import main
 from core.files.locks import locked
+from core.releases.archive_digest import digest_file, record
 from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState
 from export.publishing.versions import next_version
@@ -61,7 +62,9 @@ def used(store: ModelStore, version: int) -> int:
 
 
 def test_delete_first_tells_then_does(many: ModelStore, capsys: pytest.CaptureFixture[str]) -> None:
-    before, size = tree(many.root), used(many, 5)
+    record(many.archive(5), "5" * 64)
+    before = tree(many.root)
+    size = used(many, 5) + digest_file(many.archive(5)).stat().st_size
     given = ["delete", "5", "--store", str(many.root), "--name", many.name]
     assert main(COMMAND, given) == 0
     assert f"{size / 1000:.1f} kB would come free" in capsys.readouterr().out
@@ -70,7 +73,7 @@ def test_delete_first_tells_then_does(many: ModelStore, capsys: pytest.CaptureFi
     assert main(COMMAND, [*given, "--yes"]) == 0
     assert f"{size / 1000:.1f} kB came free" in capsys.readouterr().out
     assert before - tree(many.root) == {
-        *("small-5.mar", "small/5", "small/5/encoder.onnx", "small/5/manifest.json"),
+        *("small-5.mar", "small-5.mar.sha256", "small/5", "small/5/encoder.onnx", "small/5/manifest.json"),
         *("small/5/report", "small/5/report/loss.png"),
     }
     assert tree(many.root) <= before
@@ -138,11 +141,12 @@ def test_collect_takes_what_killed_runs_left_and_nothing_of_others(many: ModelSt
     shutil.copytree(many.home / "7", many.home / ".partial-8")
     shutil.copytree(many.home / "7", many.home / ".deleted-9-123")
     (many.root / ".archive-abc/content").mkdir(parents=True)
-    for name in ("small-9.mar", ".small-7.mar.partial", "small/aliases/.champion.partial"):
+    left = ["small-9.mar", "small-9.mar.sha256", ".small-7.mar.partial", ".small-7.mar.sha256.partial"]
+    for name in (*left, "small/aliases/.champion.partial"):
         (many.root / name).write_bytes(b"x" * 10)
     sweep = collect(many, keep=7, carry_out=True)
     assert tree(many.root) == before
-    assert len(sweep.removals) == 6
+    assert len(sweep.removals) == 8
     assert sweep.bytes > 30
 
 
