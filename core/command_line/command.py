@@ -20,6 +20,7 @@ from types import FrameType
 from typing import NoReturn
 
 from core.command_line.endings import FAULT, ending_of
+from core.files.permissions import masked
 
 _TO_END = (signal.SIGTERM, signal.SIGHUP)
 
@@ -62,13 +63,14 @@ def main(command: Command, arguments: Sequence[str] | None = None) -> int:
 
     Wrong usage ends with exit code 2, as argparse does it. SIGTERM and SIGHUP end the command as Ctrl-C does: what it
     has under way is closed on the way out; one that our caller ignores (`nohup`) stays ignored. Output that nobody
-    reads any more is no error.
+    reads any more is no error. Files are made for their owner only (`core.files.permissions`).
     """
     given = parser_of(command).parse_args(arguments)
     _configure_logging()
     with _signals_end_it():
         try:
-            code = command.run(given)
+            with masked():
+                code = command.run(given)
             sys.stdout.flush()
         except BaseException as error:  # whatever it is, it ends in a sentence
             ending = ending_of(error, expected=(ValueError, OSError, *command.errors), resume=command.resume)

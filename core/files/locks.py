@@ -41,7 +41,7 @@ def give(handle: int) -> None:
 
 def open_lock_file(path: Path) -> int:
     """Open a lock file, which is made if it is missing; returns its descriptor."""
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask
 
 
 @contextmanager
