@@ -205,11 +205,11 @@ def _stay(server: Server, shown: list[Shown], settings: Settings) -> int:
     print_what_next(_serve_again(settings))
     print("\nCtrl-C stops the server.", flush=True)
     try:
-        server.wait()
+        code = server.wait()
     except KeyboardInterrupt:
         print("\nstopping TorchServe")
         return 0
-    print("TorchServe ended by itself; see its log", file=sys.stderr)
+    print(server.why_it_ended(code), file=sys.stderr)
     return 1
 
 

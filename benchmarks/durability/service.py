@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 from PIL import Image
 
@@ -66,9 +65,9 @@ class Service:
 
     def ready(self) -> set[int]:
         """The processes that serve, as TorchServe has it."""
-        reply = httpx.get(f"{self.server.management_url}/models/{self.server.model}", timeout=30, trust_env=False)
-        workers = reply.json()[0]["workers"]
-        return {int(one["pid"]) for one in workers if one["status"] == "READY" and _is_alive(int(one["pid"]))}
+        assert self.server.management is not None
+        workers = [worker for one in self.server.management.versions().values() for worker in one.all]
+        return {worker.pid for worker in workers if worker.status == "READY" and _is_alive(worker.pid)}
 
 
 def prepare(work: Path) -> tuple[Release, Path]:

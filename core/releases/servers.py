@@ -35,7 +35,8 @@ class Refused(msgspec.Struct, frozen=True):
 class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     """One server: `release` (its title) and `digest` answer requests; `target` is the version that it rolls over to.
 
-    `inference` and `management` are addresses on its own host; `time` is when it said this, in unix seconds.
+    `inference` is an address on its own host, and `management` a Unix socket in a folder that only its user can enter.
+    `time` is when it said this, in unix seconds.
     """
 
     host: str

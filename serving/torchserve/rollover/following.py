@@ -44,7 +44,7 @@ class Follower:
             host=socket.gethostname(),
             pid=getpid(),
             inference=site.url,
-            management=site.management.url,
+            management=f"unix:{site.management.socket}",
             release=serving.manifest.title,
             digest=serving.digest,
         )

@@ -10,6 +10,7 @@ If anything fails before the default is set, the old release goes on serving and
 """
 
 import logging
+import os
 import shutil
 import time
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def _folder(site: Site, version: int) -> Path:
 def _logged(log: Path, start: int) -> str:
     """What TorchServe and its workers have logged since the log had `start` bytes."""
     with log.open("rb") as file:
-        file.seek(start)
+        file.seek(start if start <= os.fstat(file.fileno()).st_size else 0)  # else it was rotated
         return file.read().decode(errors="replace")
 
 

