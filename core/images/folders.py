@@ -1,7 +1,7 @@
 """A folder or a zip of image files, read through one interface.
 
 Nothing is extracted, and no name from an archive is ever used as a path on disk. Only files with the suffix of an image
-count, and neither hidden files nor __MACOSX. Links to folders are not followed.
+count, and none that is hidden or in a system's trash or thumbnails (`core.images.walk`).
 """
 
 import errno
@@ -10,11 +10,15 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from posixpath import splitext
 from typing import Protocol
 
 from core.images.decode import DEFAULT_LIMITS, SUFFIXES
+from core.images.places import place_of
+from core.images.walk import is_hidden, walk
+from core.images.zip_names import is_guessed, name_of
 
 logger = logging.getLogger(__name__)
 # Errors that are the file's own, and would come again. EINVAL comes from a damaged archive; those without a number come
@@ -58,23 +62,27 @@ class FolderSource:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @cached_property
+    def _absolute(self) -> str:
+        return os.path.realpath(self.path)
+
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Bytes and modification time (ns) of every file, at any depth, whose name is UTF-8 as ids must be.
 
         A link to nowhere counts as a file, so that reading it says what is wrong with it.
         """
-        found = {}
-        for folder, _, names in os.walk(self.path, onerror=_warn):
-            below = Path(folder).relative_to(self.path).as_posix()
-            for name in names:
-                stamp = _stamp(os.path.join(folder, name))
-                if stamp is not None and _is_utf8(name):
-                    found[name if below == "." else f"{below}/{name}"] = stamp
-        return found
+        stamps = ((name, _stamp(os.path.join(self.path, name))) for name in walk(os.fspath(self.path), hidden=True))
+        return {name: stamp for name, stamp in stamps if stamp is not None}
 
     def names(self) -> Iterator[str]:
         """The image files of `sizes`, sorted; memory holds only the entries of the folders above one file."""
-        return _image_names(os.fspath(self.path), "")
+        for name in walk(os.fspath(self.path)):
+            if is_image(name) and _stamp(os.path.join(self.path, name)) is not None:
+                yield name
+
+    def place(self, name: str) -> str:
+        """Where a file lies, as `core.images.places` has it."""
+        return place_of(f"{self._absolute}/{name}")
 
     def read(self, name: str) -> bytes:
         """The bytes of the file `name`, a posix path below the folder."""
@@ -90,41 +98,79 @@ class FolderSource:
 
 
 class ZipSource:
-    """The members of a zip archive."""
+    """The members of a zip archive, by the names that they had as files (`core.images.zip_names`)."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             self._zip = zipfile.ZipFile(path)
-        except (zipfile.BadZipFile, OSError) as error:
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise SourceError(f"{path} is no readable zip archive: {error}") from error
+        named = ((name_of(info), info) for info in self._zip.infolist())
+        self._members = {name: info for name, info in named if name and not name.endswith("/")}
+
+    @cached_property
+    def _absolute(self) -> str:
+        return os.path.realpath(self.path)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._members
 
     def sizes(self) -> dict[str, tuple[int, int]]:
         """Uncompressed bytes and CRC-32 of every member."""
-        return {info.filename: (info.file_size, info.CRC) for info in self._zip.infolist() if not info.is_dir()}
+        self._warn_of_guesses()
+        return {name: (info.file_size, info.CRC) for name, info in self._members.items()}
 
     def names(self) -> Iterator[str]:
         """The members that are images, sorted; `zipfile` keeps the archive's table of contents in memory."""
-        return iter(sorted(name for name in set(self._zip.namelist()) if is_image(name)))
+        self._warn_of_guesses()
+        return iter(sorted(filter(is_image, self._members)))
+
+    def place(self, name: str) -> str:
+        """Where a member lies, as `core.images.places` has it."""
+        return place_of(self._absolute, name)
 
     def read(self, name: str) -> bytes:
-        """The bytes of the member `name`."""
+        """The bytes of the member `name`, which may also be the archive's own name for it, as earlier versions had."""
         try:
-            _check_bytes(self._zip.getinfo(name).file_size)
-            return self._zip.read(name)
+            info = self._members.get(name) or self._zip.getinfo(name)
+            _check_bytes(info.file_size)
+            return self._zip.read(info)
         except (KeyError, OSError, RuntimeError, NotImplementedError, EOFError, zipfile.BadZipFile) as error:
             raise unreadable(error) from error
         except zipfile.zlib.error as error:  # type: ignore[attr-defined]
             raise UnreadableFile(str(error)) from error
 
+    def _warn_of_guesses(self) -> None:
+        guessed = [name for name, info in self._members.items() if is_guessed(info)]
+        if guessed:
+            logger.warning(
+                "%s does not say how %d of its names are encoded; they are read as code page 437, the first: %s",
+                self.path,
+                len(guessed),
+                guessed[0],
+            )
 
-def open_source(path: Path) -> ImageSource:
-    """The folder or zip at `path`; `SourceError` if it is neither."""
+
+Files = FolderSource | ZipSource
+
+
+def open_source(path: Path) -> Files:
+    """The folder or zip at `path`; `SourceError` if it is neither, or if its path is not UTF-8."""
+    check_utf8(path)
     if path.is_dir():
         return FolderSource(path)
     if path.is_file():
         return ZipSource(path)
     raise SourceError(f"{path} is neither a folder nor a zip archive")
+
+
+def check_utf8(path: Path | str) -> None:
+    """Raise `SourceError` for a path that is not UTF-8: manifests, catalogues and tables could not name it later."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        raise SourceError(f"the path {os.fspath(path)!r} is not UTF-8: rename it, or make a link to it") from None
 
 
 def unreadable(error: Exception) -> UnreadableFile:
@@ -137,58 +183,12 @@ def is_image(name: str) -> bool:
     return splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
-def is_hidden(name: str) -> bool:
-    """Whether a part of a posix path is hidden, or is __MACOSX."""
-    return any((part.startswith(".") and part != ".") or part == "__MACOSX" for part in name.split("/"))
-
-
-def _image_names(folder: str, below: str) -> Iterator[str]:
-    """The image files at any depth of `folder`, whose path in the source is `below`, in the order of sorted paths."""
-    try:
-        with os.scandir(folder) as found:
-            entries = sorted(_sorting_name(entry) for entry in found if _is_wanted(entry))
-    except OSError as error:
-        _warn(error)
-        return
-    for name in entries:
-        if name.endswith("/"):
-            yield from _image_names(os.path.join(folder, name[:-1]), below + name)
-        else:
-            yield below + name
-
-
-def _sorting_name(entry: os.DirEntry[str]) -> str:
-    """The entry's name, a folder's with the slash of the paths below it: "a.jpg" comes before "a/b.jpg"."""
-    return f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-
-
-def _is_wanted(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is an image file, or a folder that may hold some."""
-    if entry.is_dir(follow_symlinks=False):
-        return not is_hidden(entry.name) and _is_utf8(entry.name)
-    regular = entry.is_file(follow_symlinks=False) or _stamp(entry.path) is not None
-    return regular and is_image(entry.name) and _is_utf8(entry.name)
-
-
 def _stamp(path: str) -> tuple[int, int] | None:
     try:
         about = os.stat(path)
     except OSError:
         return 0, 0
     return (about.st_size, about.st_mtime_ns) if stat.S_ISREG(about.st_mode) else None
-
-
-def _warn(error: OSError) -> None:
-    logger.warning("left out a folder: %s", error)
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        logger.warning("left out %r: its name is not UTF-8", name)
-        return False
-    return True
 
 
 def _of_the_system(error: BaseException | None) -> bool:

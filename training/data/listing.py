@@ -1,22 +1,24 @@
 """The image files of a source as training needs them: all names, their common folder, a fingerprint.
 
-Their labels and splits follow in `training.data.splits`.
+Their labels and splits follow from the names in `training.data.layout`.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from posixpath import splitext
+from itertools import takewhile
+from posixpath import commonpath, dirname, splitext
 
 from core.images.decode import SUFFIXES
-from core.images.folders import ImageSource, SourceError, is_hidden, is_image
-from training.data.splits import SPLIT_FOLDERS
+from core.images.folders import ImageSource, SourceError, is_image
+from core.images.walk import is_hidden
+from training.data.layout import SPLIT_FOLDERS
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a source: names with `prefix` (the one common folder, or "") taken off, sorted.
+    """The image files of a source: names with `prefix` (the folders that hold everything, or "") taken off, sorted.
 
     `ignored` counts the other files by kind (a suffix, "hidden" or "without suffix"), most frequent first;
     `fingerprint` changes when a file is added, removed or changed.
@@ -72,7 +74,6 @@ def _kind(name: str) -> str:
 
 
 def _common_folder(names: list[str]) -> str:
-    """The one top folder that holds everything, unless its name says that it is a split."""
-    tops = {name.split("/", 1)[0] if "/" in name else "" for name in names}
-    top = tops.pop()
-    return "" if tops or top.lower() in SPLIT_FOLDERS else top
+    """The folders that hold all of the sorted `names`, down to one whose name says that it is a split."""
+    common = commonpath([dirname(names[0]), dirname(names[-1])])
+    return "/".join(takewhile(lambda folder: folder.lower() not in SPLIT_FOLDERS, common.split("/")))

@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,11 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from core.files.durable import publish_file
-from core.images.folders import ImageSource, SourceError, open_source
+from core.images.folders import ImageSource, SourceError, check_utf8, open_source
 from training.data.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.data.decoding import Decoded, choose_size, decode_all
+from training.data.layout import assign
 from training.data.listing import Listing, list_images
-from training.data.splits import assign
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +81,7 @@ def prepare(images: Path | str, out: Path | str, *, name: str = "", request: Req
 
 def prepare_given(given: Given, out: Path, request: Request) -> Dataset:
     """`prepare` for any source of images whose listing is made and whose splits are known."""
+    check_utf8(out.absolute())
     asked = {"source": str(given.source.path), "fingerprint": given.listing.fingerprint, **asdict(request)}
     if _answers(out, asked):
         logger.info("%s is up to date; reusing it", out)
@@ -159,9 +159,9 @@ def _write_lines(target: Path, lines: Iterator[bytes]) -> "hashlib._Hash":
     return digest
 
 
-def _natural(label: str) -> tuple[int, str]:
-    """Numbers in the order of their values, before names."""
-    return (int(label), "") if label.isdecimal() else (sys.maxsize, label)
+def _natural(label: str) -> tuple[bool, int, str]:
+    """Numbers in the order of their values, before names; no two labels are equal ("1" and "01")."""
+    return (False, int(label), label) if label.isdecimal() else (True, 0, label)
 
 
 def _report(facts: dict[str, Any]) -> None:

@@ -19,8 +19,9 @@ from retraining.prepare_command import COMMAND
 from tests.training.conftest import CIFAR10, write_images
 from training.data import prepare as preparing
 from training.data.dataset import Dataset
+from training.data.layout import assign
 from training.data.prepare import Request, prepare
-from training.data.splits import assign, held_out
+from training.data.splits import held_out
 
 
 def names(*patterns: tuple[str, int]) -> list[str]:
@@ -72,8 +73,9 @@ def test_a_label_called_train_is_a_label() -> None:
     assert "test" in splits
 
 
-def test_images_beside_sub_folders_mean_no_labels() -> None:
-    assert assign(names(("", 1), ("a/", 5), ("b/", 5)), seed=0, hold_out=0.1)[1] is None
+def test_many_images_beside_sub_folders_mean_no_labels(caplog: pytest.LogCaptureFixture) -> None:
+    assert assign(names(("", 4), ("a/", 5), ("b/", 5)), seed=0, hold_out=0.1)[1] is None
+    assert "4 of 14 images lie in no label folder (the first: 000.png)" in caplog.text
 
 
 def test_hold_outs_are_stratified_seeded_and_never_everything() -> None:
