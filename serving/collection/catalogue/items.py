@@ -7,7 +7,7 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Any
 
-from serving.collection.catalogue.metadata import encode_metadata, text_problem
+from serving.collection.catalogue.metadata import encode_metadata, path_problem, text_problem
 from serving.collection.errors import ItemError
 
 MAX_ID_BYTES = 512
@@ -32,7 +32,7 @@ class Source:
 
     @classmethod
     def at(cls, path: str, content: bytes, media_type: str | None = None) -> "Source":
-        """A picture that stays where it is, a file or archive.zip!member; `content` is what it holds now."""
+        """A picture that stays where it is, as `core.images.places` has it; `content` is what it holds now."""
         return cls(hashlib.sha256(content).digest(), len(content), path=path, media_type=media_type)
 
 
@@ -74,9 +74,11 @@ class Page:
 def encode_item(item: Item) -> str:
     """The item's metadata as JSON text; raises `ItemError` that names what can't be stored of the item."""
     check_id(item.id)
-    for name, value in (("label", item.label), ("media_type", item.source.media_type), ("path", item.source.path)):
-        if value is not None and (problem := text_problem(value, 4096 if name == "path" else MAX_ID_BYTES)):
+    for name, value in (("label", item.label), ("media_type", item.source.media_type)):
+        if value is not None and (problem := text_problem(value, MAX_ID_BYTES)):
             raise ItemError(f"the {name} of item {item.id!r} {problem}")
+    if item.source.path is not None and (problem := path_problem(item.source.path)):
+        raise ItemError(f"the path of item {item.id!r} {problem}")
     if (item.source.content is None) == (item.source.path is None):
         raise ItemError(f"item {item.id!r} needs the bytes of its source or its path, and not both")
     if len(item.source.sha256) != _SHA256_BYTES:

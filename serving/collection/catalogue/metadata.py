@@ -19,6 +19,7 @@ Term = tuple[str, str | int | float | bytes]
 BUILT_IN = ("id", "label", "created", "updated", "bytes", "media_type")
 CONNECTIVES = ("and", "or", "not")
 MAX_BYTES = 65_536
+MAX_PATH_BYTES = 8_192  # of an archive, and of a member in it
 MAX_DEPTH = 8
 MAX_TERMS = 1_000
 MAX_KEY_BYTES = 256
@@ -109,6 +110,18 @@ def text_problem(value: Any, most_bytes: int) -> str | None:
     if any(unicodedata.category(character) == "Cc" for character in value):
         return f"is {value!r:.80}; control characters are not accepted"
     return None
+
+
+def path_problem(value: str) -> str | None:
+    """What is wrong with a picture's place; None for UTF-8 with any character that a path of the system may hold."""
+    if not value:
+        return "is empty"
+    if not _is_utf8(value):
+        return f"is {value!r:.80}, which is not valid UTF-8"
+    if "\0" in value:
+        return f"is {value!r:.80}; no path holds a NUL"
+    length = len(value.encode())
+    return f"takes {length} bytes; at most {MAX_PATH_BYTES}" if length > MAX_PATH_BYTES else None
 
 
 def _is_utf8(text: str) -> bool:

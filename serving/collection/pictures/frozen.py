@@ -53,7 +53,7 @@ def freeze(catalogue: Catalogue) -> Frozen:
 def read_source(name: str, source: Source) -> bytes:
     """The bytes of a picture wherever they are kept, just as they were stored; `UnreadableFile` says why not.
 
-    A path is that of a file or archive.zip!member; it comes from the catalogue, never from a request.
+    A path is as `core.images.places` has it; it comes from the catalogue, never from a request.
     """
     content = source.content
     if content is None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.images.folders import UnreachableFile, UnreadableFile
+from core.images.places import archive_and_member, earlier_readings
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.spaces import Pending
 from serving.collection.pictures.stored import StoredFiles
@@ -57,10 +58,14 @@ class PendingSources:
 
 def _root(name: str, path: str) -> Path:
     """What the item was ingested from, as its id ends with its path inside that; else the folder of its file."""
+    within = archive_and_member(path)
+    if within is not None:
+        return Path(within[0])
     for at, sign in enumerate(path):
-        if sign in "/!" and name.endswith(path[at + 1 :]):
+        if sign in "/!" and name.endswith(path[at + 1 :]):  # earlier versions put a "!" between archive and member
             return Path(path[:at] or "/")
-    return Path(path.partition("!")[0]).parent
+    archives = (archive for archive, _ in earlier_readings(path) if archive.lower().endswith(".zip"))
+    return Path(next(archives, path)).parent
 
 
 def _is_there(root: Path) -> bool:

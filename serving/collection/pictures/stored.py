@@ -1,4 +1,4 @@
-"""Reading files by the paths that a catalogue has of them: a file, or archive.zip!member.
+"""Reading pictures where a catalogue says that they lie (`core.images.places`): files, and members of zip archives.
 
 An archive stays open from one reading to the next, because its table of contents takes long to read; one that was
 replaced is opened anew. Whether a file is still the one that was stored is for the caller to check.
@@ -11,6 +11,7 @@ from pathlib import Path
 from cachetools import LRUCache
 
 from core.images.folders import FolderSource, SourceError, UnreachableFile, UnreadableFile, ZipSource, unreadable
+from core.images.places import archive_and_member, earlier_readings
 
 _OPEN_ARCHIVES = 4
 _Stamp = tuple[int, int, int]
@@ -28,19 +29,30 @@ class StoredFiles:
 
         The path comes from the catalogue, never a request.
         """
-        archive, bang, member = path.partition("!")
         try:
-            if bang and (source := self._archive(archive)) is not None:
-                return source.read(member)
-            file = Path(path)
-            return FolderSource(file.parent).read(file.name)
+            return self._read(path)
         except UnreadableFile:
             raise
         except (OSError, ValueError) as error:  # ValueError of a name that can be no path
             raise unreadable(error) from error
 
+    def _read(self, path: str) -> bytes:
+        within = archive_and_member(path)
+        if within is not None:
+            archive, member = within
+            source = self._archive(archive)
+            if source is None:
+                raise UnreadableFile(f"{archive} is no zip archive, or is gone")
+            return source.read(member)
+        file = Path(path)
+        if not os.path.lexists(path):
+            for archive, member in earlier_readings(path):
+                if (source := self._archive(archive)) is not None:
+                    return source.read(member)
+        return FolderSource(file.parent).read(file.name)
+
     def _archive(self, path: str) -> ZipSource | None:
-        """The archive, open; None if the path is not that of a zip, as a file's own name may have a "!"."""
+        """The archive, open; None if the path is not that of a zip."""
         try:
             about = os.stat(path)
         except OSError as error:

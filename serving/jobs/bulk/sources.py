@@ -10,7 +10,9 @@ Relative paths in a list start from the folder where the job was begun. Every li
 zips only files with the suffix of an image are taken.
 """
 
+import codecs
 import hashlib
+import io
 import os
 import stat
 import zipfile
@@ -23,7 +25,8 @@ import msgspec
 
 from core.files.durable import sha256_of
 from core.images.decode import SUFFIXES
-from core.images.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource
+from core.images.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource, check_utf8
+from core.images.places import place_of
 from serving.jobs.bulk.records import ImageRecord
 
 STANDARD_INPUT = "-"
@@ -74,8 +77,8 @@ class SourceFiles:
 
     def _where(self, name: str) -> str:
         if self._source.kind == "zip":
-            return f"{self._source.path}!{name}"
-        return os.path.join(self._files.path, name)
+            return place_of(self._source.path, name)
+        return place_of(os.path.join(self._files.path, name))
 
 
 def named(paths: Sequence[str], listed: str | None = None) -> tuple[NamedSource, ...]:
@@ -94,6 +97,7 @@ def named(paths: Sequence[str], listed: str | None = None) -> tuple[NamedSource,
 
 def _source(given: str, *, alone: bool) -> NamedSource:
     path = os.path.abspath(given)
+    check_utf8(path)
     prefix = Path(os.path.normpath(given)).as_posix()
     if os.path.isdir(path):
         return NamedSource("folder", path, "" if alone else prefix)
@@ -112,6 +116,8 @@ def _source(given: str, *, alone: bool) -> NamedSource:
 def _list(given: str) -> NamedSource:
     """A pipe can be read only once, so it has no digest."""
     path = given if given == STANDARD_INPUT else os.path.abspath(given)
+    check_utf8(path)
+    check_utf8(os.getcwd())
     once = path == STANDARD_INPUT or not stat.S_ISREG(os.stat(path).st_mode)
     return NamedSource("list", path, base=os.getcwd(), sha256=None if once else sha256_of(path))
 
@@ -124,11 +130,11 @@ def _opened(source: NamedSource) -> ImageSource:
 
 
 def _lines(path: str) -> Iterator[str]:
-    """The lines of a list that are not empty."""
+    """The lines of a list that are not empty, in UTF-8 or what its byte-order mark says."""
     from_input = path == STANDARD_INPUT
-    with open(
-        0 if from_input else path, encoding="utf-8", errors="surrogateescape", newline="\n", closefd=not from_input
-    ) as lines:
-        for line in lines:
+    with open(0 if from_input else path, "rb", closefd=not from_input) as file:
+        utf16 = file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if utf16 else "utf-8-sig"
+        for line in io.TextIOWrapper(file, encoding, errors="replace" if utf16 else "surrogateescape", newline="\n"):
             if stripped := line.rstrip("\r\n"):
                 yield stripped

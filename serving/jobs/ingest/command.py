@@ -2,7 +2,9 @@
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
+from posixpath import dirname
 
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude, counted, first_few
@@ -24,8 +26,11 @@ stay where they are, and the collection has their paths.
 
 Run again, it goes on: images that did not change are neither sent nor embedded twice. Images that can't be read are
 listed; what was stored of them stays, and so does metadata that was given elsewhere.
+
+Exit code 3 means that items may have lost their files and were kept, because the folders of those can't be listed, or
+are empty as an unmounted disk leaves them.
 """
-_SPLITS = "train,validation"
+_UNSEEN = 3
 _REASONS_SHOWN = 10
 
 
@@ -33,7 +38,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("path", type=Path, nargs="?", metavar="PATH", help="folder or zip of images")
     add("--data", type=Path, metavar="DIR", help="instead of PATH, a data folder written by `simclr prepare`")
-    add("--splits", help=f"which splits of --data to take, separated by commas (default: {_SPLITS})")
+    add("--splits", help="which splits of --data to take, separated by commas (default: all)")
     add("--labels", action="store_true", help="the folder of PATH that an image lies in is its label")
     add("--prefix", help="put before each path inside PATH to make the image's id")
     add("--json", action="store_true", help="print what came of it as JSON")
@@ -44,13 +49,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     folder = parser.add_argument_group("into a folder").add_argument
     folder("--collection", type=Path, metavar="DIR", help="folder of the collection")
     folder("--release", metavar="REF", help="the release that embeds: its folder, or name/version in model_store")
-    folder("--prune", action="store_true", help="remove items of PATH that are no longer in it (always done of --data)")
+    folder("--prune", action="store_true", help="remove items whose files have gone from PATH (always done of --data)")
 
 
 def _run(given: argparse.Namespace) -> int:
     _refuse_misplaced(given)
     images = (
-        data_folder(given.data, (given.splits or _SPLITS).split(","))
+        data_folder(given.data, given.splits.split(",") if given.splits else ())
         if given.data is not None
         else image_files(given.path, labels=given.labels, prefix=given.prefix or "")
     )
@@ -96,6 +101,7 @@ def _send(given: argparse.Namespace, images: Images) -> int:
         unchanged=done.unchanged,
         left_out=len(done.left_out),
     )
+    done.check(source)
     return 0
 
 
@@ -106,7 +112,7 @@ def _store(given: argparse.Namespace, images: Images) -> int:
 
     release = find_release(given.release)
     catalogue = open_catalogue(given.collection, create=True)
-    done = ingest(Engine.open(release.folder), catalogue, images, prune=given.prune or given.data is not None)
+    done = ingest(Engine.open(release.folder), catalogue, images, remove_gone=given.prune or given.data is not None)
     items = len(catalogue.vectors.census(release.space).rows)
     _list_left_out(done)
     store, name = release.folder.parent.parent, release.manifest.name
@@ -119,14 +125,31 @@ def _store(given: argparse.Namespace, images: Images) -> int:
         embedded=done.stored,
         unchanged=done.unchanged,
         removed=done.removed,
+        unseen=len(done.unseen),
         unreadable=len(done.left_out),
     )
-    return 0
+    done.check(given.path or given.data)
+    return _UNSEEN if _say_unseen(done) else 0
 
 
 def _list_left_out(done: Ingestion) -> None:
     for line in first_few((f"left out {name}: {reason}" for name, reason in done.left_out.items()), _REASONS_SHOWN):
         print(line, file=sys.stderr)
+
+
+def _say_unseen(done: Ingestion) -> bool:
+    """Say which items stay although they may be gone; whether there are any."""
+    if done.unseen:
+        folders = Counter(dirname(place) for place in done.unseen)
+        few = first_few((f"  {folder}: {counted(count, 'item')}" for folder, count in folders.items()), _REASONS_SHOWN)
+        print(
+            f"not removed: {counted(len(done.unseen), 'item')}, as the folders of their files can't be listed or are "
+            "empty (is a disk not mounted?); `simclr delete` removes items whatever became of their files",
+            *few,
+            sep="\n",
+            file=sys.stderr,
+        )
+    return bool(done.unseen)
 
 
 COMMAND = Command(

@@ -24,12 +24,12 @@ from serving.collection.index.faiss.compaction import Policy, compact, wait_for_
 from serving.collection.index.faiss.index import FaissIndex
 from serving.engine import Engine
 from serving.jobs.ingest.ingestion import Ingestion
+from serving.jobs.ingest.pruning import prune
 from serving.jobs.ingest.sources import Images, Listed, in_batches
 from serving.operations.pictures import media_type_of
 
 _BATCH = 64
 _BATCHES_AHEAD = 2
-_PAGE = 10_000
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class _File:
     unreadable: str | None = None
 
 
-def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool = True) -> Ingestion:
+def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, remove_gone: bool = True) -> Ingestion:
     """Have the collection hold `images`, embedded by the engine's release, and bring its base up to date.
 
-    With `prune`, items whose files lie in the same source but are not among `images` are removed.
+    With `remove_gone`, items whose files were in the same source and have gone from it are removed.
     """
     done = Ingestion()
     catalogue.spaces.open(engine.space)
@@ -52,8 +52,9 @@ def ingest(engine: Engine, catalogue: Catalogue, images: Images, *, prune: bool 
         for batch in _read_ahead(images):
             _store(engine, catalogue, images, batch, done)
             bar.update(len(batch))
-    if prune:
-        done.removed = _remove_others(catalogue, images)
+    if remove_gone:
+        pruned = prune(catalogue, images)
+        done.removed, done.unseen = pruned.removed, pruned.unseen
     bring_up_to_date(catalogue, engine.space)
     return done
 
@@ -121,7 +122,7 @@ def _items(catalogue: Catalogue, images: Images, files: Sequence[_File], done: I
     made: list[tuple[_File, Item]] = []
     for file in files:
         listed = file.listed
-        source = Source.at(images.path_of(listed), file.content, media_type_of(file.content))
+        source = Source.at(images.place_of(listed), file.content, media_type_of(file.content))
         item = Item(listed.id, source, listed.label, stored[listed.id].metadata if listed.id in stored else {})
         if (problem := file.unreadable or _problem(item)) is not None:
             done.left_out[listed.id] = problem
@@ -136,16 +137,3 @@ def _problem(item: Item) -> str | None:
     except CollectionError as error:
         return str(error)
     return None
-
-
-def _remove_others(catalogue: Catalogue, images: Images) -> int:
-    """Remove items whose files have gone from the source; those whose files just can't be read stay."""
-    wanted = {listed.id for listed in images.listed}
-    gone, cursor = 0, None
-    while True:
-        page = catalogue.items.page(limit=_PAGE, cursor=cursor)
-        others = [item.id for item in page.items if images.owns(item.source.path or "") and item.id not in wanted]
-        if others:
-            gone += catalogue.delete(others).count
-        if (cursor := page.cursor) is None:
-            return gone

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from posixpath import dirname
 
-from core.images.folders import ImageSource, SourceError, ZipSource, open_source
+from core.images.folders import Files, SourceError, open_source
 
 
 @dataclass(frozen=True)
@@ -26,25 +26,16 @@ class Listed:
 class Images:
     """A source, and those of its images that are wanted."""
 
-    source: ImageSource
+    source: Files
     listed: Sequence[Listed]
 
     def read(self, image: Listed) -> bytes:
         """The bytes of one; `UnreadableFile` says why not."""
         return self.source.read(image.name)
 
-    def path_of(self, image: Listed) -> str:
-        """Where it lies: a path, or archive.zip!member."""
-        return self._below + image.name
-
-    def owns(self, path: str) -> bool:
-        """Whether this is the path of a file of the source."""
-        return path.startswith(self._below)
-
-    @property
-    def _below(self) -> str:
-        where = str(self.source.path.resolve())
-        return f"{where}!" if isinstance(self.source, ZipSource) else f"{where}/"
+    def place_of(self, image: Listed) -> str:
+        """Where it lies, as `core.images.places` has it."""
+        return self.source.place(image.name)
 
 
 def image_files(path: Path, *, labels: bool = False, prefix: str = "") -> Images:
@@ -59,21 +50,21 @@ def image_files(path: Path, *, labels: bool = False, prefix: str = "") -> Images
     return Images(source, [Listed(prefix + name, _folder(name) if labels else None, name) for name in names])
 
 
-def data_folder(data: Path, splits: Sequence[str]) -> Images:
-    """The images of a data folder that belong to one of `splits`. Raises `SourceError`."""
+def data_folder(data: Path, splits: Sequence[str] = ()) -> Images:
+    """The images of a data folder, or only those that belong to one of `splits`. Raises `SourceError`."""
     try:
         about = json.loads((data / "dataset.json").read_text())
-        lines = (data / "items.jsonl").read_text().splitlines()
+        lines = (data / "items.jsonl").read_text(encoding="utf-8").split("\n")
     except FileNotFoundError as error:
         raise SourceError(f"{data} is no data folder: {error.filename} is missing") from error
     path, prefix = Path(about["source"]), about["prefix"]
     if not path.exists():  # an unmounted disk must not look as if all images had been removed
         raise SourceError(f"{path}, where the images of {data} are, does not exist")
-    rows = (json.loads(line) for line in lines)
+    rows = (json.loads(line) for line in lines if line)
     wanted = [
         Listed(row["id"], row["label"], f"{prefix}/{row['id']}" if prefix else row["id"])
         for row in rows
-        if row["split"] in splits
+        if not splits or row["split"] in splits
     ]
     return Images(open_source(path), wanted)
 

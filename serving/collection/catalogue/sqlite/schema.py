@@ -13,7 +13,7 @@ CREATE TABLE items(
     row INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again: bases and deltas know an item by it
     id TEXT NOT NULL UNIQUE,
     label TEXT,
-    path TEXT,                  -- of the source, a file or archive.zip!member, where its bytes are not in `sources`
+    path TEXT,                  -- of the source, a file or archive.zip//member, where its bytes are not in `sources`
     media_type TEXT,
     bytes INTEGER,              -- how many the source has; unknown for items that came from schema 1
     sha256 BLOB NOT NULL,       -- of the source's bytes

@@ -1,5 +1,6 @@
 """What may be named, and which ids come of it."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import pytest
 from core.images.folders import FolderSource, SourceError
 from serving.jobs.bulk.sources import SourceFiles, named
 from tests.serving.jobs.conftest import write_images
+
+CASES = Path(__file__).parents[4].parent / "shared/cases"
 
 
 def ids(*paths: object) -> list[str]:
@@ -53,7 +56,7 @@ def test_a_record_says_where_an_image_lies(images: Path, tmp_path: Path) -> None
     [source] = named([str(zipped(images, tmp_path / "images.zip"))])
     record, data = SourceFiles(source).read("a/01.png")
     assert data == (images / "a/01.png").read_bytes()
-    assert (record.source, record.bytes) == (f"{tmp_path / 'images.zip'}!a/01.png", len(data))
+    assert (record.source, record.bytes) == (f"{tmp_path / 'images.zip'}//a/01.png", len(data))
     [folder] = named([str(images)])
     gone, nothing = SourceFiles(folder).read("b/c/07.png")
     assert nothing is None
@@ -75,6 +78,35 @@ def test_a_list_is_its_lines(images: Path, tmp_path: Path, monkeypatch: pytest.M
     assert records[2].source == str(images / "a/01.png")
     assert "embedded null" in str(records[3].error)
     assert "is no file" in str(records[4].error)
+
+
+BOM = "\ufeff"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_may_begin_with_a_byte_order_mark(encoding: str, end: str, tmp_path: Path) -> None:
+    lines = ["a.png", "", "ü/日本.png", "b.png"]
+    text = end.join(lines) + end
+    marked = BOM + text if encoding.startswith("utf-16-") else text
+    (tmp_path / "list").write_bytes(marked.encode(encoding))
+    [source] = named([], str(tmp_path / "list"))
+    assert list(SourceFiles(source).names()) == [line for line in lines if line]
+
+
+def test_the_list_of_a_bug_report_is_read_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CASES / "list-bom")
+    [source] = named([], "paths.txt")
+    files = SourceFiles(source)
+    assert [files.read(name)[0].error for name in files.names()] == [None, None]
+
+
+def test_a_path_that_is_not_utf8_is_refused_at_once(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\xff"))
+    write_images(odd, ["a.png"])
+    for path in (odd, odd / "a.png"):
+        with pytest.raises(SourceError, match="is not UTF-8: rename it"):
+            named([str(path)])
 
 
 @pytest.mark.parametrize(

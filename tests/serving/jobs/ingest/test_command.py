@@ -68,8 +68,9 @@ def test_a_changed_image_is_embedded_again_and_a_removed_one_goes(engine: Engine
     run(engine, data)
     first, second, *_ = paths(data)
     shutil.copy(second, first)
-    kept = (data / "items.jsonl").read_text().splitlines()[:-1]
+    *kept, last = (data / "items.jsonl").read_text().splitlines()
     (data / "items.jsonl").write_text("\n".join(kept) + "\n")
+    (data.parent / "images" / json.loads(last)["id"]).unlink()
     done, catalogue = run(engine, data)
     assert (catalogue.items.count(), done.stored, done.removed) == (11, 1, 1)
     vectors = catalogue.vectors.of(
@@ -136,7 +137,7 @@ def test_killed_and_run_again_it_goes_on(chain: Chain, tmp_path: Path) -> None:
     before = stored(collection, chain.release.digest)
     assert main(COMMAND, given) == 0
     again = open_catalogue(collection)
-    assert again.items.count() == len(chain.data.rows("train", "validation"))
+    assert again.items.count() == len(chain.data)
     assert before > 0
     engine = Engine.open(chain.release.folder, collection)
     (answer,) = engine.answer([SearchRequest(ids=(chain.data.ids[chain.data.rows("train")[0]],), k=3)])
@@ -165,18 +166,18 @@ def test_a_folder_or_zip_needs_no_data_folder(engine: Engine, data: Path) -> Non
     packed = Path(shutil.make_archive(str(data.parent / "packed"), "zip", folder))
     (folder / "train/broken.jpg").write_bytes(b"no image")
     of_folder, of_zip = (open_catalogue(data.parent / name, create=True) for name in ("one", "two"))
-    done = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
+    done = ingest(engine, of_folder, image_files(folder, labels=True), remove_gone=False)
     assert (of_folder.items.count(), list(done.left_out)) == (12, ["train/broken.jpg"])
-    again = ingest(engine, of_folder, image_files(folder, labels=True), prune=False)
+    again = ingest(engine, of_folder, image_files(folder, labels=True), remove_gone=False)
     assert (again.stored, again.unchanged) == (0, 12)
-    ingest(engine, of_zip, image_files(packed, prefix="zipped/"), prune=False)
+    ingest(engine, of_zip, image_files(packed, prefix="zipped/"), remove_gone=False)
     for item in of_folder.items.page().items:
         other = of_zip.items.get(f"zipped/{item.id}")
         assert other is not None
         assert item.label == item.id.split("/")[-2]
         assert (picture_of(other).content, other.label) == (picture_of(item).content, None)
     (folder / of_folder.items.page().items[0].id).unlink()
-    assert ingest(engine, of_folder, image_files(folder), prune=True).removed == 1
+    assert ingest(engine, of_folder, image_files(folder), remove_gone=True).removed == 1
 
 
 @pytest.mark.parametrize(
@@ -215,5 +216,5 @@ def test_what_came_of_it_is_told_as_json_or_with_what_to_type_next(
     assert said.out.splitlines()[-1].startswith("next: simclr serve --store ")
     assert "left out broken.png: not an image" in said.err
     assert main(COMMAND, [*given, "--json"]) == 0
-    expected = {"items": 3, "embedded": 0, "unchanged": 3, "removed": 0, "unreadable": 1}
+    expected = {"items": 3, "embedded": 0, "unchanged": 3, "removed": 0, "unseen": 0, "unreadable": 1}
     assert json.loads(capsys.readouterr().out) == expected
