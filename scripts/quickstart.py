@@ -133,7 +133,7 @@ def _gpu_epochs(data: Path) -> int:
 
 
 def question(journey: Journey, server: Server) -> list[Shown]:
-    """Stage 8: ask about images that neither training nor the collection saw, and show the answers."""
+    """Stage 8: ask about images that training did not see, and show their neighbours in the collection."""
     data = Dataset.load(journey.home / "data")
     with Client(server.url) as client:
         shown = ask(client, data, journey.home / "queries", count=QUERIES)

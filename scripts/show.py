@@ -33,11 +33,11 @@ def ask(client: Client, data: Dataset, folder: Path, *, count: int) -> list[Show
     files = _query_files(data, folder, count)
     about = client.describe()
     embeddings = client.embed(list(files.values()))
-    found = client.search(list(files.values()), k=NEIGHBOURS)
+    found = client.search(list(files.values()), k=NEIGHBOURS + 1)  # the collection has the query itself as well
     labelled = about["labels"] is not None
     predictions: list[Any] = client.classify(list(files.values())) if labelled else [None] * len(files)
     return [
-        Shown(name, file, embedding, prediction, result["neighbours"])
+        Shown(name, file, embedding, prediction, _others(result["neighbours"], name))
         for (name, file), embedding, prediction, result in zip(
             files.items(), embeddings, predictions, found, strict=True
         )
@@ -97,6 +97,11 @@ def _caption(one: Shown) -> str:
     if one.prediction is None:
         return one.id
     return f"{one.id}\n{one.prediction['label']} ({one.prediction['probability']:.0%})"
+
+
+def _others(neighbours: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """The nearest neighbours of an item but itself."""
+    return [neighbour for neighbour in neighbours if neighbour["id"] != name][:NEIGHBOURS]
 
 
 def _near_caption(neighbour: dict[str, Any]) -> str:
