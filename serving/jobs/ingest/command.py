@@ -27,8 +27,8 @@ stay where they are, and the collection has their paths.
 Run again, it goes on: images that did not change are neither sent nor embedded twice. Images that can't be read are
 listed; what was stored of them stays, and so does metadata that was given elsewhere.
 
-Exit code 3 means that items may have lost their files and were kept, because the folders of those can't be listed, or
-are empty as an unmounted disk leaves them.
+Exit code 3 means that --prune kept items that may have lost their files, because the folders of those can't be listed,
+or are empty as an unmounted disk leaves them.
 """
 _UNSEEN = 3
 _REASONS_SHOWN = 10
@@ -129,7 +129,7 @@ def _store(given: argparse.Namespace, images: Images) -> int:
         unreadable=len(done.left_out),
     )
     done.check(given.path or given.data)
-    return _UNSEEN if _say_unseen(done) else 0
+    return _UNSEEN if _say_unseen(done) and given.prune else 0
 
 
 def _list_left_out(done: Ingestion) -> None:
