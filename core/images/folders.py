@@ -15,7 +15,8 @@ from pathlib import Path
 from posixpath import splitext
 from typing import Protocol
 
-from core.images.decode import DEFAULT_LIMITS, SUFFIXES
+from core.images.decode import DEFAULT_LIMITS
+from core.images.formats import SUFFIXES
 from core.images.places import place_of
 from core.images.walk import is_hidden, walk
 from core.images.zip_names import is_guessed, name_of

@@ -4,24 +4,14 @@ import io
 
 from PIL import Image
 
-from core.images.decode import PILLOW_FORMATS, open_upright
+from core.images.decode import open_upright
 from core.images.folders import UnreadableFile
+from core.images.formats import media_type_of
 from serving.collection.catalogue.items import Stored
 from serving.collection.pictures.frozen import read_source
 from serving.protocol.messages import Picture, RequestError
 
 THUMBNAIL_SIDE = 128
-_FIRST_BYTES = 16  # as many as Pillow itself looks at to tell formats apart
-
-
-def media_type_of(data: bytes) -> str:
-    """The media type of an image file by its first bytes, whatever its sender calls it."""
-    first = data[:_FIRST_BYTES]
-    for name in PILLOW_FORMATS:
-        _, accepts = Image.OPEN[name]
-        if accepts is not None and accepts(first) is True:
-            return Image.MIME[name]
-    return "application/octet-stream"
 
 
 def picture_of(item: Stored) -> Picture:

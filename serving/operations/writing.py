@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from core.images.decode import ImageError
+from core.images.formats import media_type_of
 from serving.collection.catalogue.items import Item, Source, encode_item
 from serving.collection.catalogue.writes import Delete, Deleted, Upsert, Upserted, Written
 from serving.collection.errors import CollectionError
@@ -18,7 +19,6 @@ from serving.inference.embedder import Embedded
 from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
-from serving.operations.pictures import media_type_of
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import DeleteRequest, NewItem, UpsertRequest
 

@@ -5,7 +5,6 @@ be decoded takes no row; it is reported with its reason.
 """
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from tqdm import tqdm
 
 from core.files.rows_file import RowsWriter
-from core.images.decode import PILLOW_FORMATS, ImageError, decode
+from core.images.decode import ImageError, decode, stored_size
 from core.images.folders import ImageSource, SourceError, UnreadableFile
 from training.data.listing import Listing, member_path
 
@@ -113,7 +111,6 @@ def _chunks(names: Sequence[str], length: int) -> Iterator[Sequence[str]]:
 
 def _short_side(source: ImageSource, name: str) -> int | None:
     try:
-        with Image.open(io.BytesIO(source.read(name)), formats=PILLOW_FORMATS) as image:
-            return min(image.size)
-    except (OSError, ValueError, SyntaxError):  # UnreadableFile and ImageError are ValueErrors
+        return min(stored_size(source.read(name)))
+    except (ImageError, UnreadableFile):
         return None

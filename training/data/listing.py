@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 from posixpath import commonpath, dirname, splitext
 
-from core.images.decode import SUFFIXES
 from core.images.folders import ImageSource, SourceError, is_image
+from core.images.formats import SUFFIXES
 from core.images.walk import is_hidden
 from training.data.layout import SPLIT_FOLDERS
 

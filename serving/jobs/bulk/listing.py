@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from core.files.durable import publish_file
 from core.files.rows_file import RowsWriter
-from core.images.decode import SUFFIXES
 from core.images.folders import SourceError
+from core.images.formats import SUFFIXES
 from serving.jobs.bulk.sources import NamedSource, SourceFiles
 
 LINES = "listing.jsonl"

@@ -24,8 +24,8 @@ from typing import Literal
 import msgspec
 
 from core.files.durable import sha256_of
-from core.images.decode import SUFFIXES
 from core.images.folders import FolderSource, ImageSource, SourceError, UnreadableFile, ZipSource, check_utf8
+from core.images.formats import SUFFIXES
 from core.images.places import place_of
 from serving.jobs.bulk.records import ImageRecord
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from core.images.decode import ImageError
 from core.images.folders import UnreadableFile
+from core.images.formats import media_type_of
 from core.machine.machine import usable_cores
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source, encode_item
@@ -26,7 +27,6 @@ from serving.engine import Engine
 from serving.jobs.ingest.ingestion import Ingestion
 from serving.jobs.ingest.pruning import prune
 from serving.jobs.ingest.sources import Images, Listed, in_batches
-from serving.operations.pictures import media_type_of
 
 _BATCH = 64
 _BATCHES_AHEAD = 2

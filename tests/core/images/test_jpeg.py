@@ -78,11 +78,11 @@ def test_a_picture_comes_no_smaller_than_six_times_what_is_wanted() -> None:
         whole = jpeg_size(data)
         assert whole is not None
         for side in (8, 16, 32, 64, 224):
-            found = decode_jpeg(data, side=side)
+            found = decode_jpeg(data, least=6 * side)
             assert found is not None
             assert min(found.size) >= min(*whole, 6 * side)
             assert found.size[0] / whole[0] == pytest.approx(found.size[1] / whole[1], rel=0.02)
-    assert decode_jpeg(photographs()["china"], side=16).size[0] == 640 / 4  # type: ignore[union-attr]
+    assert decode_jpeg(photographs()["china"], least=6 * 16).size[0] == 640 / 4  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", ["china", "flower", "hopper"])

@@ -53,7 +53,7 @@ def test_names_of_any_kind_come_back(tmp_path: Path) -> None:
 
 def test_nothing_to_list_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SourceError, match=r"empty: no image files; accepted suffixes: \.bmp"):
+    with pytest.raises(SourceError, match=r"empty: no image files; accepted suffixes: \.avif"):
         listing_of(tmp_path / "out", tmp_path / "empty")
     assert not list((tmp_path / "out").iterdir())
 

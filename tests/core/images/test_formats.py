@@ -3,8 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from core.images.decode import PILLOW_FORMATS
-from serving.operations.pictures import media_type_of
+from core.images.formats import PILLOW_FORMATS, media_type_of
 
 
 @pytest.mark.parametrize("name", PILLOW_FORMATS)
