@@ -18,6 +18,7 @@ _SAVING = """\
 A running server keeps snapshots in its collection's folder, by name:
   simclr snapshot monday
   simclr snapshot --list
+  simclr snapshot --remove monday
 
 With --collection no server is asked, though one may serve the collection meanwhile:
   simclr snapshot --collection runs/digits/collection digits.sqlite
@@ -46,7 +47,7 @@ def _add_snapshot(parser: argparse.ArgumentParser) -> None:
         "name", nargs="?", metavar="NAME", help="a name, whose older snapshot is replaced; with --collection, a file"
     )
     which.add_argument("--list", action="store_true", help="list the snapshots that are kept by name")
-    which.add_argument("--remove", metavar="NAME", help="with --collection: remove a snapshot that is kept by name")
+    which.add_argument("--remove", metavar="NAME", help="remove a snapshot that is kept by name")
     _add_common(parser)
 
 
@@ -58,7 +59,8 @@ def _add_restore(parser: argparse.ArgumentParser) -> None:
 
 def _snapshot(client: "Client", given: argparse.Namespace) -> int:
     if given.remove is not None:
-        raise ValueError("--remove needs --collection DIR: a server removes no snapshots")
+        client.remove_snapshot(given.remove)
+        return _say_removed(given)
     if given.list:
         return _list(client.snapshots(), as_json=given.json)
     return _say(client.snapshot(given.name), given)
@@ -79,8 +81,7 @@ def _snapshot_folder(given: argparse.Namespace) -> int:
     if given.remove is not None:
         with Jobs(given.collection).alone():
             NamedSnapshots(given.collection).remove(given.remove)
-        conclude(f"removed {given.remove}", as_json=given.json, removed=given.remove)
-        return 0
+        return _say_removed(given)
     if given.named:
         return _say({"items": by_name("save", given.collection, given.name)}, given)
     items = save(given.collection, Path(given.name))
@@ -100,6 +101,11 @@ def _restore_folder(given: argparse.Namespace) -> int:
 def _say(done: dict[str, Any], given: argparse.Namespace) -> int:
     size = f", {counted(done['bytes'], 'byte')}" if "bytes" in done else ""
     conclude(f"{given.name}: {counted(done['items'], 'item')}{size}", as_json=given.json, **done)
+    return 0
+
+
+def _say_removed(given: argparse.Namespace) -> int:
+    conclude(f"removed {given.remove}", as_json=given.json, removed=given.remove)
     return 0
 
 

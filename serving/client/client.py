@@ -181,6 +181,10 @@ class Client:
         """Give the collection a snapshot's items in one step; `replace` gives up its own. Returns the finished job."""
         return self._finished(self._post("restore", name=name, replace=replace).json()["job"])
 
+    def remove_snapshot(self, name: str) -> None:
+        """Remove a snapshot that the server keeps."""
+        self._post("remove_snapshot", name=name)
+
     def describe(self) -> dict[str, Any]:
         """What the server serves: release, labels, collection, limits."""
         return self._json(self._request("GET", "describe"))

@@ -1,5 +1,7 @@
 """What can go wrong with a collection; each message says which value was wrong and what to do."""
 
+import errno
+
 
 class CollectionError(ValueError):
     """Anything of a collection that a caller may want to catch."""
@@ -47,3 +49,13 @@ class ChangesForgotten(CollectionError):
 
 class SnapshotError(CollectionError):
     """A named snapshot that can't be saved or restored; the message has no path in it."""
+
+
+def failed_to_write(error: OSError, what: str) -> CatalogueError:
+    """What the system refused, as the error that says whether the disk is full or read-only."""
+    kind: type[CatalogueError] = CatalogueError
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        kind = CatalogueFull
+    elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        kind = CatalogueReadOnly
+    return kind(f"{what}: {error}")

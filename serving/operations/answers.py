@@ -17,7 +17,7 @@ from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
 from serving.operations.served import Served
 from serving.operations.showing import get, list_items
-from serving.operations.snapshots import list_snapshots, restore, save
+from serving.operations.snapshots import list_snapshots, remove, restore, save
 from serving.protocol.messages import Answer
 from serving.protocol.operations import (
     ClassifyRequest,
@@ -27,6 +27,7 @@ from serving.protocol.operations import (
     EmbedRequest,
     GetRequest,
     ListRequest,
+    RemoveSnapshotRequest,
     Request,
     RestoreRequest,
     SearchRequest,
@@ -115,4 +116,5 @@ ANSWERS: Mapping[type[Request], Answering] = {
     SnapshotRequest: _as_a_whole(save),
     SnapshotsRequest: _as_a_whole(list_snapshots),
     RestoreRequest: _as_a_whole(restore),
+    RemoveSnapshotRequest: _as_a_whole(remove),
 }

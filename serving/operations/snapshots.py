@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import serving
-from serving.collection.errors import CollectionError, SnapshotError
+from serving.collection.errors import SnapshotError, failed_to_write
 from serving.collection.snapshots.jobs import Job, Jobs, JobUnderWay, What
 from serving.collection.snapshots.named import MOST, NamedSnapshots, check_name, room_lacking
 from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import RequestError
-from serving.protocol.operations import RestoreRequest, SnapshotRequest, SnapshotsRequest
+from serving.protocol.operations import RemoveSnapshotRequest, RestoreRequest, SnapshotRequest, SnapshotsRequest
 
 _CODE = Path(serving.__file__).parents[1]
 _GROWTH = 2  # a restored snapshot is in the log and in the catalogue for a while
@@ -37,7 +37,7 @@ def list_snapshots(collection: OpenCollection, one: Exchange[SnapshotsRequest]) 
 def save(collection: OpenCollection, one: Exchange[SnapshotRequest]) -> dict[str, Any]:
     """Begin to save a snapshot; returns the job."""
     name, snapshots = _checked(one.request.name), NamedSnapshots(collection.catalogue.folder)
-    if snapshots.find(name) is None and len(snapshots.listed()) >= MOST:
+    if name not in (names := snapshots.names()) and len(names) >= MOST:
         raise RequestError(f"there are {MOST} snapshots already: remove some, or save in place of one", 409)
     _check_room(collection, collection.catalogue.snapshots.bytes_needed(), f"snapshot {name!r}")
     return {"job": _begin(collection, "save", name).to_json()}
@@ -53,6 +53,22 @@ def restore(collection: OpenCollection, one: Exchange[RestoreRequest]) -> dict[s
         raise RequestError(f"the collection has {count} items; replace=true gives them up", 409)
     _check_room(collection, _GROWTH * kept.bytes, f"restoring {name!r}")
     return {"job": _begin(collection, "restore", name, *(["--replace"] if one.request.replace else [])).to_json()}
+
+
+def remove(collection: OpenCollection, one: Exchange[RemoveSnapshotRequest]) -> dict[str, Any]:
+    """Remove a snapshot and its file, at once."""
+    name, folder = _checked(one.request.name), collection.catalogue.folder
+    snapshots = NamedSnapshots(folder)
+    if name not in snapshots.names():
+        raise RequestError(f"there is no snapshot {name!r}", 404)
+    try:
+        with Jobs(folder).alone():
+            snapshots.remove(name)
+    except JobUnderWay as error:
+        raise RequestError(str(error), 409) from error
+    except OSError as error:
+        raise failure_of(failed_to_write(error, "the snapshot could not be removed")) from error
+    return {"removed": name}
 
 
 def _checked(name: str) -> str:
@@ -81,7 +97,7 @@ def _begin(collection: OpenCollection, what: What, name: str, *more: str) -> Job
     except SnapshotError as error:
         raise failure_of(error) from error
     except OSError as error:
-        raise failure_of(CollectionError(f"the job could not be begun: {error}")) from error
+        raise failure_of(failed_to_write(error, "the job could not be begun")) from error
 
 
 def _start(arguments: list[str], lock: int) -> None:

@@ -227,6 +227,12 @@ class RestoreRequest(Request, frozen=True):
     replace: bool = False
 
 
+class RemoveSnapshotRequest(Request, frozen=True, tag="remove_snapshot"):
+    """Remove a saved snapshot."""
+
+    name: _Name
+
+
 @dataclass(frozen=True)
 class Operation:
     """What an operation needs of the server, and how it answers.
@@ -268,6 +274,7 @@ OPERATIONS = {
         Operation(SnapshotRequest, "admin"),
         Operation(SnapshotsRequest, "read"),
         Operation(RestoreRequest, "admin"),
+        Operation(RemoveSnapshotRequest, "admin"),
     )
 }
 _BY_TYPE = {row.request: row for row in OPERATIONS.values()}

@@ -31,6 +31,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
         "jobs": [{"id": "1", "what": "save", "name": "monday", "state": "done", "error": None, "items": 1200}],
     },
     "snapshot": {"job": {"id": "1", "what": "save", "name": "monday", "state": "done", "error": None, "items": 1}},
+    "remove_snapshot": {"removed": "monday"},
     "restore": {"job": {"id": "2", "what": "restore", "name": "monday", "state": "failed", "error": "no room"}},
 }
 
@@ -86,6 +87,7 @@ def test_search_sends_its_options_and_prints_neighbours_and_vote(
         (["duplicates"], "a\nb\n\n"),
         (["duplicates", "--json"], '["a", "b"]\n'),
         (["snapshot", "monday"], "monday: 1 item\n"),
+        (["snapshot", "--remove", "monday"], "removed monday\n"),
         (["snapshot", "--list"], "monday: 1,200 items, 4,096 bytes\nsave of monday: done\n"),
     ],
 )
@@ -159,7 +161,7 @@ def test_every_operation_has_a_command_with_its_options_and_defaults() -> None:
     named_otherwise = {"op", "items", "images", "vectors", "positives", "negatives", "include", "encoding_format"}
     paged = {"limit", "cursor"}  # a command prints every page
     for operation in OPERATIONS.values():
-        if operation.name == "snapshots":  # simclr snapshot --list
+        if operation.name in ("snapshots", "remove_snapshot"):  # simclr snapshot --list, --remove
             continue
         options = {action.dest: action.default for action in parser_for([operation.name])._actions}
         for field in msgspec.structs.fields(operation.request):

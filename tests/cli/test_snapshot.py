@@ -45,7 +45,7 @@ def test_a_name_is_kept_in_the_folder_until_it_is_removed(folder: Path, capsys: 
     assert json.loads(capsys.readouterr().out)["snapshots"] == []
 
 
-@pytest.mark.parametrize("words", [["snapshot", "--remove", "monday"], ["restore", "monday", "--named"]])
+@pytest.mark.parametrize("words", [["snapshot", "monday", "--named"], ["restore", "monday", "--named"]])
 def test_what_only_a_folder_has_is_refused_of_a_server(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 1
     assert "needs --collection DIR" in capsys.readouterr().err

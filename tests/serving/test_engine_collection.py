@@ -16,6 +16,7 @@ from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.index.faiss.compaction import Policy, compact
 from serving.collection.index.interface import Sizes
 from serving.collection.snapshots.jobs import Jobs
+from serving.collection.snapshots.named import NamedSnapshots
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
@@ -30,6 +31,7 @@ from serving.protocol.operations import (
     GetRequest,
     ListRequest,
     NewItem,
+    RemoveSnapshotRequest,
     Request,
     RestoreRequest,
     SearchRequest,
@@ -349,6 +351,8 @@ def test_snapshots_are_saved_and_restored_by_name_while_it_answers(filled: Engin
     (result,) = answered(filled, SearchRequest(images=(chain.test_files()[3],), k=1)).results
     assert found(result) == ["item3"]
     assert answered(filled, CountRequest()).more["count"] == 60
+    assert answered(filled, RemoveSnapshotRequest(name="monday")).more == {"removed": "monday"}
+    assert answered(filled, SnapshotsRequest()).more["snapshots"] == []
 
 
 @pytest.mark.parametrize(
@@ -357,6 +361,8 @@ def test_snapshots_are_saved_and_restored_by_name_while_it_answers(filled: Engin
         (SnapshotRequest(name="../up"), 400, "can't be called '../up'"),
         (RestoreRequest(name="/etc/passwd"), 400, "can't be called"),
         (RestoreRequest(name="never"), 404, "no snapshot 'never'"),
+        (RemoveSnapshotRequest(name="never"), 404, "no snapshot 'never'"),
+        (RemoveSnapshotRequest(name="../up"), 400, "can't be called '../up'"),
     ],
 )
 def test_snapshots_that_can_not_be(filled: Engine, request_: Request, status: int, message: str) -> None:
@@ -366,10 +372,13 @@ def test_snapshots_that_can_not_be(filled: Engine, request_: Request, status: in
 
 def test_one_snapshot_at_a_time(filled: Engine) -> None:
     assert filled.collection is not None
-    jobs = Jobs(filled.collection.catalogue.folder)
+    jobs_folder = filled.collection.catalogue.folder
+    jobs = Jobs(jobs_folder)
     with jobs.alone():
         mine = jobs.begin("save", "mine")
         assert refused(filled, SnapshotRequest(name="other")).status == 409
+        NamedSnapshots(jobs_folder).save(filled.collection.catalogue, "kept")
+        assert refused(filled, RemoveSnapshotRequest(name="kept")).status == 409
         jobs.end(mine.id, items=1)
 
 

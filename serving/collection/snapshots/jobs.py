@@ -5,6 +5,7 @@ process that does the job (`serving.collection.commands.snapshot`), so that no o
 frees the lock of a process that dies, and a job that is recorded as running while nobody holds the lock has failed.
 """
 
+import logging
 import os
 import secrets
 import time
@@ -23,6 +24,7 @@ from serving.collection.snapshots.named import FOLDER
 
 What = Literal["save", "restore"]
 State = Literal["running", "done", "failed"]
+_LOG = logging.getLogger(__name__)
 _KEPT = 20
 _PATIENCE = 10.0  # seconds until a lock without a job on record counts as one
 _POLL_SECONDS = 0.02
@@ -87,7 +89,10 @@ class Jobs:
 
     def begun(self, number: str) -> Job:
         """The job of this number."""
-        return next(job for job in self._read() if job.id == number)
+        found = next((job for job in self._read() if job.id == number), None)
+        if found is None:
+            raise SnapshotError(f"there is no job {number[:80]!r} on record")
+        return found
 
     def end(self, number: str, *, items: int | None = None, error: str | None = None) -> None:
         """Record how it went; only for whoever is `alone`."""
@@ -104,8 +109,11 @@ class Jobs:
             return msgspec.json.decode(self._journal.read_bytes(), type=list[Job])
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-            raise SnapshotError(f"the journal of snapshots can't be read: remove {self._journal.name}") from error
+        except (ValueError, RecursionError) as error:
+            _LOG.warning("%s can't be read, and is begun anew with the next job: %s", self._journal, error)
+            return []
+        except OSError as error:
+            raise SnapshotError(f"the journal of snapshots, {self._journal.name}, can't be read") from error
 
     def _write(self, jobs: list[Job]) -> None:
         publish_file(self._journal, lambda partial: partial.write_bytes(msgspec.json.encode(jobs[:_KEPT])))

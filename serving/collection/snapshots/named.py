@@ -6,12 +6,14 @@ the new one is complete. The next save removes what a killed process left. Names
 may write (`serving.collection.snapshots.jobs`).
 """
 
+import logging
 import re
 import secrets
 import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -25,16 +27,21 @@ RESERVE = 64 << 20  # bytes of the disk that are to stay free
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+_FILE = re.compile(r"[.][0-9a-f]+[.]sqlite")  # behind the name
+_LOG = logging.getLogger(__name__)
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+
+
 @dataclass(frozen=True)
 class Kept:
     """A snapshot that is kept; `created` is in milliseconds since 1970."""
 
     name: str
     file: str
-    items: int
-    bytes: int
-    sha256: str
-    created: int
+    items: _Number
+    bytes: _Number
+    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    created: _Number
 
 
 class NamedSnapshots:
@@ -44,8 +51,18 @@ class NamedSnapshots:
         self.folder = folder / FOLDER
 
     def listed(self) -> list[Kept]:
-        """All, by name."""
-        return [_read(path) for path in sorted(self.folder.glob("*.json")) if not path.name.startswith(".")]
+        """All that can be read, by name; one whose entry is broken hides no other."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(_read(self._entry(name)))
+            except SnapshotError as error:
+                _LOG.warning("%s", error)
+        return found
+
+    def names(self) -> list[str]:
+        """The names of all, also of those whose entries can't be read."""
+        return sorted(path.stem for path in self.folder.glob("*.json") if _NAME.fullmatch(path.stem))
 
     def find(self, name: str) -> Kept | None:
         """The snapshot of this name."""
@@ -76,25 +93,30 @@ class NamedSnapshots:
         if kept is None:
             raise SnapshotError(f"there is no snapshot {name!r}")
         path = self.folder / kept.file
-        if not path.is_file() or sha256_of(path) != kept.sha256:
+        same = path.is_file() and not path.is_symlink() and path.stat().st_size == kept.bytes
+        if not same or sha256_of(path) != kept.sha256:
             raise SnapshotError(f"snapshot {name!r} is damaged: its file is not the one that was written")
         return path
 
     def remove(self, name: str) -> None:
-        """Remove a snapshot. Raises `SnapshotError` if there is none of this name."""
-        if self.find(name) is None:
-            raise SnapshotError(f"there is no snapshot {name!r}")
-        self._entry(name).unlink()
+        """Remove a snapshot, also one whose entry is broken. Raises `SnapshotError` if there is none of this name."""
+        check_name(name)
+        try:
+            self._entry(name).unlink()
+        except FileNotFoundError as error:
+            raise SnapshotError(f"there is no snapshot {name!r}") from error
         self._clear()
 
     def _entry(self, name: str) -> Path:
         return self.folder / f"{name}.json"
 
     def _clear(self) -> None:
-        """Remove files that no entry names."""
-        named = {kept.file for kept in self.listed()}
+        """Remove files that no entry names; those that may be of a broken entry stay."""
+        listed = self.listed()
+        named = {kept.file for kept in listed}
+        broken = set(self.names()) - {kept.name for kept in listed}
         for path in [*self.folder.glob("*.sqlite"), *self.folder.glob(".*.sqlite.partial*")]:
-            if path.name not in named:
+            if path.name not in named and not any(_is_file_of(path.name, name) for name in broken):
                 path.unlink(missing_ok=True)
 
 
@@ -114,6 +136,14 @@ def room_lacking(folder: Path, needed: int, *, reserve: int = RESERVE) -> int:
 
 def _read(path: Path) -> Kept:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Kept)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        kept = msgspec.json.decode(path.read_bytes(), type=Kept)
+    except (OSError, ValueError, RecursionError) as error:
         raise SnapshotError(f"the entry of snapshot {path.stem!r} can't be read: remove it ({error})") from error
+    if kept.name != path.stem or not _is_file_of(kept.file, kept.name):
+        raise SnapshotError(f"the entry of snapshot {path.stem!r} names another snapshot or file: remove it")
+    return kept
+
+
+def _is_file_of(file: str, name: str) -> bool:
+    """Whether a file's name is one that `save` gives: never that of a path elsewhere."""
+    return file.startswith(name) and _FILE.fullmatch(file, len(name)) is not None

@@ -125,7 +125,7 @@ def test_of_bad_json_the_error_says_what_is_wrong(content: Any, message: str) ->
         ({"op": "get", "id": "a", "image": TEXT}, "get takes no image; it is for embed, classify, search, upsert"),
         ({"op": "count", "group_by": "label"}, "count takes no group_by; it is for search"),
         ({"op": "count", "include": ["drift"]}, "count takes no include; it is for classify, search, get, list, stats"),
-        ({"op": "count", "name": "x"}, "count takes no name; it is for snapshot, restore"),
+        ({"op": "count", "name": "x"}, "count takes no name; it is for snapshot, restore, remove_snapshot"),
         ({"op": "snapshot", "name": "x", "replace": True}, "snapshot takes no replace; it is for restore"),
         ({"op": "snapshots", "name": "x"}, "snapshots takes no name"),
         (
@@ -374,5 +374,5 @@ def test_every_operation_can_be_asked_for_by_name() -> None:
         needed = {"image": TEXT} if name in ("embed", "classify") else {}
         needed |= {"id": "a"} if name in ("search", "get") else {}
         needed |= {"id": "a", "image": TEXT} if name == "upsert" else {}
-        needed |= {"name": "a"} if name in ("snapshot", "restore") else {}
+        needed |= {"name": "a"} if name in ("snapshot", "restore", "remove_snapshot") else {}
         assert type(asked({"op": name, **needed})) is operation.request

@@ -12,7 +12,7 @@ from core.files.durable import publish_file
 from serving.collection.catalogue.interface import SnapshotFiles
 from serving.collection.catalogue.sqlite.database import Database, in_our_words
 from serving.collection.catalogue.sqlite.pending import COMPUTE_ANEW
-from serving.collection.catalogue.sqlite.schema import SCHEMA
+from serving.collection.catalogue.sqlite.soundness import check_snapshot
 from serving.collection.errors import CatalogueError
 
 _TABLES = ("items", "sources", "vectors", "terms")  # in the order in which they refer to each other
@@ -25,7 +25,8 @@ INSERT OR IGNORE INTO changes(release, seq, dim, forgotten) SELECT release, 0, d
 UPDATE sequence SET last = 1 + max(last, (SELECT last FROM snapshot.sequence));
 UPDATE changes SET seq = (SELECT last FROM sequence), forgotten = (SELECT last FROM sequence),
     dim = coalesce((SELECT dim FROM snapshot.changes AS there WHERE there.release = changes.release), dim);
-UPDATE sqlite_sequence SET seq = max(seq, (SELECT max(seq) FROM snapshot.sqlite_sequence WHERE name = 'items'))
+UPDATE sqlite_sequence
+    SET seq = max(seq, coalesce((SELECT max(seq) FROM snapshot.sqlite_sequence WHERE name = 'items'), 0))
     WHERE name = 'items';
 INSERT OR IGNORE INTO spaces(release, complete) SELECT release, 0 FROM snapshot.spaces;
 {compute_anew}
@@ -44,10 +45,10 @@ class SqliteSnapshots(SnapshotFiles):
         return _count_items(path)
 
     def restore(self, path: Path) -> int:
-        _check(path, of=self._database.path.name)
+        check_snapshot(path, of=self._database.path.name)
         db = self._database.connection
         try:
-            db.execute("ATTACH ? AS snapshot", (str(path.resolve()),))
+            _attach(db, path.resolve())
             try:
                 with self._database.writing():
                     _replace_all(db)
@@ -64,23 +65,15 @@ class SqliteSnapshots(SnapshotFiles):
         return int(db.pragma("page_size")) * (int(db.pragma("page_count")) - int(db.pragma("freelist_count")))
 
 
-def _check(path: Path, *, of: str) -> None:
-    """Raise `CatalogueError` unless `path` is a whole snapshot of this schema."""
-    if not path.is_file():
-        raise CatalogueError(f"{path} does not exist")
+def _attach(db: apsw.Connection, path: Path) -> None:
+    """For reading alone, whatever the file allows."""
+    for option in (apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE):
+        db.config(option, 0)
     try:
-        db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-        version, problem = db.pragma("user_version"), db.pragma("integrity_check")
-        db.close()
-    except apsw.Error as error:
-        raise CatalogueError(f"{path} is no usable snapshot: {error}") from error
-    if problem != "ok":
-        raise CatalogueError(f"{path} is damaged: {str(problem)[:200]}")
-    if version != SCHEMA:
-        raise CatalogueError(
-            f"{path} has schema {version}, not {SCHEMA}: copy it to a new folder as {of}, where an older schema is "
-            "brought up to date when it is opened"
-        )
+        db.execute("ATTACH ? AS snapshot", (str(path),))
+    finally:
+        for option in (apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_WRITE, apsw.SQLITE_DBCONFIG_ENABLE_ATTACH_CREATE):
+            db.config(option, 1)
 
 
 def _count_items(path: Path) -> int:

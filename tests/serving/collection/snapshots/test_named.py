@@ -158,3 +158,52 @@ def test_a_collection_goes_into_a_file_and_comes_back_from_it(catalogue: Catalog
     fill(catalogue, clustered_vectors(3), prefix="later")
     assert restore(catalogue.folder, file, replace=True) == 40
     assert restore(tmp_path / "new", file) == catalogue.items.count() == 40
+
+
+BROKEN_ENTRIES = {
+    "no JSON": b"{nonsense",
+    "empty": b"",
+    "deep": b"[" * 100_000,
+    "a list": b"[]",
+    "not UTF-8": b'{"name": "\xff"}',
+    "a file elsewhere": b'{"name":"bad","file":"../catalogue.sqlite","items":1,"bytes":1,"sha256":"%b","created":0}',
+    "another name": b'{"name":"good","file":"good.00.sqlite","items":1,"bytes":1,"sha256":"%b","created":0}',
+    "impossible numbers": b'{"name":"bad","file":"bad.00.sqlite","items":-1,"bytes":1,"sha256":"%b","created":0}',
+}
+
+
+@pytest.mark.parametrize("how", BROKEN_ENTRIES)
+def test_a_broken_entry_hides_no_other_and_can_be_replaced_and_removed(catalogue: Catalogue, how: str) -> None:
+    snapshots = NamedSnapshots(catalogue.folder)
+    good, bad = snapshots.save(catalogue, "good"), snapshots.save(catalogue, "bad")
+    (snapshots.folder / "bad.json").write_bytes(BROKEN_ENTRIES[how].replace(b"%b", b"0" * 64))
+    assert snapshots.listed() == [good]
+    with pytest.raises(SnapshotError, match="snapshot 'bad'"):
+        snapshots.verified("bad")
+    snapshots.save(catalogue, "another")
+    assert bad.file in files(snapshots)  # it may still be what the entry meant
+    snapshots.remove("bad")
+    assert bad.file not in files(snapshots)
+    (snapshots.folder / "bad.json").write_bytes(BROKEN_ENTRIES[how].replace(b"%b", b"0" * 64))
+    assert [kept.name for kept in (snapshots.save(catalogue, "bad"), *snapshots.listed())][-2:] == ["bad", "good"]
+    assert (catalogue.folder / "catalogue.sqlite").is_file()
+
+
+def test_a_link_is_no_snapshot(catalogue: Catalogue, tmp_path: Path) -> None:
+    snapshots = NamedSnapshots(catalogue.folder)
+    file = snapshots.folder / snapshots.save(catalogue, "monday").file
+    file.rename(tmp_path / "elsewhere")
+    file.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(SnapshotError, match="is damaged"):
+        snapshots.verified("monday")
+
+
+def test_a_broken_journal_is_begun_anew(catalogue: Catalogue) -> None:
+    given = ["--collection", str(catalogue.folder), "--name", "monday"]
+    assert main(COMMAND, ["save", *given]) == 0
+    (catalogue.folder / "snapshots/.jobs.json").write_bytes(b"[{")
+    jobs = Jobs(catalogue.folder)
+    assert jobs.listed() == []
+    assert main(COMMAND, ["save", *given, "--job", "gone"]) == 1
+    assert main(COMMAND, ["save", *given]) == 0
+    assert [job.state for job in jobs.listed()] == ["done"]
