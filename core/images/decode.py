@@ -124,6 +124,8 @@ def _open_upright(data: bytes, limits: Limits, *, side: int, margin: int) -> Ima
         if image is not None:
             return _turned(image, parts.orientation)
         data = complete(parts.pixels) if form == "JPEG" else parts.pixels
+        if form == "ICO":  # opened and decoded at once
+            _check_size(bitmap_size(data), limits)
         image = _open(data, form, limits)
         _check_pixels(image, data, limits)
         _reduce(image, data, least)
@@ -192,8 +194,6 @@ class _Timed(io.BytesIO):
 
 def _check_pixels(image: Image.Image, data: bytes, limits: Limits) -> None:
     _check_size(image.size, limits)
-    if image.format == "ICO":
-        _check_size(bitmap_size(data), limits)
     if image.format in ("JPEG", "MPO"):
         _check_scans(image.size, data, limits)
     tags = getattr(image, "tag_v2", {})
