@@ -68,11 +68,15 @@ def end_with(parent: int) -> None:
 
 
 def make_way() -> None:
-    """The least priority for the processor and the disk, also beside sessions of other users."""
+    """The least priority for the processor and the disk, also beside sessions of other users.
+
+    Where processes are scheduled by session, niceness counts only within one, so the session needs a priority too. That
+    of a session we did not start would outlive us, and slow down everything else in somebody's terminal.
+    """
     os.nice(_NICEST)
-    # where processes are scheduled by session, niceness counts only within one: the session needs its own
-    with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
-        file.write(str(_NICEST))
+    if os.getsid(0) == os.getpid():
+        with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
+            file.write(str(_NICEST))
     with contextlib.suppress(psutil.Error, OSError):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from core.command_line.command import parser_of
 from core.images.folders import open_source
@@ -38,7 +39,8 @@ def estimate(plan: Plan, folder: Path, past: Sequence[dict[str, Any]]) -> list[C
     """The cost of every stage that is left; `past` are the summaries of earlier retrainings, newest first."""
     items = items_of(Path(plan.collection)) if plan.collection else 0
     if plan.images:
-        items += sum(1 for _ in open_source(Path(plan.images)).names())
+        names = open_source(Path(plan.images)).names()
+        items += sum(1 for _ in tqdm(names, desc="counting", unit=" files", leave=False))
     size = plan.image_size or 32
     config = _recipe(plan, folder, items, size) if plan.mode != "probe" else None
     costs = []

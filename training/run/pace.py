@@ -12,9 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+from tqdm import tqdm
+
 from training.data.dataset import Dataset
 from training.model.device import should_compile
-from training.model.distributed import own_device, shared, world_size
+from training.model.distributed import own_device, rank, shared, world_size
 from training.recipe.config import PretrainConfig, Resolution
 from training.run.options import RunOptions
 from training.run.run import open_run, training_rows
@@ -49,7 +51,10 @@ def with_steps(recipe: PretrainConfig, data: Dataset, steps: int) -> PretrainCon
 
 
 def step_seconds(recipe: PretrainConfig, data: Dataset, size: int, *, options: RunOptions) -> float:
-    """The median seconds of a training step at views of `size` pixels; of several processes, rank 0's."""
+    """The median seconds of a training step at views of `size` pixels; of several processes, rank 0's.
+
+    A progress bar shows the steps: one of a large recipe may take a minute.
+    """
     stages = (Resolution(size, 1.0),) if recipe.resolutions else ()
     config = with_steps(replace(recipe, resolutions=stages, start=""), data, WARM_STEPS + TIMED_STEPS)
     device = own_device(options.device)
@@ -59,7 +64,8 @@ def step_seconds(recipe: PretrainConfig, data: Dataset, size: int, *, options: R
     state.encoder.train()
     config, taken = state.config, []
     batches = own_batches(state, data)
-    for step in range(WARM_STEPS + TIMED_STEPS):
+    timed = f"timing steps of {config.batch_size} images"
+    for step in tqdm(range(WARM_STEPS + TIMED_STEPS), desc=timed, unit=" steps", leave=False, disable=rank() != 0):
         start = time.perf_counter()
         images = batches(step % batches.steps_per_epoch)
         loss = train_step(state, network, prepare(config, images, step, total=WARM_STEPS + TIMED_STEPS))

@@ -25,11 +25,14 @@ def test_a_number_of_steps_keeps_the_share_of_warm_up(coloured: Dataset) -> None
     assert config.epochs == 2
 
 
-def test_twice_the_time_is_about_twice_the_steps(coloured: Dataset, tiny: Tiny) -> None:
+def test_twice_the_time_is_about_twice_the_steps(
+    coloured: Dataset, tiny: Tiny, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tiny(resolutions=[[8, 0.5], [16, 0.5]])
     steps = [scaled(recipe, coloured, seconds, options=RunOptions("cpu")).steps for seconds in (4, 40)]
     assert steps[0] >= 2
     assert 2 < steps[1] / steps[0] < 50  # a machine is not always equally fast
+    assert f"timing steps of {recipe.batch_size} images" in capsys.readouterr().err
 
 
 def test_no_time_is_refused(coloured: Dataset, tiny: Tiny) -> None:
