@@ -1,10 +1,13 @@
 """What this machine has: cores, int8 instructions, GPUs, TensorRT. It decides how the graph runs."""
 
 import ctypes
+import math
 import os
 import platform
 from functools import cache
 from pathlib import Path
+
+from core.machine.quota import cpu_quota
 
 _MOST_WORKERS = 4
 # x86: dot products of int8 vectors (VNNI, AMX); Arm: SDOT/UDOT, and the matrix form of it
@@ -12,8 +15,13 @@ _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm
 
 
 def usable_cores() -> int:
-    """Cores this process may run on: the affinity mask, not the machine's count."""
-    return len(os.sched_getaffinity(0))
+    """Cores this process may use: those of its affinity mask, or fewer where a container's quota grants less time.
+
+    A quota of one and a half cores counts as two: one thread could not use it up.
+    """
+    cores = len(os.sched_getaffinity(0))
+    quota = cpu_quota()
+    return cores if quota is None else min(cores, max(1, math.ceil(quota)))
 
 
 def default_workers() -> int:
