@@ -51,7 +51,14 @@ class Client:
 
     def __init__(self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0) -> None:
         here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-        self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not here)  # no proxy to loopback
+        try:
+            self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not here)  # no proxy to loopback
+        except (ImportError, ValueError) as error:  # a SOCKS proxy needs another package, and is found in ALL_PROXY
+            raise ServerError(
+                f"{url} can't be reached through the proxy that the environment names: {error} Unset ALL_PROXY, "
+                f"HTTP_PROXY and HTTPS_PROXY, or add {httpx.URL(url).host} to NO_PROXY",
+                0,
+            ) from error
         self.model = model
 
     # Images
