@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from core.files.durable import publish_file
 from core.images.folders import ImageSource, SourceError, check_utf8, open_source
+from training.data.alike import look_alikes
 from training.data.dataset import FACTS, IMAGES, ITEMS, Dataset
 from training.data.decoding import Decoded, choose_size, decode_all
 from training.data.layout import assign
@@ -168,6 +169,11 @@ def _report(facts: dict[str, Any]) -> None:
     if facts["ignored"]:
         kinds = ", ".join(f"{count} {kind}" for kind, count in facts.get("ignored_kinds", {}).items())
         logger.info("files that are no images by their suffix and are left out: %d (%s)", facts["ignored"], kinds)
+    for group in look_alikes(facts["classes"] or ()):
+        logger.warning(
+            "labels that look alike but are spelt differently in Unicode, and are kept apart: %s",
+            ", ".join(map(ascii, group)),
+        )
     unreadable = facts["unreadable"]
     if unreadable:
         shown = unreadable[:_REASONS_SHOWN]
