@@ -19,9 +19,11 @@ from torch.utils.data import Dataset as TorchDataset
 from core.machine.held_signals import signals_held
 from training.data.row_reader import RowReader
 from training.model.device import sent
+from training.run.workers_room import check_workers_room
 
 _ORDER = 0  # of the streams of one seed; `training.model.views` has another
 _PLACED_AT_ONCE = 4096  # images
+_AHEAD = 2  # batches that each worker reads before they are asked for
 _DEVICE_SHARE = 0.4  # of the free memory, that the images may take on a device
 
 
@@ -108,11 +110,13 @@ class Batches:
         if self._on_device is not None or workers == 0:
             yield from map(self, range(first, last))
             return
+        check_workers_room(workers * _AHEAD, self._order[first].nbytes)
         loader = DataLoader(
             self._order,
             batch_size=None,  # the order makes the batches
             sampler=range(first, last),
             num_workers=workers,
+            prefetch_factor=_AHEAD,
             pin_memory=self._device.type == "cuda",
             worker_init_fn=_leave_signals_to_parent,
             multiprocessing_context="spawn",  # a fork of a process with threads may hang
