@@ -6,7 +6,7 @@ Requests and answers are of `serving.protocol`; how each operation is answered i
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from serving.inference.options import EngineOptions
 from serving.inference.runtime import Device, Outputs, images_of_pass, open_runtime
 from serving.operations.answers import ANSWERS
 from serving.operations.exchange import Exchange
-from serving.operations.failures import failure_of
+from serving.operations.failures import failure_of, unforeseen
 from serving.operations.finding import find_all
 from serving.operations.opened import OpenCollection
 from serving.operations.queries import ids_of
@@ -114,12 +114,15 @@ class Engine:
         return self._embedder.files(images)
 
     def answer(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
-        """Answer each request on its own, all their images in common forward passes, all writes in one transaction."""
+        """Answer each request on its own, all their images in common forward passes, all writes in one transaction.
+
+        Raises nothing: what is unforeseen is a 500 of the request that caused it. Nothing is begun again once it may
+        have been committed.
+        """
         exchanges = begin(requests, self._served)
-        pending = [one for one in exchanges if one.answer is None]
-        self._embed_all(pending)
-        self._write([one for one in pending if one.operation.writes])
-        self._read([one for one in pending if not one.operation.writes])
+        _each_alone(self._embed_all, _pending(exchanges))
+        self._write([one for one in _pending(exchanges) if one.operation.writes])
+        _each_alone(self._read, [one for one in _pending(exchanges) if not one.operation.writes])
         return [one.answer for one in exchanges if one.answer is not None]
 
     def describe(self) -> dict[str, Any]:
@@ -161,9 +164,16 @@ class Engine:
             start += len(some)
 
     def _write(self, exchanges: Sequence[Exchange[Any]]) -> None:
-        if exchanges:
-            assert self.collection is not None, "else they were refused"
+        """Carry out the writes, once: after an unforeseen error no one here knows whether they were committed."""
+        if not exchanges:
+            return
+        assert self.collection is not None, "else they were refused"
+        try:
             write_all(self.collection, exchanges, self.manifest.title)
+        except Exception as error:
+            _LOG.exception("%d writes failed", len(exchanges))
+            for one in _pending(exchanges):
+                one.answer = unforeseen(error)
 
     def _read(self, exchanges: Sequence[Exchange[Any]]) -> None:
         """Answer all but writes; what looks at the collection sees one moment of it."""
@@ -204,3 +214,23 @@ class Engine:
             one.answer = error
         except CollectionError as error:
             one.answer = failure_of(error)
+        except Exception as error:
+            _LOG.exception("%s failed", one.request.op)
+            one.answer = unforeseen(error)
+
+
+def _pending(exchanges: Iterable[Exchange[Any]]) -> list[Exchange[Any]]:
+    return [one for one in exchanges if one.answer is None]
+
+
+def _each_alone(step: Callable[[Sequence[Exchange[Any]]], None], exchanges: Sequence[Exchange[Any]]) -> None:
+    """A step that changes nothing, for all together; if something unforeseen breaks it, for one after the other."""
+    try:
+        step(exchanges)
+    except Exception as error:
+        _LOG.exception("a step of %d requests failed", len(exchanges))
+        for one in _pending(exchanges):
+            if len(exchanges) == 1:
+                one.answer = unforeseen(error)
+            else:
+                _each_alone(step, [one])

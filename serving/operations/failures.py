@@ -30,3 +30,8 @@ def failure_of(error: CollectionError) -> RequestError:
     if isinstance(error, CatalogueGone):
         return RequestError("the collection's catalogue was deleted or replaced: the server must be restarted", 503)
     return RequestError("the collection can't be used just now; the server's log says why", 500)
+
+
+def unforeseen(error: Exception) -> RequestError:
+    """The answer where something broke that should not have; the log has the rest."""
+    return RequestError(f"internal error: {type(error).__name__}", 500)

@@ -43,7 +43,7 @@ def queries_of(one: Exchange[Any], stored: Mapping[str, Vector], *, dim: int) ->
     if not isinstance(request, SearchRequest):
         return found
     found += [_query(_of_id(name, stored), name) for name in request.ids]
-    found += [_query(_unit(np.asarray(vector, np.float32), dim)) for vector in request.vectors]
+    found += [_query(_unit(np.asarray(vector, np.float64), dim)) for vector in request.vectors]
     if request.positives:
         found.append(_mixed(request, one.embedded[images:], stored, dim=dim))
     return found
@@ -79,7 +79,7 @@ def _mixed(
 def _of_example(example: Example, stored: Mapping[str, Vector], dim: int) -> Vector | RequestError:
     if example.id is not None:
         return _of_id(example.id, stored)
-    return _unit(np.asarray(example.vector, np.float32), dim)
+    return _unit(np.asarray(example.vector, np.float64), dim)
 
 
 def _of_image(image: Embedded) -> Vector | ImageError:
@@ -90,10 +90,12 @@ def _of_id(name: str, stored: Mapping[str, Vector]) -> Vector | RequestError:
     return stored[name] if name in stored else RequestError(f"no item with id {name!r}", 404)
 
 
-def _unit(vector: NDArray[np.floating], dim: int) -> Vector | RequestError:
+def _unit(vector: NDArray[np.float64], dim: int) -> Vector | RequestError:
+    """Of any finite vector but 0, its direction: scaled by its largest number first, so that no square overflows."""
     if vector.shape != (dim,):
         return RequestError(f"a vector has {vector.size} numbers; the release has {dim}")
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if not np.isfinite(norm) or norm == 0.0:
-        return RequestError(f"a vector has norm {norm}; it must be finite and above 0")
-    return (vector / norm).astype(np.float32)
+    largest = float(np.abs(vector).max(initial=0.0))
+    if not np.isfinite(largest) or largest == 0.0:
+        return RequestError(f"a vector has {largest} as its largest number; it must be finite and above 0")
+    scaled = vector / largest
+    return np.asarray(scaled / np.linalg.norm(scaled), np.float32)

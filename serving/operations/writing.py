@@ -4,6 +4,7 @@ Of an upsert, items that can't be stored as they are (a broken image, metadata t
 others are stored. What is answered is on disk.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,10 +18,12 @@ from serving.collection.catalogue.writes import Delete, Deleted, Upsert, Upserte
 from serving.collection.errors import CollectionError
 from serving.inference.embedder import Embedded
 from serving.operations.exchange import Exchange
-from serving.operations.failures import failure_of
+from serving.operations.failures import failure_of, unforeseen
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import DeleteRequest, NewItem, UpsertRequest
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
@@ -38,7 +41,7 @@ class _Write:
 
 def write_all(collection: OpenCollection, exchanges: Sequence[Exchange[Any]], title: str) -> None:
     """Carry out upserts and deletions, and answer them; `title` is the release's."""
-    writes = [_write(one, collection.release) for one in exchanges]
+    writes = [write for one in exchanges if (write := _prepared(one, collection.release)) is not None]
     real = [write for write in writes if write.operation is not None]
     try:
         written = collection.catalogue.write_many([write.operation for write in real if write.operation is not None])
@@ -47,9 +50,20 @@ def write_all(collection: OpenCollection, exchanges: Sequence[Exchange[Any]], ti
             write.exchange.answer = failure_of(error)
         return
     for write in writes:
-        write.exchange.answer = Answer(title, write.results)
+        if write.operation is None:
+            write.exchange.answer = Answer(title, write.results)
     for write, outcome in zip(real, written, strict=True):
         write.exchange.answer = _answer(write, outcome, title)
+
+
+def _prepared(one: Exchange[Any], release: str) -> _Write | None:
+    """None where something unforeseen is wrong with it, which then is its answer; the others are still written."""
+    try:
+        return _write(one, release)
+    except Exception as error:
+        _LOG.exception("a write could not be prepared")
+        one.answer = unforeseen(error)
+        return None
 
 
 def _write(one: Exchange[Any], release: str) -> _Write:

@@ -22,13 +22,14 @@ _AtMost64 = Meta(max_length=MAX_IMAGES)
 _Images = Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_IMAGES)]
 _Limit = Annotated[int, Meta(ge=1, le=MAX_LIMIT)]
 _Name = Annotated[str, Meta(min_length=1)]
+_Id = Annotated[str, Meta(pattern=r"^[^\x00]*$")]  # what a catalogue can't compare is no one's id
 _Score = Annotated[float, Meta(ge=-1, le=1)]
 
 
 class Example(Struct, frozen=True, forbid_unknown_fields=True):
     """Something that a search is to be like or unlike: exactly one of a stored id, an image file and a vector (D,)."""
 
-    id: str | None = None
+    id: _Id | None = None
     image: bytes | None = None
     vector: list[float] | None = None
 
@@ -93,10 +94,10 @@ class SearchRequest(Request, frozen=True):
     """
 
     images: Annotated[tuple[bytes, ...], _AtMost64] = ()
-    ids: Annotated[tuple[str, ...], _AtMost64] = ()
+    ids: Annotated[tuple[_Id, ...], _AtMost64] = ()
     vectors: Annotated[tuple[list[float], ...], _AtMost64] = ()
-    positives: Annotated[tuple[str | Example, ...], _AtMost64] = ()
-    negatives: Annotated[tuple[str | Example, ...], _AtMost64] = ()
+    positives: Annotated[tuple[_Id | Example, ...], _AtMost64] = ()
+    negatives: Annotated[tuple[_Id | Example, ...], _AtMost64] = ()
     k: Annotated[int, Meta(ge=1, le=MAX_K)] = 10
     offset: Annotated[int, Meta(ge=0, le=MAX_OFFSET)] = 0
     min_score: _Score | None = None
@@ -155,7 +156,7 @@ class UpsertRequest(Request, frozen=True):
 class DeleteRequest(Request, frozen=True):
     """Delete items by id or by a filter."""
 
-    ids: Annotated[tuple[str, ...], Meta(max_length=MAX_IDS)] = ()
+    ids: Annotated[tuple[_Id, ...], Meta(max_length=MAX_IDS)] = ()
     filter: Any = None
 
     def refusal(self) -> RequestError | None:
@@ -168,7 +169,7 @@ class DeleteRequest(Request, frozen=True):
 class GetRequest(Request, frozen=True):
     """Items by id."""
 
-    ids: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_IDS)]
+    ids: Annotated[tuple[_Id, ...], Meta(min_length=1, max_length=MAX_IDS)]
     include: frozenset[Literal["metadata", "vector", "thumbnail", "image"]] = frozenset()
 
     def refusal(self) -> RequestError | None:
@@ -250,6 +251,11 @@ class Operation:
     needs_collection: bool = True
     needs_vectors: bool = False
     replies: tuple[MediaType, ...] = JSON_REPLIES
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything, now or by a job that it begins: then it takes a POST."""
+        return self.scope != "read"
 
     @property
     def name(self) -> str:

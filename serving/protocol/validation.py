@@ -97,6 +97,8 @@ def _explained(error: msgspec.ValidationError, values: Mapping[str, Any], op: st
             return RequestError(_needed(name, op))
         if not place[2]:
             return RequestError(f"{len(value)} {name} in one request; at most {kind.max_length}", 413)
+        if "matching regex" in str(error):
+            return RequestError(f"{name} has an id with the character U+0000, which no id may have")
         return RequestError(f"{name} can't be read: {error}")
     if value == "":
         return RequestError(_needed(name, op))

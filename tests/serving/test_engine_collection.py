@@ -151,6 +151,45 @@ def test_the_writes_of_a_batch_come_first_and_fail_alone(chain: Chain, open_engi
     answered(open_engine, DeleteRequest(ids=("a",)))
 
 
+def test_what_breaks_among_the_reads_makes_no_write_twice(
+    chain: Chain, filled: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`deleted` would be 0 and the outcome `unchanged` if the writes were begun again."""
+    assert filled.collection is not None
+    real, stone = filled.collection.index.search, np.eye(1, filled.manifest.embedding_dim, dtype=np.float32)[0]
+
+    def search(vectors: np.ndarray, *rest: Any, **more: Any) -> Any:
+        if (vectors == stone).all(axis=1).any():
+            raise OverflowError("stumbled")
+        return real(vectors, *rest, **more)
+
+    monkeypatch.setattr(filled.collection.index, "search", search)
+    answers = filled.answer(
+        [
+            DeleteRequest(ids=("item1",)),
+            UpsertRequest(items=(NewItem("new", chain.test_files()[3]),)),
+            SearchRequest(vectors=(stone.tolist(),)),
+            SearchRequest(ids=("item2",), k=1),
+            GetRequest(ids=("bad\0id",)),
+        ]
+    )
+    deleted, stored, broken, sound, _ = answers
+    assert [type(one) for one in answers[:4]] == [Answer, Answer, RequestError, Answer]
+    assert deleted.more["deleted"] == 1  # type: ignore[union-attr]
+    assert stored.results[0]["outcome"] == "created"  # type: ignore[union-attr]
+    assert broken.status == 500  # type: ignore[union-attr]
+    assert len(found(sound.results[0])) == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("scale", [1e300, 3e38, 1e-45, 1e-320])
+def test_a_finite_vector_of_any_size_is_its_direction(filled: Engine, scale: float) -> None:
+    direction = np.eye(1, filled.manifest.embedding_dim)[0]
+    mix = (Example(vector=(direction * scale).tolist()),)
+    plain = answered(filled, SearchRequest(vectors=(direction.tolist(),), k=5)).results[0]
+    scaled = answered(filled, SearchRequest(vectors=((direction * scale).tolist(),), positives=mix, k=5)).results
+    assert [found(one) for one in scaled] == [found(plain)] * 2
+
+
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(
     "where",

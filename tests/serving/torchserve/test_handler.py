@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from serving.engine import Engine
-from serving.protocol.messages import Answer, RequestError
-from serving.protocol.operations import Request
+from serving.inference.embedder import Embedded, Embedder
 from serving.torchserve import handler as handler_module
 from serving.torchserve.handler import Handler
 from tests.conftest import Chain
@@ -16,21 +15,22 @@ JPEG = {"body": {"content-type": "image/jpeg"}}
 
 
 class Stumbling:
-    """The real engine, but any batch with this very image in it breaks."""
+    """The real embedder, but any batch with this very image in it breaks."""
 
-    def __init__(self, engine: Engine, stone: bytes) -> None:
-        self._engine, self._stone = engine, stone
+    def __init__(self, embedder: Embedder, stone: bytes) -> None:
+        self._embedder, self._stone = embedder, stone
 
-    def answer(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
-        if any(self._stone in request.files for request in requests):
+    def files(self, images: Sequence[bytes]) -> list[Embedded]:
+        if self._stone in images:
             raise RuntimeError("stumbled")
-        return self._engine.answer(requests)
+        return self._embedder.files(images)
 
 
 @pytest.fixture
-def handler(chain: Chain, engine: Engine) -> Handler:
+def handler(chain: Chain, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Handler:
+    monkeypatch.setattr(engine, "_embedder", Stumbling(engine._embedder, chain.test_files()[1]))
     made = Handler()
-    made._engine = Stumbling(engine, chain.test_files()[1])  # type: ignore[assignment]
+    made._engine = engine
     return made
 
 
