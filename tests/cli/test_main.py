@@ -76,7 +76,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest(
 @pytest.mark.parametrize("words", [["--help"], ["serach"]])
 def test_an_answer_at_once_imports_no_other_room_and_nothing_from_elsewhere(words: list[str]) -> None:
     ours = {"cli", "cli.main", "core", "core.command_line", "core.command_line.command", "core.command_line.endings"}
-    ours |= {"core.machine", "core.machine.interrupts"}
+    ours |= {"core.files", "core.files.permissions", "core.machine", "core.machine.interrupts"}
     check = f"""
 import sys
 from cli.main import main

@@ -139,15 +139,16 @@ def alone(installed: Path, code: str) -> subprocess.CompletedProcess[str]:
     prelude = f"""
 import importlib.metadata as metadata, sys
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name as same
 wanted, allowed = {light!r}, set()
 while wanted:
-    if (name := wanted.pop().lower()) in allowed:
+    if (name := same(wanted.pop())) in allowed:
         continue
     allowed.add(name)
     requirements = [Requirement(line) for line in metadata.requires(name) or []]
     wanted += [one.name for one in requirements if one.marker is None or one.marker.evaluate({{"extra": ""}})]
 heavy = {{name for name, owners in metadata.packages_distributions().items()
-         if not {{owner.lower() for owner in owners}} & allowed}} - {set(ROOMS)!r}
+         if not {{same(owner) for owner in owners}} & allowed}} - {set(ROOMS)!r}
 class Blocked:
     @staticmethod
     def find_spec(name, path=None, target=None):

@@ -138,7 +138,7 @@ BROKEN: list[tuple[Callable[[bytes], bytes], int]] = [
     (lambda good: good[: len(good) // 2], 422),
     (lambda good: b"this is not an image", 415),
     (lambda good: huge(), 413),
-    (lambda good: b"\x89PNG\r\n\x1a\n" + good[8:], 415),
+    (lambda good: b"\x89PNG\r\n\x1a\n" + good[8:], 422),
 ]
 
 
