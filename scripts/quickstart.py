@@ -33,6 +33,7 @@ from training.data.downloads import DATASETS
 
 STORE = Path("model_store")
 CPU_IMAGE_SIZE = 32  # what two cores can train on in minutes
+CPU_MINUTES = 1  # of training steps; machines differ by half, and the whole is to take three minutes on any
 GPU_WORK = 3_000_000  # images to see in training where there is a GPU
 QUERIES = 6
 CALLER_VARIABLE = "QUICKSTART_CALLER"  # the folder that scripts/quickstart was called from
@@ -98,7 +99,7 @@ def prepare(journey: Journey, given: argparse.Namespace) -> None:
     journey.command("images", "prepare", *source, "--out", data, *size)
     preset = "quickstart_digits" if given.dataset == "digits" and not given.images else "quickstart"
     epochs = _gpu_epochs(data) if gpu and given.epochs is None else given.epochs
-    length = ("--epochs", epochs) if epochs is not None else ()
+    length = ("--epochs", epochs) if epochs is not None else ("--minutes", CPU_MINUTES)
     pretrained = home / "pretrain"
     journey.command("pretrain", "pretrain", "--data", data, "--out", pretrained, "--preset", preset, *length)
     checkpoint, evaluation = pretrained / "checkpoint.safetensors", home / "evaluation"
@@ -255,7 +256,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     images.add_argument("--dataset", choices=DATASETS, default="digits", help="default: %(default)s, no download")
     images.add_argument("--images", type=_images, help="your own folder or zip; sub-folders are labels")
     parser.add_argument("--name", type=_name, help="name of the run and the release (default: the images' name)")
-    parser.add_argument("--epochs", type=int, help="train longer or shorter than the preset's few minutes")
+    parser.add_argument("--epochs", type=int, help="how long to train (default on a CPU: a minute of steps)")
     parser.add_argument("--no-int8", action="store_true", help="export without int8: sooner, but slower answers")
     parser.add_argument("--port", type=port_number, default=8080, help="port on loopback, 0 for any (%(default)s)")
     parser.add_argument("--once", action="store_true", help="stop the server at the end, with exit code 0")
