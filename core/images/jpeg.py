@@ -2,7 +2,7 @@
 
 libjpeg can leave out the highest frequencies of each 8x8 block, and so decode at a half, a quarter or an eighth of the
 side. That is used only while the picture stays `margin` times as large as it is wanted; the bicubic filter then sees
-enough to give nearly the same pixels. How near depends on the encoder: the export measures the margin that it needs.
+enough to give nearly the same pixels. How near depends on the encoder.
 Anything unusual - other colour spaces, broken files - is left to Pillow, which also raises the errors.
 """
 
