@@ -5,17 +5,21 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from core.releases.manifest import FORMATS
 from export.formats.fidelity import FidelityBounds, RetrievalSet
 from export.formats.graph import ServingGraph
 from export.formats.int8 import Quantiser, Variant
 from export.formats.int8_search import WORST_LAYERS, plain_variants, search
-from export.formats.parity import eager
+from export.formats.onnx import write_onnx
+from export.formats.parity import HALF, check, eager
 from export.formats.real_images import RealImages, choose_images
 from export.formats.write import write_formats
 from serving.inference.runtime import open_runtime, run_in_passes
 from tests.conftest import Chain
+from training.model.encoder import build_encoder
+from training.recipe.config import EncoderConfig
 
 
 @pytest.fixture(scope="module")
@@ -129,3 +133,17 @@ def test_without_int8_there_is_no_file_and_no_verdict(graph: ServingGraph, image
     assert not (tmp_path / FORMATS["int8"]).exists()
     assert set(measured.gates) == {"fp16"}
     assert set(measured.parity) == {"onnx", "torchscript"}
+
+
+def test_half_precision_of_a_fixed_encoder_is_close_and_half_as_large(chain: Chain, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    encoder = build_encoder(EncoderConfig("resnet18", image_size=16, zero_init_residual=False))
+    images = np.stack([chain.data.images[row] for row in range(64)])
+    encoder.train()
+    encoder(torch.as_tensor(images).permute(0, 3, 1, 2) / 255.0 * 2 - 1)  # BatchNorm learns what real images are like
+    graph = ServingGraph(encoder, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    write_onnx(graph, tmp_path / "full.onnx", image_size=16)
+    write_onnx(graph.in_half_precision(), tmp_path / "half.onnx", image_size=16)
+    figures = check(graph, {"fp16": tmp_path / "half.onnx"}, images, bounds=HALF)["fp16"]
+    assert figures["cosine_least"] >= 0.9999
+    assert (tmp_path / "half.onnx").stat().st_size < 0.6 * (tmp_path / "full.onnx").stat().st_size
