@@ -11,11 +11,15 @@ from serving.protocol.encodings import Encoding
 
 
 class RequestError(ValueError):
-    """A request that can't be answered; `status` is the HTTP status that says why."""
+    """A request that can't be answered; `status` is the HTTP status that says why.
 
-    def __init__(self, message: str, status: int = 400) -> None:
+    `retry_after` is in how many seconds the same request may succeed, where that is known.
+    """
+
+    def __init__(self, message: str, status: int = 400, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 Failure = RequestError | ImageError
