@@ -87,7 +87,8 @@ def encode(answer: Answer | Failure, media_type: MediaType = JSON) -> Reply:
 def encode_error(error: Failure) -> Reply:
     """An error as JSON, whatever was asked for."""
     after = getattr(error, "retry_after", None)
-    return Reply(error.status, orjson.dumps(_error(error)), headers={} if after is None else {"retry-after": str(after)})
+    headers = {"retry-after": str(after)} if after is not None else {}
+    return Reply(error.status, orjson.dumps(_error(error)), headers=headers)
 
 
 def _error(error: Failure) -> dict[str, Any]:
