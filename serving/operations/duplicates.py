@@ -1,7 +1,8 @@
 """Near-duplicates: for each item of a page, the others whose embeddings are as good as the same.
 
 Walking all pages gives every pair, from both sides, up to the first hundred of an item. Joining what is paired
-therefore finds every group, even one of more than a hundred.
+therefore finds every group, even one of more than a hundred. Files that are the same to the byte score 1, also where
+they were embedded at different times, whose embeddings may differ in the last digits.
 """
 
 from typing import Any
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from serving.collection.catalogue.items import Stored
 from serving.collection.catalogue.vectors import Rows, Vectors
+from serving.collection.index.scoring import TOLERANCE
 from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
 from serving.protocol.operations import DuplicatesRequest
@@ -30,10 +32,14 @@ def duplicates(collection: OpenCollection, one: Exchange[DuplicatesRequest]) -> 
     listed = np.array([item.row for item in page.items], np.int64)
     rows, vectors = collection.catalogue.vectors.at(listed, collection.release)
     allowed = collection.catalogue.items.rows_matching(one.where) if one.where is not None else None
-    near = _near(collection, rows, vectors, least=request.min_score, allowed=allowed)
+    near = _near(collection, rows, vectors, least=request.min_score - TOLERANCE, allowed=allowed)
     others = collection.catalogue.items.at(row for pairs in near.values() for row, _ in pairs)
     here = {item.row: item for item in page.items}
-    shown = [_shown(here[row], [(others[other], score) for other, score in pairs]) for row, pairs in near.items()]
+    shown = [
+        {"id": here[row].id, "duplicates": found}
+        for row, pairs in near.items()
+        if (found := _shown(here[row], [(others[other], score) for other, score in pairs], request.min_score))
+    ]
     return {"items": shown, "min_score": request.min_score, "cursor": page.cursor}
 
 
@@ -58,12 +64,12 @@ def _near(
     return dict(sorted(near.items()))
 
 
-def _shown(item: Stored, others: list[tuple[Stored, float]]) -> dict[str, Any]:
-    """`identical` is whether the files are the same to the byte."""
-    return {
-        "id": item.id,
-        "duplicates": [
-            {"id": other.id, "score": score, "identical": other.source.sha256 == item.source.sha256}
-            for other, score in others
-        ],
-    }
+def _shown(item: Stored, others: list[tuple[Stored, float]], least: float) -> list[dict[str, Any]]:
+    """Those that score at least `least`, best first; `identical` is whether the files are the same to the byte."""
+    same = [other.source.sha256 == item.source.sha256 for other, _ in others]
+    lines = [
+        {"id": other.id, "score": 1.0 if identical else score, "identical": identical}
+        for (other, score), identical in zip(others, same, strict=True)
+        if identical or score >= least
+    ]
+    return sorted(lines, key=lambda line: -line["score"])

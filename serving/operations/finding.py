@@ -4,9 +4,11 @@ Functions for use inside a collection's `turn`, so that a filter, the search and
 `serving.operations.queries` turns images, ids and examples into queries.
 """
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from serving.collection.catalogue.filters import Filter, values_of
 from serving.collection.catalogue.items import Stored
 from serving.collection.errors import CollectionError
+from serving.collection.index.scoring import TOLERANCE
 from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
@@ -56,10 +59,15 @@ class Lookup:
         """Lookups with the same value share one call of the index. A filter counts as text, for 1 == True in Python."""
         return repr(self.where), self.request.exact, self.depth.bit_length()
 
+    @cached_property
+    def _digest(self) -> bytes | None:
+        """The SHA-256 of the image that is looked for."""
+        return hashlib.sha256(self.query.image).digest() if self.query.image is not None else None
+
     def take(self, found: Sequence[Hit], *, all_there_is: bool) -> None:
         """Keep what was asked for; go wider if a grouping needs more."""
         wanted = self.request.offset + self.request.k
-        hits = [hit for hit in found if hit.item.id not in self.query.without]
+        hits = self._with_the_same_at_1([hit for hit in found if hit.item.id not in self.query.without])
         if self.request.min_score is not None:
             enough = [hit for hit in hits if hit.score >= self.request.min_score]
             all_there_is |= len(enough) < len(hits)
@@ -71,6 +79,14 @@ class Lookup:
             self.finished = True
         else:
             self.depth = min(_WIDER * self.depth, _DEEPEST_GROUPING)
+
+    def _with_the_same_at_1(self, hits: list[Hit]) -> list[Hit]:
+        """The very image that is looked for scores 1, though its embedding may differ in the last digits."""
+        near = sum(1 - TOLERANCE <= hit.score < 1 for hit in hits)
+        if not near or self._digest is None:
+            return hits
+        same = [hit._replace(score=1.0) if hit.item.source.sha256 == self._digest else hit for hit in hits]
+        return sorted(same, key=lambda hit: -hit.score)
 
 
 def find_all(

@@ -22,10 +22,14 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """A unit vector (D,), and the ids that can be no answer, because they are the question."""
+    """A unit vector (D,), and the ids that can be no answer, because they are the question.
+
+    `image` is the file that the vector is of, if it is one.
+    """
 
     vector: Vector
     without: frozenset[str] = frozenset()
+    image: bytes | None = None
 
 
 def ids_of(one: Exchange[Any]) -> list[str]:
@@ -39,7 +43,9 @@ def queries_of(one: Exchange[Any], stored: Mapping[str, Vector], *, dim: int) ->
     """Images first, then ids, then vectors, then the mix; `stored` has the embeddings of the ids that exist."""
     request = one.request
     images = len(request.images)
-    found = [_query(_of_image(image)) for image in one.embedded[:images]]
+    found = [
+        _query(_of_image(image), file=file) for image, file in zip(one.embedded[:images], request.images, strict=True)
+    ]
     if not isinstance(request, SearchRequest):
         return found
     found += [_query(_of_id(name, stored), name) for name in request.ids]
@@ -49,8 +55,8 @@ def queries_of(one: Exchange[Any], stored: Mapping[str, Vector], *, dim: int) ->
     return found
 
 
-def _query(vector: Vector | Failure, *without: str) -> Query | Failure:
-    return vector if isinstance(vector, ValueError) else Query(vector, frozenset(without))
+def _query(vector: Vector | Failure, *without: str, file: bytes | None = None) -> Query | Failure:
+    return vector if isinstance(vector, ValueError) else Query(vector, frozenset(without), file)
 
 
 def _mixed(

@@ -19,6 +19,7 @@ from serving.collection.errors import CollectionError
 from serving.inference.embedder import Embedded
 from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of, unforeseen
+from serving.operations.look_alikes import warnings_of
 from serving.operations.opened import OpenCollection
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import DeleteRequest, NewItem, UpsertRequest
@@ -54,6 +55,7 @@ def write_all(collection: OpenCollection, exchanges: Sequence[Exchange[Any]], ti
             write.exchange.answer = Answer(title, write.results)
     for write, outcome in zip(real, written, strict=True):
         write.exchange.answer = _answer(write, outcome, title)
+    _warn(collection, [write for write, outcome in zip(real, written, strict=True) if isinstance(outcome, Upserted)])
 
 
 def _prepared(one: Exchange[Any], release: str) -> _Write | None:
@@ -108,3 +110,13 @@ def _answer(write: _Write, written: Written | CollectionError, title: str) -> An
     for result, outcome in zip(write.stored, written.outcomes, strict=True):
         result["outcome"] = outcome
     return Answer(title, write.results, more={"seq": written.seq})
+
+
+def _warn(collection: OpenCollection, upserts: Sequence[_Write]) -> None:
+    """Add to the results of stored items what is odd about their labels."""
+    stored = [(write.operation.items, write.stored) for write in upserts if isinstance(write.operation, Upsert)]
+    pairs = [pair for items, results in stored for pair in zip(items, results, strict=True)]
+    warnings = warnings_of((item.label for item, _ in pairs), collection.catalogue)
+    for item, result in pairs:
+        if item.label in warnings:
+            result["warning"] = warnings[item.label]

@@ -2,8 +2,9 @@
 
 A score is the inner product of unit vectors in float32, computed pair by pair by one loop of FAISS: with 2,048 numbers
 it is within 2e-7 of the float64 one. A matrix product would be as close, but the last bits of each number depend on
-what it is computed together with. Equal scores are ordered by row. So the result depends on what was offered, not on
-how it was split or found.
+what it is computed together with. A vector that equals the query scores exactly 1, although its length may differ from
+1 in the last digit; no score is above 1. Equal scores are ordered by row. So the result depends on what was offered,
+not on how it was split or found.
 """
 
 from collections.abc import Iterable, Iterator
@@ -90,7 +91,7 @@ class Best:
 
 
 def exact_scores(queries: Vectors, matrix: Vectors, positions: Rows) -> NDArray[np.float32]:
-    """Cosine similarity in [-1, 1] of each query (Q, D) to its own rows (Q, C) of a matrix (N, D).
+    """Cosine similarity in [-1, 1] of each query (Q, D) to its own rows (Q, C) of a matrix (N, D); 1 of equal vectors.
 
     Minus infinity for position -1. The matrix is read where it is, so one that is mapped is not copied.
     """
@@ -99,6 +100,9 @@ def exact_scores(queries: Vectors, matrix: Vectors, positions: Rows) -> NDArray[
     pointers = [faiss.swig_ptr(array) for array in (scores, asked, among, places)]
     with _one_thread():
         faiss.fvec_inner_products_by_idx(*pointers, asked.shape[1], *places.shape)  # type: ignore[attr-defined]
+    for query, place in np.argwhere(scores >= 1 - TOLERANCE).tolist():
+        if np.array_equal(asked[query], among[places[query, place]]):
+            scores[query, place] = 1
     return np.clip(scores, -1.0, 1.0, out=scores, where=places >= 0)
 
 
