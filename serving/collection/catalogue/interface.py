@@ -18,12 +18,23 @@ from pathlib import Path
 
 from core.images.seen import Contents
 from serving.collection.catalogue.bases import BaseRecord, Position
+from serving.collection.catalogue.facets import Facet
 from serving.collection.catalogue.filters import EVERYTHING, Filter
 from serving.collection.catalogue.items import Item, Page, Stored
 from serving.collection.catalogue.spaces import WHOLE, Part, Pending, Space
 from serving.collection.catalogue.stats import Stats
 from serving.collection.catalogue.vectors import Census, Changes, Rows, Vectors
-from serving.collection.catalogue.writes import Delete, Deleted, Operation, Upsert, Upserted, Written
+from serving.collection.catalogue.writes import (
+    Change,
+    Delete,
+    Deleted,
+    Operation,
+    Update,
+    Updated,
+    Upsert,
+    Upserted,
+    Written,
+)
 from serving.collection.errors import CollectionError
 
 
@@ -56,6 +67,13 @@ class Items(ABC):
     @abstractmethod
     def count(self, where: Filter = EVERYTHING) -> int:
         """How many items a filter means."""
+
+    @abstractmethod
+    def facets(self, keys: Sequence[str], where: Filter = EVERYTHING, *, limit: int = 20) -> dict[str, Facet]:
+        """For each key, up to `limit` of its values among the items that a filter means, the most frequent first.
+
+        A key is `label` or one of the metadata, nested ones joined by dots. Raises `FilterError` for any other.
+        """
 
     @abstractmethod
     def rows_matching(self, where: Filter) -> Rows:
@@ -275,6 +293,12 @@ class Catalogue(ABC):
         """Store items with their embeddings (N, D) by `release`, all or nothing; the same id again replaces."""
         written = self._write(Upsert(items, embeddings, release))
         assert isinstance(written, Upserted)
+        return written
+
+    def update(self, changes: Sequence[Change]) -> Updated:
+        """Change labels and metadata of items that are stored; their pictures and vectors stay."""
+        written = self._write(Update(changes))
+        assert isinstance(written, Updated)
         return written
 
     def delete(self, ids: Sequence[str] = (), *, where: Filter | None = None) -> Deleted:

@@ -74,9 +74,10 @@ class Page:
 def encode_item(item: Item) -> str:
     """The item's metadata as JSON text; raises `ItemError` that names what can't be stored of the item."""
     check_id(item.id)
-    for name, value in (("label", item.label), ("media_type", item.source.media_type)):
-        if value is not None and (problem := text_problem(value, MAX_ID_BYTES)):
-            raise ItemError(f"the {name} of item {item.id!r} {problem}")
+    check_label(item.id, item.label)
+    media_type = item.source.media_type
+    if media_type is not None and (problem := text_problem(media_type, MAX_ID_BYTES)):
+        raise ItemError(f"the media_type of item {item.id!r} {problem}")
     if item.source.path is not None and (problem := path_problem(item.source.path)):
         raise ItemError(f"the path of item {item.id!r} {problem}")
     if (item.source.content is None) == (item.source.path is None):
@@ -87,6 +88,12 @@ def encode_item(item: Item) -> str:
         return encode_metadata(item.metadata)
     except ItemError as error:
         raise ItemError(f"item {item.id!r}: {error}") from error
+
+
+def check_label(name: str, label: str | None) -> None:
+    """Raise `ItemError` unless the item `name` can have this label, or none."""
+    if label is not None and (problem := text_problem(label, MAX_ID_BYTES)):
+        raise ItemError(f"the label of item {name!r} {problem}")
 
 
 def check_id(name: Any) -> None:

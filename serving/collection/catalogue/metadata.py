@@ -43,6 +43,19 @@ def encode_metadata(metadata: Any) -> str:
     return text
 
 
+def merged(target: Any, patch: Any) -> Any:
+    """`target` after a JSON merge patch (RFC 7396): null removes a key, objects are merged, all else is replaced."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value)
+    return result
+
+
 def terms_of(metadata: dict[str, Any]) -> frozenset[Term]:
     """Every (key, value) of the metadata, the value as `stored_scalar` makes it."""
     return frozenset((key, stored_scalar(value)) for key, value in scalars_of(metadata))
@@ -67,6 +80,11 @@ def stored_scalar(value: Scalar) -> str | int | float | bytes:
     if isinstance(value, bool):
         return _TRUE if value else _FALSE
     return value
+
+
+def scalar_stored(stored: str | int | float | bytes) -> str | int | float | bool:
+    """The value that `stored_scalar` made a term of, other than null."""
+    return stored == _TRUE if isinstance(stored, bytes) else stored
 
 
 def _check(value: Any, where: str, *, depth: int) -> None:

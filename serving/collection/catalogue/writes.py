@@ -1,17 +1,23 @@
-"""What can be written: items with their embeddings, and deletions. Every catalogue checks them here first."""
+"""What can be written: items with their embeddings, updates of labels and metadata, and deletions.
+
+Every catalogue checks them here first.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from msgspec import UNSET, UnsetType
 
 from serving.collection.catalogue.filters import EVERYTHING, Filter
-from serving.collection.catalogue.items import Item, check_id
+from serving.collection.catalogue.items import Item, check_id, check_label
+from serving.collection.catalogue.metadata import encode_metadata
 from serving.collection.catalogue.vectors import Vectors, first_not_unit
 from serving.collection.errors import FilterError, ItemError
 
 Outcome = Literal["created", "replaced", "unchanged"]
+UpdateOutcome = Literal["updated", "unchanged", "missing"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +27,27 @@ class Upsert:
     items: Sequence[Item]
     vectors: Vectors
     release: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to be different of the item `id`; what is unset stays as it is.
+
+    A label of None removes it. `metadata` is a merge patch (`serving.collection.catalogue.metadata.merged`), or with
+    `replace` all that the item is to have.
+    """
+
+    id: str
+    label: str | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class Update:
+    """Change labels and metadata of items that are stored; pictures and vectors stay."""
+
+    changes: Sequence[Change]
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,17 @@ class Upserted:
 
 
 @dataclass(frozen=True)
+class Updated:
+    """On disk: the write's sequence number, and for each change in order what became of it.
+
+    An `ItemError` says why the item stayed as it was: with the patch its metadata would be more than an item may have.
+    """
+
+    seq: int
+    outcomes: tuple[UpdateOutcome | ItemError, ...]
+
+
+@dataclass(frozen=True)
 class Deleted:
     """On disk: the write's sequence number, how many items are gone, and which of the ids did not exist."""
 
@@ -48,8 +86,8 @@ class Deleted:
     missing: tuple[str, ...]
 
 
-Operation = Upsert | Delete
-Written = Upserted | Deleted
+Operation = Upsert | Update | Delete
+Written = Upserted | Updated | Deleted
 
 
 def check_upsert(upsert: Upsert) -> Vectors:
@@ -61,11 +99,31 @@ def check_upsert(upsert: Upsert) -> Vectors:
         raise ItemError(f"{len(upsert.items)} items came with vectors of shape {vectors.shape}; it must be (items, D)")
     if (wrong := first_not_unit(vectors)) is not None:
         raise ItemError(f"the vector of item {upsert.items[wrong[0]].id!r} has norm {wrong[1]}; it must be 1")
-    names = [item.id for item in upsert.items]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ItemError(f"id {twice!r} occurs twice in one upsert: send each item once")
+    _check_once([item.id for item in upsert.items], "upsert")
     return vectors
+
+
+def check_update(update: Update) -> None:
+    """Raise `ItemError` unless each item occurs once, and every change can be made to some item."""
+    if not len(update.changes):
+        raise ItemError("an update needs at least one item")
+    for change in update.changes:
+        check_change(change)
+    _check_once([change.id for change in update.changes], "update")
+
+
+def check_change(change: Change) -> None:
+    """Raise `ItemError` unless the change can be made to some item, and says what it changes."""
+    check_id(change.id)
+    if change.label is UNSET and change.metadata is UNSET:
+        raise ItemError(f"the update of item {change.id!r} has neither a label nor metadata")
+    if isinstance(change.label, str):
+        check_label(change.id, change.label)
+    if change.metadata is not UNSET:
+        try:
+            encode_metadata(change.metadata)
+        except ItemError as error:
+            raise ItemError(f"item {change.id!r}: {error}") from error
 
 
 def check_deletion(deletion: Delete) -> tuple[str, ...]:
@@ -78,3 +136,11 @@ def check_deletion(deletion: Delete) -> tuple[str, ...]:
     if (deletion.where is None) != bool(ids):
         raise FilterError("a deletion needs ids or a filter, and not both")
     return ids
+
+
+def _check_once(names: Sequence[str], what: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise ItemError(f"id {name!r} occurs twice in one {what}: send each item once")
+        seen.add(name)

@@ -11,19 +11,22 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
+from msgspec import UNSET
 
+from serving.collection.catalogue.facets import Facet
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
+from serving.collection.catalogue.metadata import merged
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
-from serving.collection.catalogue.writes import Delete, Deleted, Operation, Upsert, Upserted
+from serving.collection.catalogue.writes import Change, Delete, Deleted, Operation, Update, Updated, Upsert, Upserted
 from serving.collection.errors import CollectionError
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.index import FaissIndex
@@ -33,6 +36,7 @@ from tests.serving.collection.examples import RELEASE, brute_force, clustered_ve
 DIM = 16
 NAMES = 700
 COLOURS = ("red", "green", "blue", None)
+WRITTEN = {Upsert: Upserted, Update: Updated, Delete: Deleted}
 
 
 class Divergence(AssertionError):
@@ -71,6 +75,7 @@ class Model:
             self._search_filtered: 12,
             self._list: 4,
             self._get: 6,
+            self._facets: 4,
             self._compact: 2,
             self._reopen: 1,
         }
@@ -104,7 +109,12 @@ class Model:
 
     def _write(self) -> None:
         (outcome,) = self._catalogue.write_many([operation := self._operation()])
-        self._expect(isinstance(outcome, Upserted if isinstance(operation, Upsert) else Deleted), True)
+        self._expect(type(outcome), WRITTEN[type(operation)])
+        if isinstance(outcome, Updated) and isinstance(operation, Update):
+            self._expect(
+                ["missing" if one.id not in self._known else None for one in operation.changes],
+                ["missing" if found == "missing" else None for found in outcome.outcomes],
+            )
         self._apply(operation)
 
     def _write_many(self) -> None:
@@ -121,10 +131,12 @@ class Model:
 
     def _operation(self) -> Operation:
         chance = self._random.random()
-        if chance < 0.6:
+        if chance < 0.45:
             names = self._random.sample(range(NAMES), self._random.randrange(1, 9))
             made = [self._item(f"n{name}") for name in names]
             return Upsert(made, self._vectors[self._random.sample(range(len(self._vectors)), len(made))], RELEASE)
+        if chance < 0.6:
+            return Update([self._change(f"n{name}") for name in self._random.sample(range(NAMES), 8)])
         if chance < 0.97 or not self._known:
             return Delete([f"n{name}" for name in self._random.sample(range(NAMES), self._random.randrange(1, 12))])
         low = self._random.randrange(100)
@@ -135,6 +147,12 @@ class Model:
         label = self._random.choice(COLOURS)
         return Item(name, Source.kept(f"{name} {self._random.random()}".encode()), label, metadata)
 
+    def _change(self, name: str) -> Change:
+        """A new label, or another price, or no tags any more."""
+        patch: dict[str, Any] = self._random.choice([{"price": self._random.randrange(100)}, {"tags": None}])
+        label = self._random.choice([UNSET, *COLOURS])
+        return Change(name, label, patch if label is UNSET or self._random.random() < 0.5 else UNSET)
+
     def _apply(self, operation: Operation) -> None:
         if isinstance(operation, Upsert):
             for item, vector in zip(operation.items, operation.vectors, strict=True):
@@ -142,6 +160,11 @@ class Model:
                 self._created += before is None
                 order = before.order if before is not None else self._created
                 self._known[item.id] = Known(order, item, vector)
+            return
+        if isinstance(operation, Update):
+            for change in operation.changes:
+                if change.id in self._known:
+                    self._known[change.id] = _changed(self._known[change.id], change)
             return
         gone = operation.ids
         if operation.where is not None:
@@ -227,6 +250,20 @@ class Model:
             vector = self._catalogue.vectors.of([name], RELEASE)[name]
             self._expect(vector.tolist(), known.vector.tolist())
 
+    def _facets(self) -> None:
+        low = self._random.randrange(100)
+        written = {"price": {"gte": low, "lt": low + 5}}
+        found = self._catalogue.items.facets(["label", "tags"], parse_filter(written), limit=2)
+        meant = [known.item for name, known in self._known.items() if self._meant(name, low)]
+        for key, own in {
+            "label": [[one.label] for one in meant],
+            "tags": [one.metadata.get("tags", []) for one in meant],
+        }.items():
+            counts = Counter(value for values in own for value in values if value is not None)
+            best = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:2]
+            missing = sum(values in ([], [None]) for values in own)
+            self._expect(found[key], Facet(tuple(best), len(counts), missing))
+
     def _compact(self) -> None:
         self._expect(compact(self._catalogue, RELEASE, self._plan), True)
         if self._random.random() < 0.5:
@@ -242,6 +279,12 @@ class Model:
     def _expect(found: object, expected: object) -> None:
         if found != expected:
             raise Divergence(f"{found!r:.500} instead of {expected!r:.500}")
+
+
+def _changed(known: Known, change: Change) -> Known:
+    label = known.item.label if change.label is UNSET else change.label
+    metadata = known.item.metadata if change.metadata is UNSET else merged(known.item.metadata, change.metadata)
+    return replace(known, item=replace(known.item, label=label, metadata=metadata))
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.spaces import Pending
+from serving.collection.catalogue.writes import Change
 from serving.collection.index.faiss.compaction import compact
 from serving.collection.index.faiss.index import FaissIndex
 from tests.serving.collection.examples import OTHER_RELEASE, RELEASE, brute_force, item, unit_vectors
@@ -64,6 +65,12 @@ class Model:
             for space in SPACES:
                 self.embedded[space].pop(name, None)
                 self.failed[space].discard(name)
+
+    def update(self) -> None:
+        """Labels and metadata: no vector is lacked for it."""
+        names = self.random.sample([f"n{number}" for number in range(40)], 3)
+        outcomes = self.catalogue.update([Change(name, f"label {self.random.random()}") for name in names]).outcomes
+        assert outcomes == tuple("updated" if name in self.content else "missing" for name in names)
 
     def look(self) -> None:
         space = self.random.choice(SPACES)
@@ -122,7 +129,7 @@ class Model:
 @pytest.mark.parametrize("seed", [1, 2])
 def test_two_spaces_have_what_a_dictionary_says(tmp_path: Path, seed: int) -> None:
     model = Model(tmp_path, seed)
-    weights = {model.upsert: 8, model.delete: 2, model.look: 6, model.fill: 6, model.fail: 2}
+    weights = {model.upsert: 8, model.update: 2, model.delete: 2, model.look: 6, model.fill: 6, model.fail: 2}
     for step in range(STEPS):
         (chosen,) = model.random.choices([*weights], [*weights.values()])
         chosen()

@@ -9,10 +9,12 @@ import numpy as np
 
 from core.images import seen
 from core.images.seen import Contents
+from serving.collection.catalogue.facets import Facet, check_key
 from serving.collection.catalogue.filters import EVERYTHING, Filter
 from serving.collection.catalogue.interface import Items
 from serving.collection.catalogue.items import MAX_LIMIT, Page, Source, Stored
 from serving.collection.catalogue.sqlite.database import Database
+from serving.collection.catalogue.sqlite.facets import facet
 from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.catalogue.vectors import Rows
 from serving.collection.errors import FilterError
@@ -62,6 +64,13 @@ class SqliteItems(Items):
         condition, parameters = compile_filter(where)
         with self._database.reading() as db:
             return int(db.execute(f"SELECT count(*) FROM items WHERE {condition}", parameters).get)
+
+    def facets(self, keys: Sequence[str], where: Filter = EVERYTHING, *, limit: int = 20) -> dict[str, Facet]:
+        for key in keys:
+            check_key(key)
+        with self._database.reading() as db:
+            rows = None if where == EVERYTHING else self.rows_matching(where)
+            return {key: facet(db, key, rows, limit=limit) for key in keys}
 
     def rows_matching(self, where: Filter) -> Rows:
         condition, parameters = compile_filter(where)

@@ -1,4 +1,4 @@
-"""Upserts and deletions in SQLite: prepared first, then carried out in a transaction.
+"""Upserts, updates and deletions in SQLite: prepared first, then carried out in a transaction.
 
 Checking and encoding happen before the write lock is taken, so that it is held for as short a time as possible.
 """
@@ -15,12 +15,14 @@ from serving.collection.catalogue.items import Item, encode_item
 from serving.collection.catalogue.metadata import Term, terms_of
 from serving.collection.catalogue.sqlite.filter_sql import compile_filter
 from serving.collection.catalogue.sqlite.pending import note_stored
+from serving.collection.catalogue.sqlite.updates import prepare_update
 from serving.collection.catalogue.sqlite.vectors import check_dim, note_change
 from serving.collection.catalogue.writes import (
     Delete,
     Deleted,
     Operation,
     Outcome,
+    Update,
     Upsert,
     Upserted,
     Written,
@@ -35,6 +37,8 @@ def prepare_write(operation: Operation) -> Write:
     """What carries out the operation. Raises `ItemError` or `FilterError` for what can't be stored or meant."""
     if isinstance(operation, Upsert):
         return _prepare_upsert(operation)
+    if isinstance(operation, Update):
+        return prepare_update(operation)
     return _prepare_deletion(operation)
 
 
