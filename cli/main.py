@@ -68,6 +68,7 @@ GROUPS = {
     ),
     "Serve it, or embed without a server": (
         _row("serve", "serving.torchserve.command", "Serve a store's champion, or one archive, until Ctrl-C."),
+        _row("keys", "serving.gateway.access.command", "Make, list or revoke the API keys of a server."),
         _row("bulk", "serving.jobs.bulk.command", "Embed folders, zips, images or a list of paths without a server."),
         _row("ingest", "serving.jobs.ingest.command", "Store the images of a folder or zip in a collection."),
     ),

@@ -40,6 +40,10 @@ MUST_NOT_KNOW = {
     "serving.operations": ("serving.engine", "serving.torchserve", *_PROGRAMS),
     "serving.engine": ("serving.torchserve", *_PROGRAMS),
     "serving.torchserve": _PROGRAMS,
+    "serving.gateway": (
+        *("serving.engine", "serving.operations", "serving.collection", "serving.inference", "serving.torchserve"),
+        *_PROGRAMS,
+    ),
     "serving.client": ("serving.engine", "serving.operations", "serving.inference", "serving.torchserve"),
 }
 

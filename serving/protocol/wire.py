@@ -88,6 +88,8 @@ def encode_error(error: Failure) -> Reply:
     """An error as JSON, whatever was asked for."""
     after = getattr(error, "retry_after", None)
     headers = {"retry-after": str(after)} if after is not None else {}
+    if error.status == 401:
+        headers["www-authenticate"] = "Bearer"  # how to say who asks
     return Reply(error.status, orjson.dumps(_error(error)), headers=headers)
 
 

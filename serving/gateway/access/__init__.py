@@ -1,0 +1,1 @@
+"""Who may ask the gateway for what: keys, hosts, origins and rates; nothing here opens a socket."""
