@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from serving.client.errors import ServerError
 from serving.protocol.agreed import DEFAULT_URL, MAX_IMAGES, MODEL
 
-__all__ = ["Client", "NewItem", "ServerError"]
+__all__ = ["Client", "ItemChange", "NewItem", "ServerError"]
 
 Image = bytes | str | Path
 Vectors = Sequence[Sequence[float]] | NDArray[np.float32]
@@ -38,6 +38,14 @@ class NewItem(TypedDict):
 
     id: str
     image: Image
+    label: NotRequired[str | None]
+    metadata: NotRequired[Mapping[str, Any]]
+
+
+class ItemChange(TypedDict):
+    """What is to be different of a stored item: what is absent stays, a label of None is removed."""
+
+    id: str
     label: NotRequired[str | None]
     metadata: NotRequired[Mapping[str, Any]]
 
@@ -133,6 +141,15 @@ class Client:
         request = {"files": [*files.items()], "data": {"items": json.dumps(said)}}
         return self._json(self._request("POST", "upsert", **request))
 
+    def update(self, items: Sequence[ItemChange], *, replace_metadata: bool = False) -> dict[str, Any]:
+        """Change labels and metadata of stored items; returns `seq`, and `results` as `upsert` does.
+
+        Metadata is merged with what the item has, and None removes a key; `replace_metadata` replaces all of it. At
+        most 1,000 items. Raises `ServerError`, with the status of the first, if none of them can be changed.
+        """
+        said = [{**item} for item in items]
+        return self._post("update", items=said, replace_metadata=replace_metadata).json()  # type: ignore[no-any-return]
+
     def delete(self, ids: Sequence[str] = (), *, filter: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Delete by ids or by a filter; returns `deleted`, a number, and `missing`, the ids that did not exist."""
         return self._post("delete", ids=list(ids), filter=filter).json()  # type: ignore[no-any-return]
@@ -160,6 +177,29 @@ class Client:
     def count(self, *, filter: Mapping[str, Any] | None = None) -> int:
         """How many items a filter matches."""
         return int(self._post("count", filter=filter).json()["count"])
+
+    def facets(
+        self, keys: Sequence[str], *, filter: Mapping[str, Any] | None = None, limit: int = 20
+    ) -> dict[str, dict[str, Any]]:
+        """Of `label` and keys of the metadata, how often each value occurs among the items that a filter matches.
+
+        `facets` has up to `limit` values for each key, each with its `count`, the most frequent first; `distinct` how
+        many values there are, `missing` how many items have none.
+        """
+        reply: dict[str, Any] = self._post("facets", keys=list(keys), filter=filter, limit=limit).json()
+        return {name: reply[name] for name in ("facets", "distinct", "missing")}
+
+    def sample(
+        self,
+        count: int = 10,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        include: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        """Random items that a filter matches, at most 256; with the same `seed` the same, while nothing is written."""
+        reply = self._post("sample", count=count, filter=filter, seed=seed, include=list(include))
+        return reply.json()["items"]  # type: ignore[no-any-return]
 
     def stats(self, *, drift: bool = False) -> dict[str, Any]:
         """What the collection holds, and the state of its index; with `drift` also how it has changed."""

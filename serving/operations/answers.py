@@ -14,7 +14,9 @@ from serving.collection.drift.drift import drift
 from serving.inference.runtime import Outputs
 from serving.operations.duplicates import duplicates
 from serving.operations.exchange import Exchange
+from serving.operations.facets import facets
 from serving.operations.opened import OpenCollection
+from serving.operations.sample import sample
 from serving.operations.served import Served
 from serving.operations.showing import get, list_items
 from serving.operations.snapshots import list_snapshots, remove, restore, save
@@ -25,11 +27,13 @@ from serving.protocol.operations import (
     DescribeRequest,
     DuplicatesRequest,
     EmbedRequest,
+    FacetsRequest,
     GetRequest,
     ListRequest,
     RemoveSnapshotRequest,
     Request,
     RestoreRequest,
+    SampleRequest,
     SearchRequest,
     SnapshotRequest,
     SnapshotsRequest,
@@ -111,6 +115,8 @@ ANSWERS: Mapping[type[Request], Answering] = {
     GetRequest: _get,
     ListRequest: _as_a_whole(list_items),
     CountRequest: _as_a_whole(_count),
+    FacetsRequest: _as_a_whole(facets),
+    SampleRequest: _as_a_whole(sample),
     StatsRequest: _stats,
     DuplicatesRequest: _as_a_whole(duplicates),
     SnapshotRequest: _as_a_whole(save),

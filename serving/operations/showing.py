@@ -36,9 +36,14 @@ def list_items(collection: OpenCollection, one: Exchange[ListRequest]) -> dict[s
     """A page of items, and the cursor of the next one."""
     request = one.request
     page = collection.catalogue.items.page(one.selection, limit=request.limit, cursor=request.cursor)
-    extras = includes(collection, page.items, request.include)
-    lines = zip(page.items, show(collection, page.items), strict=True)
-    return {"items": [line | _without_failures(extras[item.row]) for item, line in lines], "cursor": page.cursor}
+    return {"items": show_with(collection, page.items, request.include), "cursor": page.cursor}
+
+
+def show_with(collection: OpenCollection, items: Sequence[Stored], include: Set[Include]) -> list[dict[str, Any]]:
+    """What is stored of each, with what was asked for; a picture that can't be had is null."""
+    extras = includes(collection, items, include)
+    lines = zip(items, show(collection, items), strict=True)
+    return [line | _without_failures(extras[item.row]) for item, line in lines]
 
 
 def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, Any]]:

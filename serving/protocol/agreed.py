@@ -7,4 +7,6 @@ MAX_IDS = 1000  # of a get or a delete, where an id costs little
 MAX_K = 1000
 MAX_OFFSET = 10_000
 MAX_LIMIT = 1000
+MAX_KEYS = 16  # whose values one request may have counted
+MAX_SEED = 2**53 - 1  # the largest number that every JSON reader takes as it is
 MAX_HEAVY = 256  # results with a vector or a picture in one reply: a vector in JSON takes some twenty kilobytes

@@ -37,7 +37,7 @@ def request_of(body: Body, operation: Operation) -> Request:
         if operation.request is SearchRequest:
             _fill_in_examples(values, files)
         _gather_images(values, files, operation.name)
-        for plural in ("ids", "vectors"):
+        for plural in ("ids", "vectors", "keys"):
             _put_first(values, plural)
     return request_from(values, operation.request, operation.name)
 
@@ -59,9 +59,9 @@ def _gather_images(values: dict[str, Any], files: Mapping[str, bytes], op: str) 
 
 
 def _put_first(values: dict[str, Any], plural: str) -> None:
-    """A single `id` or `vector` becomes the first of its list."""
+    """A single `id`, `vector` or `key` becomes the first of its list."""
     if (singular := SINGULAR[plural]) in values:
-        kind = str if singular == "id" else list[float]
+        kind = list[float] if singular == "vector" else str
         values[plural] = [_converted(singular, values.pop(singular), kind), *_list(values, plural, Any)]
 
 

@@ -8,9 +8,18 @@ filter is as it was written in JSON. What a type can't say of single values, its
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
-from serving.protocol.agreed import MAX_HEAVY, MAX_IDS, MAX_IMAGES, MAX_K, MAX_LIMIT, MAX_OFFSET
+from serving.protocol.agreed import (
+    MAX_HEAVY,
+    MAX_IDS,
+    MAX_IMAGES,
+    MAX_K,
+    MAX_KEYS,
+    MAX_LIMIT,
+    MAX_OFFSET,
+    MAX_SEED,
+)
 from serving.protocol.encodings import Encoding
 from serving.protocol.media_types import EMBEDDING_REPLIES, JSON_REPLIES, PICTURE_REPLIES, MediaType
 from serving.protocol.messages import RequestError
@@ -41,6 +50,14 @@ class NewItem(Struct, frozen=True, forbid_unknown_fields=True):
     image: bytes
     label: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+class ItemChange(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is to be different of a stored item; a field that is absent stays as it is, a label of null goes."""
+
+    id: _Id
+    label: str | UnsetType | None = UNSET
+    metadata: dict[str, Any] | UnsetType = UNSET
 
 
 class Request(
@@ -153,6 +170,16 @@ class UpsertRequest(Request, frozen=True):
         return tuple(item.image for item in self.items)
 
 
+class UpdateRequest(Request, frozen=True):
+    """Change label and metadata of stored items, without their pictures.
+
+    Metadata is a JSON merge patch (RFC 7396); with `replace_metadata` it takes the place of what the item has.
+    """
+
+    items: Annotated[tuple[ItemChange, ...], Meta(min_length=1, max_length=MAX_IDS)]
+    replace_metadata: bool = False
+
+
 class DeleteRequest(Request, frozen=True):
     """Delete items by id or by a filter."""
 
@@ -194,6 +221,23 @@ class CountRequest(Request, frozen=True):
     """How many items there are, in all or of those that a filter matches."""
 
     filter: Any = None
+
+
+class FacetsRequest(Request, frozen=True):
+    """How often each value of some keys occurs: of the label and of keys of the metadata, as filters name them."""
+
+    keys: Annotated[tuple[str, ...], Meta(min_length=1, max_length=MAX_KEYS)]
+    filter: Any = None
+    limit: _Limit = 20
+
+
+class SampleRequest(Request, frozen=True):
+    """Random items, of all or of those that a filter matches; the same for the same seed, while nothing is written."""
+
+    count: Annotated[int, Meta(ge=1, le=MAX_HEAVY)] = 10
+    filter: Any = None
+    seed: Annotated[int, Meta(ge=0, le=MAX_SEED)] | None = None
+    include: frozenset[Literal["metadata", "vector", "thumbnail"]] = frozenset()
 
 
 class StatsRequest(Request, frozen=True):
@@ -271,10 +315,13 @@ OPERATIONS = {
         Operation(SearchRequest, "read", per_item=True, needs_vectors=True),
         Operation(DescribeRequest, "read", needs_collection=False),
         Operation(UpsertRequest, "write", writes=True, per_item=True),
+        Operation(UpdateRequest, "write", writes=True, per_item=True),
         Operation(DeleteRequest, "write", writes=True),
         Operation(GetRequest, "read", per_item=True, replies=PICTURE_REPLIES),
         Operation(ListRequest, "read"),
         Operation(CountRequest, "read"),
+        Operation(FacetsRequest, "read"),
+        Operation(SampleRequest, "read"),
         Operation(StatsRequest, "read"),
         Operation(DuplicatesRequest, "read", needs_vectors=True),
         Operation(SnapshotRequest, "admin"),

@@ -14,7 +14,12 @@ from serving.protocol.body import read_json
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import OPERATIONS, NewItem, Operation, Request, UpsertRequest
 
-SINGULAR = {"images": "image", "ids": "id", "vectors": "vector"}  # a field for one, in place of a list of one
+SINGULAR = {
+    "images": "image",
+    "ids": "id",
+    "vectors": "vector",
+    "keys": "key",
+}  # a field for one, in place of a list of one
 NO_OPTIONS = ("image", "images", "vector", "vectors")  # fields that no text stands for
 _PLACE = re.compile(r" - at `\$\.(\w+)(.*)`$")
 _FIELDS = {name: {one.name: one for one in msgspec.structs.fields(row.request)} for name, row in OPERATIONS.items()}
