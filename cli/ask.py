@@ -10,13 +10,11 @@ What they print is in `cli.printing`.
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.connection import add_filter, add_server, asking
+from cli.connection import add_filter, asking_command
 from cli.printing import groups_of, line_of_item, print_json, print_results
-from core.command_line.command import Command
 from core.command_line.endings import counted
 from core.command_line.values import json_object, positive
 from serving.client.errors import ServerError
@@ -27,22 +25,6 @@ if TYPE_CHECKING:
 
 _JSON = "print the answer as JSON"
 _JSON_LINES = "print JSON, one line for each"
-
-
-def _command(
-    name: str,
-    summary: str,
-    add_arguments: Callable[[argparse.ArgumentParser], None],
-    ask: "Callable[[Client, argparse.Namespace], int]",
-    *,
-    errors: tuple[type[Exception], ...] = (ServerError,),
-    resume: str = "",
-) -> Command:
-    def add_all(parser: argparse.ArgumentParser) -> None:
-        add_arguments(parser)
-        add_server(parser)
-
-    return Command(name, summary, add_all, asking(ask), errors=errors, resume=resume)
 
 
 def _add_embed(parser: argparse.ArgumentParser) -> None:
@@ -215,7 +197,7 @@ def _add_nothing(parser: argparse.ArgumentParser) -> None:
     pass
 
 
-EMBED = _command(
+EMBED = asking_command(
     "embed",
     "Write the embeddings of images, folders and zips to a file.",
     _add_embed,
@@ -223,13 +205,19 @@ EMBED = _command(
     errors=(ServerError, WorkError),
     resume="nothing of --out is kept",
 )
-CLASSIFY = _command("classify", "Print the linear probe's label for each image.", _add_classify, _classify)
-SEARCH = _command("search", "Find the neighbours of images, of items or of examples.", _add_search, _search)
-UPSERT = _command("upsert", "Store images; an id that exists is replaced.", _add_upsert, _upsert)
-GET = _command("get", "Print items by id as JSON, or save a picture.", _add_get, _get)
-LIST = _command("list", "Print every item.", _add_list, _list)
-COUNT = _command("count", "Count the items.", add_filter, _count)
-STATS = _command("stats", "Print what the collection holds and the state of its index, as JSON.", _add_stats, _stats)
-DUPLICATES = _command("duplicates", "Find groups of items that are nearly the same.", _add_duplicates, _duplicates)
-DELETE = _command("delete", "Delete items by id or by a filter.", _add_delete, _delete)
-DESCRIBE = _command("describe", "Print which release is served, and its limits, as JSON.", _add_nothing, _describe)
+CLASSIFY = asking_command("classify", "Print the linear probe's label for each image.", _add_classify, _classify)
+SEARCH = asking_command("search", "Find the neighbours of images, of items or of examples.", _add_search, _search)
+UPSERT = asking_command("upsert", "Store images; an id that exists is replaced.", _add_upsert, _upsert)
+GET = asking_command("get", "Print items by id as JSON, or save a picture.", _add_get, _get)
+LIST = asking_command("list", "Print every item.", _add_list, _list)
+COUNT = asking_command("count", "Count the items.", add_filter, _count)
+STATS = asking_command(
+    "stats", "Print what the collection holds and the state of its index, as JSON.", _add_stats, _stats
+)
+DUPLICATES = asking_command(
+    "duplicates", "Find groups of items that are nearly the same.", _add_duplicates, _duplicates
+)
+DELETE = asking_command("delete", "Delete items by id or by a filter.", _add_delete, _delete)
+DESCRIBE = asking_command(
+    "describe", "Print which release is served, and its limits, as JSON.", _add_nothing, _describe
+)

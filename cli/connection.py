@@ -7,7 +7,9 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from core.command_line.command import Command
 from core.command_line.values import json_object
+from serving.client.errors import ServerError
 from serving.protocol.agreed import DEFAULT_URL, MODEL
 
 if TYPE_CHECKING:
@@ -30,6 +32,24 @@ def asking(ask: "Callable[[Client, argparse.Namespace], int]") -> Callable[[argp
             return ask(client, given)
 
     return run
+
+
+def asking_command(
+    name: str,
+    summary: str,
+    add_arguments: Callable[[argparse.ArgumentParser], None],
+    ask: "Callable[[Client, argparse.Namespace], int]",
+    *,
+    errors: tuple[type[Exception], ...] = (ServerError,),
+    resume: str = "",
+) -> Command:
+    """A command that asks a server: its own arguments, and those that say which server. The rest is as in `Command`."""
+
+    def add_all(parser: argparse.ArgumentParser) -> None:
+        add_arguments(parser)
+        add_server(parser)
+
+    return Command(name, summary, add_all, asking(ask), errors=errors, resume=resume)
 
 
 def add_filter(parser: argparse.ArgumentParser) -> None:

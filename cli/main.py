@@ -52,8 +52,8 @@ def _row(name: str, module: str, summary: str) -> Row:
     return Row(name, module, summary, extra=extra)
 
 
-def _asking(name: str, summary: str, *, extra: str = "") -> Row:
-    return Row(name, "cli.ask", summary, name.upper(), extra)
+def _asking(name: str, summary: str, *, module: str = "cli.ask", extra: str = "") -> Row:
+    return Row(name, module, summary, name.upper(), extra)
 
 
 GROUPS = {
@@ -77,9 +77,12 @@ GROUPS = {
         _asking("classify", "Print the linear probe's label for each image."),
         _asking("search", "Find the neighbours of images, of items or of examples."),
         _asking("upsert", "Store images; an id that exists is replaced."),
+        _asking("update", "Change label and metadata of stored items.", module="cli.label"),
         _asking("get", "Print items by id as JSON, or save a picture."),
         _asking("list", "Print every item."),
         _asking("count", "Count the items."),
+        _asking("facets", "Print how often each label, or each value of a key, occurs.", module="cli.explore"),
+        _asking("sample", "Print random items.", module="cli.explore"),
         _asking("stats", "Print what the collection holds and the state of its index, as JSON."),
         _asking("duplicates", "Find groups of items that are nearly the same."),
         _asking("delete", "Delete items by id or by a filter."),

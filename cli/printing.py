@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from core.command_line.endings import counted
+
 
 def print_json(value: Any, *, indent: int | None = 2) -> int:
     """Print a value as JSON; returns the exit code."""
@@ -26,6 +28,15 @@ def line_of_item(item: dict[str, Any]) -> str:
     """An item on one line."""
     metadata = json.dumps(item["metadata"]) if item["metadata"] else ""
     return "  ".join(filter(None, [item["id"], item["label"], metadata]))
+
+
+def print_facet(key: str, values: Sequence[dict[str, Any]], *, distinct: int, missing: int) -> None:
+    """Print a key's values, each with the number of its items, under what there is in all."""
+    without = f"; {counted(missing, 'item has', 'items have')} none" if missing else ""
+    print(f"{key}: {counted(distinct, 'value')}{without}")
+    for one in values:
+        shown = one["value"] if isinstance(one["value"], str) else json.dumps(one["value"])
+        print(f"{one['count']:>9,}  {shown}")
 
 
 def groups_of(pairs: Iterable[tuple[str, str]]) -> list[list[str]]:

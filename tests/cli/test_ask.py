@@ -24,6 +24,13 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "list": {"items": [{"id": "cat", "label": "pet", "metadata": {"year": 2024}}], "cursor": None},
     "count": {"count": 3},
     "stats": {"items": 3},
+    "update": {"seq": 8, "results": [{"id": "cat", "outcome": "updated"}]},
+    "facets": {
+        "facets": {"label": [{"value": "pet", "count": 1200}], "sold": [{"value": True, "count": 1}]},
+        "distinct": {"label": 4, "sold": 1},
+        "missing": {"label": 0, "sold": 1},
+    },
+    "sample": {"items": [{"id": "cat", "label": "pet", "metadata": {"year": 2024}}]},
     "describe": {"release": "photos/1"},
     "duplicates": {"items": [{"id": "a", "duplicates": [{"id": "b", "score": 1.0}]}], "cursor": None},
     "snapshots": {
@@ -83,6 +90,13 @@ def test_search_sends_its_options_and_prints_neighbours_and_vote(
         (["count"], "3\n"),
         (["list"], 'cat  pet  {"year": 2024}\n'),
         (["list", "--json"], '{"id": "cat", "label": "pet", "metadata": {"year": 2024}}\n'),
+        (["sample"], 'cat  pet  {"year": 2024}\n'),
+        (["sample", "--json"], '{"id": "cat", "label": "pet", "metadata": {"year": 2024}}\n'),
+        (["update", "cat", "--label", "pet"], "cat\n  updated\n"),
+        (
+            ["facets", "label", "sold"],
+            "label: 4 values\n    1,200  pet\nsold: 1 value; 1 item has none\n        1  true\n",
+        ),
         (["delete", "cat", "dog"], "deleted 1\n"),
         (["duplicates"], "a\nb\n\n"),
         (["duplicates", "--json"], '["a", "b"]\n'),
@@ -105,6 +119,8 @@ def test_what_is_printed(
         (["stats"], "stats"),
         (["describe"], "describe"),
         (["delete", "cat", "--json"], "delete"),
+        (["update", "cat", "--no-label", "--json"], "update"),
+        (["facets", "label", "--json"], "facets"),
         (["snapshot", "--list", "--json"], "snapshots"),
     ],
 )
@@ -120,6 +136,29 @@ def test_results_as_json(asked: list[httpx.Request], cat: str, capsys: pytest.Ca
     for name in ("search", "classify", "upsert"):
         assert main([name, cat, "--json"]) == 0
         assert json.loads(capsys.readouterr().out) == ANSWERS[name]["results"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (["--label", "pet"], {"label": "pet"}),
+        (["--no-label"], {"label": None}),
+        (["--metadata", '{"year": null}'], {"metadata": {"year": None}}),
+        (["--metadata", "{}", "--replace-metadata"], {"metadata": {}}),
+    ],
+)
+def test_an_update_sends_what_is_to_change_and_nothing_else(
+    asked: list[httpx.Request], words: list[str], sent: dict[str, Any]
+) -> None:
+    assert main(["update", "cat", *words]) == 0
+    body = json.loads(asked[0].content)
+    assert body == {"items": [{"id": "cat", **sent}], "replace_metadata": "--replace-metadata" in words}
+
+
+def test_an_update_of_nothing_is_refused(asked: list[httpx.Request], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["update", "cat"]) == 1
+    assert "give --label, --no-label or --metadata" in capsys.readouterr().err
+    assert not asked
 
 
 def test_a_job_that_failed_is_an_error(asked: list[httpx.Request], capsys: pytest.CaptureFixture[str]) -> None:
@@ -150,6 +189,7 @@ def test_a_server_that_is_not_there_is_a_sentence(
     row: Any, cat: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed = {"embed": [cat, "--out", str(tmp_path / "e.npy")], "get": ["cat"], "delete": ["cat"]}
+    needed |= {"update": ["cat", "--no-label"], "facets": ["label"]}
     needed |= {name: [cat] for name in ("classify", "search", "upsert")}
     assert main([row.name, "--url", "http://127.0.0.1:9", *needed.get(row.name, [])]) == 1
     said = capsys.readouterr().err.splitlines()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import UNSET
 
 from core.images.decode import ImageError, ImageFormatUnknown
 from serving.protocol.media_types import JSON, NPY, PICTURE, RAW
@@ -15,10 +16,12 @@ from serving.protocol.operations import (
     EmbedRequest,
     Example,
     GetRequest,
+    ItemChange,
     NewItem,
     Request,
     SearchRequest,
     SnapshotRequest,
+    UpdateRequest,
     UpsertRequest,
 )
 from serving.protocol.wire import encode, parse
@@ -118,13 +121,19 @@ def test_of_bad_json_the_error_says_what_is_wrong(content: Any, message: str) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"image": TEXT, "filter": {"label": "x"}}, "filter; it is for search, delete, list, count, duplicates"),
+        (
+            {"image": TEXT, "filter": {"label": "x"}},
+            "filter; it is for search, delete, list, count, facets, sample, duplicates",
+        ),
         ({"image": TEXT, "ids": ["a"]}, "embed takes no ids; they are for search, delete, get"),
         ({"image": TEXT, "k": 3}, "embed takes no k; it is for search"),
         ({"op": "search", "id": "a", "label": "x"}, "search takes no label; it is for upsert"),
         ({"op": "get", "id": "a", "image": TEXT}, "get takes no image; it is for embed, classify, search, upsert"),
         ({"op": "count", "group_by": "label"}, "count takes no group_by; it is for search"),
-        ({"op": "count", "include": ["drift"]}, "count takes no include; it is for classify, search, get, list, stats"),
+        (
+            {"op": "count", "include": ["drift"]},
+            "count takes no include; it is for classify, search, get, list, sample, stats",
+        ),
         ({"op": "count", "name": "x"}, "count takes no name; it is for snapshot, restore, remove_snapshot"),
         ({"op": "snapshot", "name": "x", "replace": True}, "snapshot takes no replace; it is for restore"),
         ({"op": "snapshots", "name": "x"}, "snapshots takes no name"),
@@ -369,10 +378,52 @@ def test_a_picture_is_asked_for_by_accept() -> None:
     assert json.loads(encode(Answer("r/1", more={"count": 3})).body) == {"release": "r/1", "count": 3}
 
 
+def test_an_update_tells_what_is_absent_from_what_is_null() -> None:
+    items = [{"id": "a", "label": None}, {"id": "b", "metadata": {"x": None}}, {"id": "c", "label": "cat"}]
+    changes = (ItemChange("a", None), ItemChange("b", UNSET, {"x": None}), ItemChange("c", "cat", UNSET))
+    assert asked({"op": "update", "items": items}) == UpdateRequest(changes)
+    assert asked({"op": "update", "items": items, "replace_metadata": True}) == UpdateRequest(changes, True)
+
+
+@pytest.mark.parametrize(
+    ("said", "message", "status"),
+    [
+        ({}, "update needs at least one item", 400),
+        ({"items": []}, "update needs at least one item", 400),
+        ({"items": [{"label": "x"}]}, "items can't be read: Object missing required field `id`", 400),
+        ({"items": [{"id": "a", "metadata": None}]}, "items can't be read: Expected `object`, got `null`", 400),
+        ({"items": [{"id": "a", "image": TEXT}]}, "items can't be read: Object contains unknown field `image`", 400),
+        ({"items": [{"id": f"{n}"} for n in range(1001)]}, "1001 items in one request; at most 1000", 413),
+        ({"items": [{"id": "a"}], "label": "x"}, "update takes no label; it is for upsert", 400),
+    ],
+)
+def test_an_update_that_can_not_be_read(said: dict[str, Any], message: str, status: int) -> None:
+    with pytest.raises(RequestError, match=message) as failure:
+        asked({"op": "update", **said})
+    assert failure.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"op": "facets"}, "facets needs at least one key"),
+        ({"op": "facets", "keys": [f"{n}" for n in range(17)]}, "17 keys in one request; at most 16"),
+        ({"op": "facets", "key": "a", "limit": 0}, "limit is 0; it must be a whole number from 1 to 1000"),
+        ({"op": "sample", "count": 257}, "count is 257; it must be a whole number from 1 to 256"),
+        ({"op": "sample", "seed": -1}, "seed is -1; it must be a whole number from 0 to 9007199254740991"),
+    ],
+)
+def test_facets_and_samples_that_can_not_be_read(said: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        asked(said)
+
+
 def test_every_operation_can_be_asked_for_by_name() -> None:
     for name, operation in OPERATIONS.items():
-        needed = {"image": TEXT} if name in ("embed", "classify") else {}
+        needed: dict[str, Any] = {"image": TEXT} if name in ("embed", "classify") else {}
         needed |= {"id": "a"} if name in ("search", "get") else {}
         needed |= {"id": "a", "image": TEXT} if name == "upsert" else {}
+        needed |= {"items": [{"id": "a"}]} if name == "update" else {}
+        needed |= {"key": "label"} if name == "facets" else {}
         needed |= {"name": "a"} if name in ("snapshot", "restore", "remove_snapshot") else {}
         assert type(asked({"op": name, **needed})) is operation.request
