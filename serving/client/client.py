@@ -10,6 +10,7 @@ One `Client` may be shared among threads.
 import base64
 import io
 import json
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from serving.client.errors import ServerError
-from serving.protocol.agreed import DEFAULT_URL, MAX_IMAGES, MODEL
+from serving.protocol.agreed import API_KEY, DEFAULT_URL, MAX_IMAGES, MODEL
 
 __all__ = ["Client", "ItemChange", "NewItem", "ServerError"]
 
@@ -53,14 +54,25 @@ class ItemChange(TypedDict):
 class Client:
     """Talks to one model of one server. Images are bytes, or paths of image files.
 
+    `api_key` is for a server that needs one; by default it is what the environment has as SIMCLR_API_KEY.
+
     Methods raise `ServerError` for a request that is refused as a whole. Where one of several images or ids fails, its
     place in the results has an `error`.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0) -> None:
+    def __init__(
+        self, url: str = DEFAULT_URL, model: str = MODEL, *, timeout: float = 60.0, api_key: str | None = None
+    ) -> None:
+        key = (os.environ.get(API_KEY, "") if api_key is None else api_key).strip()
         here = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+        headers = _of_key(key, url)
         try:
-            self._http = httpx.Client(base_url=url, timeout=timeout, trust_env=not here)  # no proxy to loopback
+            self._http = httpx.Client(
+                base_url=url,
+                headers=headers,
+                timeout=timeout,
+                trust_env=not here,  # no proxy to loopback
+            )
         except (ImportError, ValueError) as error:  # a SOCKS proxy needs another package, and is found in ALL_PROXY
             raise ServerError(
                 f"{url} can't be reached through the proxy that the environment names: {error} Unset ALL_PROXY, "
@@ -288,6 +300,15 @@ class Client:
         message = _message(reply)
         again = reply.status_code == _BUSY or message.startswith(_WORKER_DIED)
         raise ServerError(f"{reply.status_code}: {message}", reply.status_code, again=again)
+
+
+def _of_key(key: str, url: str) -> dict[str, str]:
+    """The header that carries the key; with a password in the address, Authorization is the proxy's."""
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable()):
+        raise ServerError(f"the API key (argument, --api-key or {API_KEY}) has characters that no key has", 0)
+    return {"x-api-key": key} if httpx.URL(url).userinfo else {"authorization": f"Bearer {key}"}
 
 
 def _message(reply: httpx.Response) -> str:
