@@ -130,6 +130,7 @@ class Engine:
         manifest = self.manifest
         return {
             "release": manifest.title,
+            "created": manifest.created,
             "digest": self.digest,
             "space": self.space,
             "architecture": manifest.architecture,

@@ -42,8 +42,13 @@ from serving.protocol.operations import (
 
 
 def _embed(served: Served, one: Exchange[EmbedRequest]) -> Answer:
-    results = [image if isinstance(image, ImageError) else {"embedding": image.embedding} for image in one.embedded]
+    logits = "logits" in one.request.include
+    results = [image if isinstance(image, ImageError) else _embedded(image, logits=logits) for image in one.embedded]
     return Answer(served.title, results, one.request.encoding_format, served.medians)
+
+
+def _embedded(image: Outputs, *, logits: bool) -> dict[str, Any]:
+    return {"embedding": image.embedding} | ({"logits": image.logits} if logits else {})
 
 
 def _classify(served: Served, one: Exchange[ClassifyRequest]) -> Answer:

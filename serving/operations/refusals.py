@@ -40,7 +40,7 @@ def _begun(request: Request, served: Served) -> Exchange[Request]:
 def _lack(operation: Operation, served: Served) -> RequestError | None:
     """What the operation needs and this server has not."""
     if operation.needs_labels and served.classes is None:
-        return RequestError(f"release {served.title} has no linear probe, because its images had no labels", 409)
+        return _no_probe(served)
     if operation.needs_collection and served.collection is None:
         return RequestError(
             f"the server was started without a collection, so it has nothing to answer {operation.name} from", 409
@@ -52,8 +52,14 @@ def _lack_of_choice(one: Exchange[Any], served: Served) -> RequestError | None:
     """What the request itself chose and this server has not."""
     if one.searches and served.collection is None:
         return RequestError("the server was started without a collection: there are no neighbours to vote", 409)
+    if "logits" in one.request.included and served.classes is None:
+        return _no_probe(served)
     if getattr(one.request, "encoding_format", None) == "binary" and served.medians is None:
         return RequestError(
             f"release {served.title} has no medians, which binary embeddings need: publish it again", 409
         )
     return None
+
+
+def _no_probe(served: Served) -> RequestError:
+    return RequestError(f"release {served.title} has no linear probe, because its images had no labels", 409)

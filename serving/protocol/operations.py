@@ -25,7 +25,7 @@ from serving.protocol.media_types import EMBEDDING_REPLIES, JSON_REPLIES, PICTUR
 from serving.protocol.messages import RequestError
 
 Scope = Literal["read", "write", "admin"]
-Include = Literal["metadata", "vector", "thumbnail", "image", "vote", "drift"]
+Include = Literal["metadata", "vector", "thumbnail", "image", "vote", "drift", "logits"]
 
 _AtMost64 = Meta(max_length=MAX_IMAGES)
 _Images = Annotated[tuple[bytes, ...], Meta(min_length=1, max_length=MAX_IMAGES)]
@@ -90,10 +90,11 @@ class Request(
 
 
 class EmbedRequest(Request, frozen=True):
-    """Embeddings of image files."""
+    """Embeddings of image files; with `logits` included, also what the linear probe makes of each."""
 
     images: _Images
     encoding_format: Encoding = "float"
+    include: frozenset[Literal["logits"]] = frozenset()
 
 
 class ClassifyRequest(Request, frozen=True):

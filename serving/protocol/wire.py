@@ -110,7 +110,7 @@ def _written(answer: Answer, result: dict[str, Any]) -> dict[str, Any]:
         return result
     encoded = _packed(answer, [result])
     text = base64.b64encode(encoded.values.tobytes()).decode()
-    return {"embedding": text} | ({} if encoded.scales is None else {"scale": float(encoded.scales[0])})
+    return result | {"embedding": text} | ({} if encoded.scales is None else {"scale": float(encoded.scales[0])})
 
 
 def _packed(answer: Answer, results: Sequence[dict[str, Any]]) -> Encoded:

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
+from serving.collection.drift.drift import Reference
 from serving.engine import Engine
+from serving.inference.runtime import Outputs
 from serving.operations.answers import ANSWERS
-from serving.protocol.messages import Answer
+from serving.operations.refusals import begin
+from serving.operations.served import Served
+from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import (
     OPERATIONS,
     ClassifyRequest,
@@ -51,3 +55,22 @@ def test_what_answers_per_item_has_results(chain: Chain, engine: Engine) -> None
 def test_what_compares_vectors_needs_them(op: str) -> None:
     assert OPERATIONS[op].needs_vectors
     assert np.count_nonzero([row.needs_vectors for row in OPERATIONS.values()]) == 2
+
+
+def test_an_embedding_comes_with_logits_where_they_are_asked_for(chain: Chain, engine: Engine) -> None:
+    files = tuple(chain.test_files()[:2])
+    with_logits, plain = engine.answer([EmbedRequest(files, include=frozenset({"logits"})), EmbedRequest(files)])
+    assert isinstance(with_logits, Answer)
+    assert isinstance(plain, Answer)
+    assert {*plain.results[0]} == {"embedding"}
+    for result, image in zip(with_logits.results, engine.embed_files(files), strict=True):
+        assert isinstance(image, Outputs)
+        assert image.logits is not None
+        np.testing.assert_allclose(result["logits"], image.logits, atol=1e-4)
+
+
+def test_without_a_linear_probe_there_are_no_logits(chain: Chain) -> None:
+    unlabelled = Served("photos/1", None, None, Reference.of(chain.release), None, dict)
+    requests = (EmbedRequest((b"",), include=frozenset({"logits"})), EmbedRequest((b"",)), ClassifyRequest((b"",)))
+    refusals = [one.answer for one in begin(requests, unlabelled)]
+    assert [one.status if isinstance(one, RequestError) else None for one in refusals] == [409, None, 409]

@@ -132,7 +132,7 @@ def test_of_bad_json_the_error_says_what_is_wrong(content: Any, message: str) ->
         ({"op": "count", "group_by": "label"}, "count takes no group_by; it is for search"),
         (
             {"op": "count", "include": ["drift"]},
-            "count takes no include; it is for classify, search, get, list, sample, stats",
+            "count takes no include; it is for embed, classify, search, get, list, sample, stats",
         ),
         ({"op": "count", "name": "x"}, "count takes no name; it is for snapshot, restore, remove_snapshot"),
         ({"op": "snapshot", "name": "x", "replace": True}, "snapshot takes no replace; it is for restore"),
@@ -427,3 +427,10 @@ def test_every_operation_can_be_asked_for_by_name() -> None:
         needed |= {"key": "label"} if name == "facets" else {}
         needed |= {"name": "a"} if name in ("snapshot", "restore", "remove_snapshot") else {}
         assert type(asked({"op": name, **needed})) is operation.request
+
+
+def test_logits_stand_beside_an_embedding_in_every_encoding() -> None:
+    result = {"embedding": np.array([0.6, 0.8], np.float32), "logits": np.array([1.5, -2], np.float32)}
+    for encoding in ("float", "base64", "int8"):
+        (written,) = json.loads(encode(Answer("digits/1", [result], encoding)).body)["results"]
+        assert written["logits"] == [1.5, -2]
