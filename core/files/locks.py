@@ -44,6 +44,16 @@ def open_lock_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask
 
 
+def _open_to_share(path: Path) -> int:
+    """Open a lock file for a shared lock, which needs no right to write where the file is there."""
+    try:
+        return open_lock_file(path)
+    except OSError:
+        if not path.is_file():
+            raise
+        return os.open(path, os.O_RDONLY)
+
+
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool | float = True) -> Iterator[int | None]:
     """Hold the lock of a file, which is made if it is missing; `shared` and `wait` are those of `take`.
@@ -51,7 +61,7 @@ def locked(path: Path, *, shared: bool = False, wait: bool | float = True) -> It
     Yields the file's descriptor, which child processes may inherit to hold the lock as well, or None if another
     process has the lock.
     """
-    handle = open_lock_file(path)
+    handle = _open_to_share(path) if shared else open_lock_file(path)
     try:
         yield handle if take(handle, shared=shared, wait=wait) else None
     finally:

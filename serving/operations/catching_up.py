@@ -2,8 +2,9 @@
 
 Before a search in a complete space, the worker that serves it embeds all that was waiting when the search came. The
 keeper does so once a second, and fills a space that is not complete yet. Pictures that are out of reach, as on a disk
-that is not mounted, hold up no search: they are passed over, and the keeper tries them again every minute. What waits,
-and why, is in `serving.collection.catalogue.spaces`; `serving.jobs.reembed` fills a space without a server.
+that is not mounted, hold up no search: they are passed over, and the keeper tries them again every minute. So is all
+that waits in a collection that can only be read. What waits, and why, is in `serving.collection.catalogue.spaces`;
+`serving.jobs.reembed` fills a space without a server.
 """
 
 import logging
@@ -11,20 +12,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from core.files.locks import locked
 from core.images.decode import ImageError
 from core.images.folders import UnreachableFile, UnreadableFile
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.spaces import Pending
+from serving.collection.errors import CatalogueReadOnly
+from serving.collection.locks import collection_lock
 from serving.collection.pictures.pending import PendingSources, Picture
 from serving.inference.embedder import Embedded
 
 PIECE = 32  # items read, embedded and stored at once
 _PIECE_BYTES = 32 << 20  # of their pictures, or of one
+_LAST = 2**62  # above every row
 _PAUSE_SECONDS = 60.0  # until what was out of reach is tried again
 _LOG = logging.getLogger(__name__)
 
@@ -52,7 +56,9 @@ class CatchingUp:
         return passed is None or bool(self._catalogue.spaces.pending(self._space, limit=1, after=passed, until=until))
 
     def everything(self, until: int) -> None:
-        """Embed all that waits and was written up to `until`; raises `CollectionError` if it can't be stored."""
+        """Embed all that waits and was written up to `until`; raises `CollectionError` if it can't be stored,
+        unless that is because the collection is read-only.
+        """
         while self.piece(until=until):
             pass
 
@@ -64,10 +70,14 @@ class CatchingUp:
                 return False
             failed: list[tuple[Pending, str]] = []
             unreachable: list[str] = []
-            for some in self._read(waiting, failed, unreachable):
-                self._store(some, failed)
-            if failed:
-                self._catalogue.spaces.fail(self._space, failed)
+            try:
+                for some in self._read(waiting, failed, unreachable):
+                    self._store(some, failed)
+                if failed:
+                    self._catalogue.spaces.fail(self._space, failed)
+            except CatalogueReadOnly as error:
+                self._pass_over(replace(waiting[-1], row=_LAST, seq=self._catalogue.last_write()), str(error))
+                return False
             if unreachable:
                 self._pass_over(waiting[-1], unreachable[0])
             return True
@@ -87,9 +97,9 @@ class CatchingUp:
         return False
 
     def _pass_over(self, last: Pending, reason: str) -> None:
-        """What waits up to `last` is out of reach, and is not tried again before the next round, whoever asks."""
+        """What waits up to `last` can't be embedded now, and is not tried again before the next round, whoever asks."""
         if self._passed is None:
-            _LOG.warning("pictures that wait to be embedded can't be read now, and are tried again: %s", reason)
+            _LOG.warning("pictures that wait can't be embedded now, and are tried again: %s", reason)
         self._passed, self._again_at = last, time.monotonic() + _PAUSE_SECONDS
 
     def _read(
@@ -132,5 +142,5 @@ def filling_lock(folder: Path, space: str, *, shared: bool) -> Iterator[bool]:
     Commands wait for it and share it, a worker's keeper has it alone or not at all: so the same is not embedded twice.
     The system frees the lock of a process that dies. A search does not ask for it, as it can't wait.
     """
-    with locked(folder / f"{space[:16]}.filling.lock", shared=shared, wait=shared) as lock:
-        yield lock is not None
+    with collection_lock(folder / f"{space[:16]}.filling.lock", shared=shared, wait=shared) as held:
+        yield held

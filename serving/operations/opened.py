@@ -12,6 +12,7 @@ from typing import Any
 
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.spaces import Space
+from serving.collection.errors import CatalogueReadOnly
 from serving.collection.index.choice import FAISS
 from serving.collection.index.opening import open_index
 from serving.inference.embedder import Embedded
@@ -24,11 +25,15 @@ class OpenCollection:
     """The items of a folder, and their embeddings by one release (its digest)."""
 
     def __init__(self, folder: Path | str, release: str, *, index: str = FAISS) -> None:
-        """Open the folder, or begin it. A base that is damaged is built again first, from the vectors in SQLite."""
+        """Open the folder, or begin it. A base that is damaged is built again first, from the vectors in SQLite.
+
+        A folder where nothing may be written can be read.
+        """
         self.catalogue = open_catalogue(folder, create=True)
         self.release = release
         self.catching_up: CatchingUp | None = None
-        self._tell(self.catalogue.spaces.open(release))
+        self._space_open = False
+        self._open_space()
         self.index = open_index(self.catalogue, release, index=index)
         self._turn = threading.RLock()
 
@@ -62,6 +67,8 @@ class OpenCollection:
         """Take over what was written, and a new base."""
         with self._turn:
             self.index.refresh()
+        if not self._space_open:
+            self._open_space()
 
     def describe(self) -> dict[str, Any]:
         """How many items there are, and how many of them can be found."""
@@ -89,6 +96,15 @@ class OpenCollection:
     def _space(self) -> dict[str, Any]:
         space = self.catalogue.spaces.get(self.release)
         return _shown(space if space is not None else Space(self.release, complete=False, pending=0, failed=0))
+
+    def _open_space(self) -> None:
+        """Have the collection keep this release's space, now or, where it can't be written to, once it can."""
+        try:
+            space = self.catalogue.spaces.open(self.release)
+        except CatalogueReadOnly:
+            return
+        self._space_open = True
+        self._tell(space)
 
     @staticmethod
     def _tell(space: Space) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import serving
-from serving.collection.errors import SnapshotError, failed_to_write
+from serving.collection.errors import CatalogueReadOnly, SnapshotError, failed_to_write
 from serving.collection.snapshots.jobs import Job, Jobs, JobUnderWay, What
 from serving.collection.snapshots.named import MOST, NamedSnapshots, check_name, room_lacking
 from serving.operations.exchange import Exchange
@@ -80,6 +80,8 @@ def _checked(name: str) -> str:
 
 
 def _check_room(collection: OpenCollection, needed: int, what: str) -> None:
+    if not os.access(collection.catalogue.folder, os.W_OK, effective_ids=True):
+        raise failure_of(CatalogueReadOnly(f"{what}: {collection.catalogue.folder} is not writable here"))
     if lacking := room_lacking(collection.catalogue.folder, needed):
         raise RequestError(f"the collection's disk has {lacking >> 20} MiB too little room for {what}", 507)
 

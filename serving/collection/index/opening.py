@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
 from serving.collection.catalogue.interface import Catalogue
-from serving.collection.errors import IndexUnusable
+from serving.collection.errors import CatalogueReadOnly, IndexUnusable
 from serving.collection.index.choice import FAISS, IndexChoice
 from serving.collection.index.faiss.compaction import compact, ensure_base, wait_for_another
 from serving.collection.index.faiss.index import FaissIndex
@@ -21,12 +21,15 @@ _LOG = logging.getLogger(__name__)
 def open_index(catalogue: Catalogue, release: str, *, index: str = FAISS) -> Index:
     """The vectors of `release`, ready to search by `index` (`serving.collection.index.choice`).
 
-    A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError` or
-    `IndexUnusable` where that is not possible.
+    A FAISS base or a Milvus collection that is missing or damaged is built again. Raises `CompactionError`,
+    `IndexUnusable` or `CatalogueReadOnly` where that is not possible; a read-only collection needs no base.
     """
     if (choice := IndexChoice.parse(index)).uri:
         return open_milvus(catalogue, release, choice)
-    ensure_base(catalogue, release)
+    try:
+        ensure_base(catalogue, release)
+    except CatalogueReadOnly as error:
+        _LOG.warning("every vector is held in memory, as no index file can be made: %s", error)
     try:
         return FaissIndex(catalogue, release)
     except IndexUnusable as error:

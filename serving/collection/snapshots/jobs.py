@@ -127,8 +127,11 @@ class Jobs:
             time.sleep(_POLL_SECONDS)
 
     def _under_way(self) -> bool:
-        with locks.locked(self._lock, shared=True, wait=False) as lock:
-            return lock is None
+        try:
+            with locks.locked(self._lock, shared=True, wait=False) as lock:
+                return lock is None
+        except OSError:  # no lock file, and none can be made here
+            return False
 
 
 def _all_ended(jobs: list[Job]) -> list[Job]:

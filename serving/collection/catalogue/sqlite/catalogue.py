@@ -8,6 +8,7 @@ from typing import Any
 import apsw
 
 from serving.collection.catalogue.interface import Catalogue
+from serving.collection.catalogue.sqlite import spare_room
 from serving.collection.catalogue.sqlite.bases import SqliteBases, base_of
 from serving.collection.catalogue.sqlite.database import WHOLE_WRITE_FAILED, Database, next_sequence, savepoint
 from serving.collection.catalogue.sqlite.items import SqliteItems
@@ -17,8 +18,8 @@ from serving.collection.catalogue.sqlite.spaces import SqliteSpaces
 from serving.collection.catalogue.sqlite.vectors import SqliteVectors
 from serving.collection.catalogue.sqlite.writes import Write, prepare_write
 from serving.collection.catalogue.stats import ReleaseStats, Stats
-from serving.collection.catalogue.writes import Operation, Written
-from serving.collection.errors import CatalogueError, CollectionError
+from serving.collection.catalogue.writes import Delete, Operation, Written
+from serving.collection.errors import CatalogueError, CatalogueFull, CollectionError, failed_to_write
 
 FILE_NAME = "catalogue.sqlite"
 
@@ -29,8 +30,8 @@ class SqliteCatalogue(Catalogue):
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         path = folder / FILE_NAME
         _check_present(path, create=create)
-        folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
+        _make(folder)
         self.database = Database(path, create=create)
         prepare(self.database, create=create)
         self.items = SqliteItems(self.database)
@@ -38,13 +39,38 @@ class SqliteCatalogue(Catalogue):
         self.bases = SqliteBases(self.database)
         self.spaces = SqliteSpaces(self.database)
         self.snapshots = SqliteSnapshots(self.database)
+        if create:
+            spare_room.set_aside(folder)
 
     def write_many(self, operations: Sequence[Operation]) -> list[Written | CollectionError]:
         prepared = [_prepared(operation) for operation in operations]
         if all(isinstance(write, CollectionError) for write in prepared):
             return [write for write in prepared if isinstance(write, CollectionError)]
+        try:
+            return self._in_one_transaction(prepared)
+        except CatalogueFull as error:
+            deletions = [isinstance(operation, Delete) for operation in operations]
+            if not any(deletions):
+                raise
+            return self._delete_on_a_full_disk(
+                [write if deletion else error for write, deletion in zip(prepared, deletions, strict=True)]
+            )
+
+    def _in_one_transaction(self, prepared: Sequence[Write | CollectionError]) -> list[Written | CollectionError]:
         with self.database.writing() as db:
             return [write if isinstance(write, CollectionError) else _carry_out(db, write) for write in prepared]
+
+    def _delete_on_a_full_disk(self, prepared: Sequence[Write | CollectionError]) -> list[Written | CollectionError]:
+        """Without the upserts it may fit, or else into the room that was set aside; that is then taken again."""
+        try:
+            written = self._in_one_transaction(prepared)
+        except CatalogueFull:
+            if not spare_room.give_up(self.folder):
+                raise
+            written = self._in_one_transaction(prepared)
+        self.database.shorten_log()
+        spare_room.set_aside(self.folder, share=1)
+        return written
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -93,6 +119,13 @@ def _check_present(path: Path, *, create: bool) -> None:
             f"{path} {state}, though {left.name} of a collection is beside it: put the catalogue back from a backup "
             f"or a snapshot, or choose an empty folder"
         )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise failed_to_write(error, f"{folder} can't be made") from error
 
 
 def _left_of_another(path: Path) -> Path | None:

@@ -28,13 +28,22 @@ class Identity(NamedTuple):
 
 
 class Opened:
-    """The files of one connection: the database, and the log from when it is first seen."""
+    """The files of one connection: the database, and the log from when it is first seen.
 
-    def __init__(self, path: Path, database: Identity | None, log: Identity | None) -> None:
+    `constant` says that SQLite takes them for files that never change, so that somebody else has to look.
+    """
+
+    def __init__(self, path: Path, database: Identity | None, log: Identity | None, *, constant: bool = False) -> None:
         self._path = os.fspath(path)  # stat of a text takes 2 us, of a Path 13, and every search does it twice
         self._log_path = f"{path}-wal"
         self._database = database
         self.log = log
+        self._state = self._state_now() if constant else None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the connection has to be opened again, as a file that was taken for constant has changed."""
+        return self._state is not None and self._state != self._state_now()
 
     def check(self) -> None:
         """Raise `CatalogueGone` unless both are where they were."""
@@ -49,3 +58,15 @@ class Opened:
                 f"start again what uses it"
             )
         self.log = log
+
+    def _state_now(self) -> list[tuple[int, int] | None]:
+        return [_state_of(self._path), _state_of(self._log_path)]
+
+
+def _state_of(path: str) -> tuple[int, int] | None:
+    """Length and time of change; None of a file that is not there."""
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    return about.st_size, about.st_mtime_ns

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.files.locks import locked
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import CompactionError
 from serving.collection.index.faiss.base_files import INDEX, ROWS, SEAL, VECTORS
@@ -19,6 +18,7 @@ from serving.collection.index.faiss.build import build_base
 from serving.collection.index.faiss.kinds import Plan
 from serving.collection.index.faiss.mapped_base import remove_base
 from serving.collection.index.interface import Sizes
+from serving.collection.locks import collection_lock
 
 LOCK_NAME = "compaction.lock"
 DEFAULT_PLAN = Plan()
@@ -90,15 +90,18 @@ def under_way(folder: Path) -> bool:
 
 def wait_for_another(folder: Path) -> None:
     """Return when no process compacts the collection."""
-    with locked(folder / LOCK_NAME):
+    with collection_lock(folder / LOCK_NAME):
         pass
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[bool]:
-    """Whether this is the only compaction of the collection; the system frees the lock of a process that dies."""
-    with locked(folder / LOCK_NAME, wait=False) as lock:
-        yield lock is not None
+    """Whether this is the only compaction of the collection; the system frees the lock of a process that dies.
+
+    Raises `CatalogueReadOnly` where there can be none.
+    """
+    with collection_lock(folder / LOCK_NAME, wait=False) as only:
+        yield only
 
 
 def _clear(catalogue: Catalogue) -> list[str]:

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from core.files.durable import publish_text
-from core.files.locks import locked
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.vectors import Census
 from serving.collection.errors import ChangesForgotten
 from serving.collection.index.milvus.entities import Entities
+from serving.collection.locks import collection_lock
 
 LOCK_NAME = "milvus.lock"
 IDENTITY_NAME = "milvus.id"
@@ -119,7 +119,7 @@ class Tail:
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """Wait until no other process sends this collection's vectors; the system frees the lock of one that dies."""
-    with locked(folder / LOCK_NAME):
+    with collection_lock(folder / LOCK_NAME):
         yield
 
 
