@@ -5,14 +5,14 @@ import os
 import shutil
 from pathlib import Path
 
-NAME = "spare_room"
+NAME = "catalogue.spare"
 BYTES = 4 << 20  # the log of a deletion of some hundred items, or what waits in it to be moved into the file
 _SHARE = 8  # of a disk that is nearly full when the collection is opened, no more than this part of what is free
 _LOG = logging.getLogger(__name__)
 
 
 def set_aside(folder: Path, *, share: int = _SHARE) -> None:
-    """Have the file `spare_room` take its room, if the disk has it to spare and the folder can be written to."""
+    """Have the file `catalogue.spare` take its room, if the disk has it to spare and the folder can be written to."""
     path = folder / NAME
     try:
         have = path.stat().st_size if path.exists() else 0
