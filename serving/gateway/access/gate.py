@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from serving.gateway.access.binding import check_binding
 from serving.gateway.access.callers import ANYONE, NOBODY, Caller
@@ -23,7 +24,7 @@ class Gate:
     """
 
     def __init__(self, options: AccessOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._ring = KeyRing(options.keys, required=not is_loopback(options.host))
+        self._ring = KeyRing(Path(options.keys), required=not is_loopback(options.host))
         check_binding(options.host, keys=len(self._ring), tls=options.tls, behind_proxy=options.behind_proxy)
         if ANY in options.allowed_origins and not self._ring.required:
             raise ValueError(

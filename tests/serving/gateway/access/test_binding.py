@@ -31,7 +31,6 @@ def test_beyond_it_keys_and_encryption_are_needed(host: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser()
-    made.add_argument("--host", default="127.0.0.1")
     add_access(made)
     return made
 

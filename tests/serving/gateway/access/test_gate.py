@@ -44,7 +44,7 @@ def status(gate: Gate, headers: Headers, **said: Any) -> int:
 
 
 def test_without_a_key_file_anyone_here_may_do_anything(file: Path) -> None:
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     assert not gate.needs_keys
     assert ask(gate, {}, scope="admin").scope == "admin"
     assert status(gate, {"authorization": "Bearer of another server"}) == 200
@@ -52,7 +52,7 @@ def test_without_a_key_file_anyone_here_may_do_anything(file: Path) -> None:
 
 def test_a_key_by_either_header(file: Path) -> None:
     key = add(file, "a", scope="write")
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     forms: tuple[Headers, ...] = (
         {"authorization": b"Bearer " + key},
         {"authorization": b"bearer  " + key},
@@ -66,7 +66,7 @@ def test_a_key_by_either_header(file: Path) -> None:
 
 def test_no_key_or_a_wrong_one_is_401(file: Path) -> None:
     key = add(file, "a")
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     without: tuple[Headers, ...] = ({}, {"authorization": b"Basic " + key}, {"authorization": key}, {"x-api-key": b""})
     for headers in without:
         with pytest.raises(RequestError, match="a key is needed") as refused:
@@ -80,7 +80,7 @@ def test_no_key_or_a_wrong_one_is_401(file: Path) -> None:
 
 def test_headers_that_contradict_one_another_are_400(file: Path) -> None:
     key, other = add(file, "a"), add(file, "b")
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     assert status(gate, {"authorization": b"Bearer " + key, "x-api-key": other}) == 400
     for twice in ([(b"x-api-key", key), (b"x-api-key", other)], [(b"host", b"localhost"), (b"host", b"evil")]):
         with pytest.raises(RequestError, match="given twice"):
@@ -97,7 +97,7 @@ def test_headers_that_contradict_one_another_are_400(file: Path) -> None:
 )
 def test_a_larger_scope_has_the_smaller_ones(has: str, needs: str, may: bool, file: Path) -> None:
     key = add(file, "a", scope=has)
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     if may:
         assert ask(gate, {"x-api-key": key}, scope=needs).name == "a"
         return
@@ -108,7 +108,7 @@ def test_a_larger_scope_has_the_smaller_ones(has: str, needs: str, may: bool, fi
 
 def test_another_collection_than_the_keys_is_403_and_none_is_fine(file: Path) -> None:
     key = add(file, "a", collections=("default", "cats"))
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     for collection in ("default", "cats", None):
         assert ask(gate, {"x-api-key": key}, collection=collection).name == "a"
     with pytest.raises(RequestError, match="not for the collection 'dogs', only for cats, default") as refused:
@@ -118,13 +118,13 @@ def test_another_collection_than_the_keys_is_403_and_none_is_fine(file: Path) ->
 
 def test_what_is_public_needs_no_key(file: Path) -> None:
     add(file, "a")
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     assert ask(gate, {}, scope=None, method="GET").scope == "read"
 
 
 def test_a_first_key_closes_a_running_gateway(file: Path) -> None:
     now = 0.0
-    gate = Gate(AccessOptions(keys=file), clock=lambda: now)
+    gate = Gate(AccessOptions(keys=str(file)), clock=lambda: now)
     assert status(gate, {}) == 200
     key = add(file, "a")
     now = 1.0
@@ -135,7 +135,7 @@ def test_a_first_key_closes_a_running_gateway(file: Path) -> None:
 def test_a_key_has_its_rate(file: Path) -> None:
     now = 50.0
     key, free = add(file, "a", rate=1.0), add(file, "b")
-    gate = Gate(AccessOptions(keys=file), clock=lambda: now)
+    gate = Gate(AccessOptions(keys=str(file)), clock=lambda: now)
     assert [status(gate, {"x-api-key": key}) for _ in range(3)] == [200, 200, 429]
     assert status(gate, {"x-api-key": free}) == 200
     assert status(gate, {"x-api-key": key}, scope=None) == 200
@@ -148,20 +148,20 @@ def test_a_key_has_its_rate(file: Path) -> None:
 
 def test_a_gateway_for_others_does_not_start_without_keys_and_encryption(file: Path) -> None:
     with pytest.raises(ValueError, match="simclr keys add"):
-        Gate(AccessOptions(keys=file, host="0.0.0.0", tls=True))
+        Gate(AccessOptions(keys=str(file), host="0.0.0.0", tls_cert="c", tls_key="k"))
     key = add(file, "a")
     with pytest.raises(ValueError, match="--tls-cert"):
-        Gate(AccessOptions(keys=file, host="0.0.0.0"))
-    gate = Gate(AccessOptions(keys=file, host="0.0.0.0", tls=True))
+        Gate(AccessOptions(keys=str(file), host="0.0.0.0"))
+    gate = Gate(AccessOptions(keys=str(file), host="0.0.0.0", tls_cert="c", tls_key="k"))
     assert status(gate, {"host": "images.example.org", "x-api-key": key}) == 200
     assert status(gate, {"host": "images.example.org"}) == 401
 
 
 def test_every_origin_is_allowed_only_where_keys_are_needed(file: Path) -> None:
     with pytest.raises(ValueError, match=r"--allow-origin '\*' would let every web site"):
-        Gate(AccessOptions(keys=file, allowed_origins=("*",)))
+        Gate(AccessOptions(keys=str(file), allowed_origins=("*",)))
     add(file, "a")
-    Gate(AccessOptions(keys=file, allowed_origins=("*",)))
+    Gate(AccessOptions(keys=str(file), allowed_origins=("*",)))
 
 
 # hosts
@@ -181,22 +181,22 @@ def test_every_origin_is_allowed_only_where_keys_are_needed(file: Path) -> None:
     ],
 )
 def test_only_our_names_are_answered(host: str, expected: int, file: Path) -> None:
-    gate = Gate(AccessOptions(keys=file, host="127.0.0.5", allowed_hosts=("a.example.org",)))
+    gate = Gate(AccessOptions(keys=str(file), host="127.0.0.5", allowed_hosts=("a.example.org",)))
     for public in (False, True):
         assert status(gate, {"host": host}, scope=None if public else "read") == expected
 
 
 def test_with_keys_the_name_matters_only_if_one_is_given(file: Path) -> None:
     key = add(file, "a")
-    assert status(Gate(AccessOptions(keys=file)), {"host": "x", "x-api-key": key}) == 200
-    named = Gate(AccessOptions(keys=file, allowed_hosts=("a.example.org",)))
+    assert status(Gate(AccessOptions(keys=str(file))), {"host": "x", "x-api-key": key}) == 200
+    named = Gate(AccessOptions(keys=str(file), allowed_hosts=("a.example.org",)))
     assert status(named, {"host": "x", "x-api-key": key}) == 421
     assert status(named, {"host": "a.example.org", "x-api-key": key}) == 200
 
 
 def test_a_request_without_a_host_is_400(file: Path) -> None:
     with pytest.raises(RequestError, match="no Host header") as refused:
-        Gate(AccessOptions(keys=file)).admit([], method="GET", scope="read")
+        Gate(AccessOptions(keys=str(file))).admit([], method="GET", scope="read")
     assert refused.value.status == 400
 
 
@@ -230,7 +230,7 @@ SITES = [
 @pytest.mark.parametrize(("headers", "expected"), SITES)
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 def test_pages_of_other_sites_may_not_ask(headers: Headers, expected: int, method: str, file: Path) -> None:
-    gate = Gate(AccessOptions(keys=file, allowed_origins=("https://friend.example",)))
+    gate = Gate(AccessOptions(keys=str(file), allowed_origins=("https://friend.example",)))
     for scope in ("read", "write"):
         assert status(gate, headers, scope=scope, method=method) == expected
 
@@ -245,12 +245,12 @@ def test_pages_of_other_sites_may_not_ask(headers: Headers, expected: int, metho
     ],
 )
 def test_a_link_may_lead_to_a_public_page(method: str, headers: Headers, expected: int, file: Path) -> None:
-    assert status(Gate(AccessOptions(keys=file)), headers, scope=None, method=method) == expected
+    assert status(Gate(AccessOptions(keys=str(file))), headers, scope=None, method=method) == expected
 
 
 def test_a_page_with_a_key_may_ask_from_anywhere(file: Path) -> None:
     key = add(file, "a")
-    gate = Gate(AccessOptions(keys=file))
+    gate = Gate(AccessOptions(keys=str(file)))
     assert status(gate, {"origin": "https://evil.example", "x-api-key": key}) == 200
     assert status(gate, {"origin": "https://evil.example"}) == 401
 
@@ -268,11 +268,11 @@ def test_a_page_with_a_key_may_ask_from_anywhere(file: Path) -> None:
     ],
 )
 def test_a_proxy_says_how_it_was_asked(headers: Headers, expected: int, file: Path) -> None:
-    gate = Gate(AccessOptions(keys=file, behind_proxy=True, allowed_hosts=("a.example.org",)))
+    gate = Gate(AccessOptions(keys=str(file), behind_proxy=True, allowed_hosts=("a.example.org",)))
     assert status(gate, headers) == expected
 
 
 def test_by_tls_our_own_pages_are_https(file: Path) -> None:
-    gate = Gate(AccessOptions(keys=file, tls=True))
+    gate = Gate(AccessOptions(keys=str(file), tls_cert="c", tls_key="k"))
     assert status(gate, {"origin": f"https://{HERE}"}) == 200
     assert status(gate, {"origin": OWN}) == 403
