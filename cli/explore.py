@@ -1,7 +1,9 @@
 """The commands that show what a collection is like: values with their counts, and random items.
 
-simclr facets label camera.make --filter '{"year": {"gte": 2020}}'
-simclr sample --count 20 --filter '{"label": null}'
+    simclr facets label camera.make --filter '{"year": {"gte": 2020}}'
+    simclr sample --count 20 --filter '{"label": null}'
+
+What they print is in `cli.printing`.
 """
 
 import argparse

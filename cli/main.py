@@ -77,6 +77,7 @@ GROUPS = {
         _asking("classify", "Print the linear probe's label for each image."),
         _asking("search", "Find the neighbours of images, of items or of examples."),
         _asking("upsert", "Store images; an id that exists is replaced."),
+        _asking("label", "Give stored items the labels of a CSV or TSV file.", module="cli.label"),
         _asking("update", "Change label and metadata of stored items.", module="cli.label"),
         _asking("get", "Print items by id as JSON, or save a picture."),
         _asking("list", "Print every item."),

@@ -189,7 +189,9 @@ def test_a_server_that_is_not_there_is_a_sentence(
     row: Any, cat: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needed = {"embed": [cat, "--out", str(tmp_path / "e.npy")], "get": ["cat"], "delete": ["cat"]}
-    needed |= {"update": ["cat", "--no-label"], "facets": ["label"]}
+    labels = tmp_path / "labels.csv"
+    labels.write_text("id,label\ncat,pet\n")
+    needed |= {"label": [str(labels)], "update": ["cat", "--no-label"], "facets": ["label"]}
     needed |= {name: [cat] for name in ("classify", "search", "upsert")}
     assert main([row.name, "--url", "http://127.0.0.1:9", *needed.get(row.name, [])]) == 1
     said = capsys.readouterr().err.splitlines()
