@@ -29,6 +29,7 @@ _CARRIED = (
     "serving/collection",
     "serving/torchserve/handler.py",
     "serving/torchserve/busy.py",
+    "serving/torchserve/parameters.py",
 )
 _LEFT_OUT = (
     "core/command_line/values.py",

@@ -1,12 +1,13 @@
 """From what a request brings (`serving.protocol.body.Body`) to the typed request that the engine answers.
 
-Raises `RequestError` that names the field, its value and what is accepted. Whether this server can carry the request
-out is asked later, by `serving.operations.refusals`.
+Ids, keys, what is included, and image files may be given several times, and all of them count; any other field that has
+two different values is refused. Raises `RequestError` that names the field, its value and what is accepted. Whether
+this server can carry the request out is asked later, by `serving.operations.refusals`.
 """
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,14 +15,16 @@ import msgspec
 from serving.protocol.body import Body
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import OPERATIONS, Operation, Request, SearchRequest, UpsertRequest
-from serving.protocol.validation import SINGULAR, check_taken, request_from, value_from_text
+from serving.protocol.validation import ACCEPTED, SINGULAR, check_taken, request_from, value_from_text
 
+Files = Sequence[tuple[str, bytes]]
+_REPEATABLE = ("ids", "keys", "include")
 _SINGLE_ITEM = {"id": str, "label": str, "metadata": dict[str, Any]}  # the types of what may stand beside an image
 
 
 def operation_asked(body: Body, path: str) -> Operation:
     """The operation that the query or form names, else the JSON, else the path; embed where none does."""
-    name = body.texts.get("op") or body.said.get("op") or path.strip("/") or "embed"
+    name = body.text("op") or body.said.get("op") or path.strip("/") or "embed"
     if not isinstance(name, str) or name not in OPERATIONS:
         raise RequestError(f"op is {name!r}; it must be one of {', '.join(OPERATIONS)}")
     return OPERATIONS[name]
@@ -30,12 +33,12 @@ def operation_asked(body: Body, path: str) -> Operation:
 def request_of(body: Body, operation: Operation) -> Request:
     """The request of this operation. The texts of the query and the form go before the fields of the JSON."""
     values = _values(body, operation.name)
-    files = dict(body.files)
+    files = body.files
     if operation.request is UpsertRequest:
         values = {"items": _items(values, files)}
     else:
         if operation.request is SearchRequest:
-            _fill_in_examples(values, files)
+            files = _fill_in_examples(values, files)
         _gather_images(values, files, operation.name)
         for plural in ("ids", "vectors", "keys"):
             _put_first(values, plural)
@@ -45,15 +48,32 @@ def request_of(body: Body, operation: Operation) -> Request:
 def _values(body: Body, op: str) -> dict[str, Any]:
     """By name, every value that the operation takes and that says something."""
     said = {name: value for name, value in body.said.items() if name != "op" and check_taken(name, value, op)}
-    texts = {name: text for name, text in body.texts.items() if name != "op" and check_taken(name, text, op)}
-    said |= {name: value_from_text(text, name, op) for name, text in texts.items()}
-    return {name: value for name, value in said.items() if value is not None}
+    for name, texts in body.texts.items():
+        if name != "op" and {check_taken(name, text, op) for text in texts} == {True}:
+            said[name] = _from_texts(body, name, op)
+    values = {name: value for name, value in said.items() if value is not None}
+    for plural in ("ids", "keys"):
+        if plural in ACCEPTED[op] and (more := body.texts.get(SINGULAR[plural], ())[1:]):
+            values[plural] = [*more, *_list(values, plural, Any)]
+    return values
 
 
-def _gather_images(values: dict[str, Any], files: Mapping[str, bytes], op: str) -> None:
+def _from_texts(body: Body, name: str, op: str) -> Any:
+    """What the texts of one name say: a list where several may be given, and of `id` or `key` the first."""
+    texts = body.texts[name]
+    if name in _REPEATABLE and len(texts) > 1:
+        lists = [_converted(name, value_from_text(text, name, op), list[Any]) for text in texts]
+        return [one for each in lists for one in each]
+    first_of_many = name in ("id", "key") and f"{name}s" in ACCEPTED[op]
+    text = texts[0] if first_of_many else body.text(name)
+    assert text is not None, "the body has a text of this name"
+    return value_from_text(text, name, op)
+
+
+def _gather_images(values: dict[str, Any], files: Files, op: str) -> None:
     """All images under `images`: the files that nothing names, then those of the JSON."""
     texts = [*_one(values, "image"), *_list(values, "images")]
-    images = [*files.values(), *(_from_base64(f"image {at}", text) for at, text in enumerate(texts))]
+    images = [*_contents(files), *(_from_base64(f"image {at}", text) for at, text in enumerate(texts))]
     if images and check_taken("images", images, op):
         values["images"] = images
 
@@ -65,44 +85,55 @@ def _put_first(values: dict[str, Any], plural: str) -> None:
         values[plural] = [_converted(singular, values.pop(singular), kind), *_list(values, plural, Any)]
 
 
-def _items(values: dict[str, Any], files: dict[str, bytes]) -> Any:
+def _items(values: dict[str, Any], files: Files) -> Any:
     """The items of an upsert: each has its own id and image, or one item's fields stand beside its image."""
     if not (items := values.get("items")):
         return [_single_item(values, files)]
     if any(name in values for name in _SINGLE_ITEM):
         raise RequestError("id, label and metadata beside items: give each item its own")
     used = _files_named(items, files)
-    if len(used) < len(files) or "image" in values or values.get("images"):
+    if any(name not in used for name, _ in files) or "image" in values or values.get("images"):
         raise RequestError("an image of an upsert that no item names: an item's image is the name of its file")
-    return _with_images(items, lambda at, one: f"the image of item {_get(one, 'id')!r}", files)
+    return _with_images(items, lambda at, one: f"the image of item {_get(one, 'id')!r}", used)
 
 
-def _single_item(values: dict[str, Any], files: Mapping[str, bytes]) -> dict[str, Any]:
+def _single_item(values: dict[str, Any], files: Files) -> dict[str, Any]:
     if "id" not in values:
         raise RequestError("upsert needs an id for its image, or items that each have an id and an image")
     texts = [*_one(values, "image"), *_list(values, "images")]
     if (count := len(files) + len(texts)) != 1:
         raise RequestError(f"upsert with an id takes one image, not {count}; for several give items")
-    (image,) = (*files.values(), *(_from_base64("image", text) for text in texts))
+    (image,) = (*_contents(files), *(_from_base64("image", text) for text in texts))
     said = {name: _converted(name, values[name], kind) for name, kind in _SINGLE_ITEM.items() if name in values}
     return said | {"image": image}
 
 
-def _fill_in_examples(values: dict[str, Any], files: dict[str, bytes]) -> None:
-    """The images of positives and negatives; the files that they name are no queries of their own."""
-    used: set[str] = set()
+def _fill_in_examples(values: dict[str, Any], files: Files) -> Files:
+    """The images of positives and negatives; returns the other files, which are queries of their own."""
+    used: dict[str, bytes] = {}
     for name in ("positives", "negatives"):
         if given := values.get(name):
-            used |= _files_named(given, files)
-            values[name] = _with_images(given, _numbered(name.removesuffix("s")), files)
-    for name in used:
-        del files[name]
+            named = _files_named(given, files)
+            used |= named
+            values[name] = _with_images(given, _numbered(name.removesuffix("s")), named)
+    return [(name, content) for name, content in files if name not in used]
 
 
-def _files_named(values: Any, files: Mapping[str, bytes]) -> set[str]:
-    """The files that are the image of an item or an example."""
-    named = [_get(one, "image") for one in values] if isinstance(values, list) else []
-    return {name for name in named if isinstance(name, str) and name in files}
+def _files_named(values: Any, files: Files) -> dict[str, bytes]:
+    """The files that are the image of an item or an example. Raises `RequestError` for a name that two files have."""
+    images = [_get(one, "image") for one in values] if isinstance(values, list) else []
+    wanted = {image for image in images if isinstance(image, str)}
+    named: dict[str, bytes] = {}
+    for name, content in files:
+        if name in named:
+            raise RequestError(f"two files are called {name!r}, so it names neither; give each a name of its own")
+        if name in wanted:
+            named[name] = content
+    return named
+
+
+def _contents(files: Files) -> list[bytes]:
+    return [content for _, content in files]
 
 
 def _with_images(values: Any, what: Callable[[int, Any], str], files: Mapping[str, bytes]) -> Any:

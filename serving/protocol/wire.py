@@ -1,7 +1,7 @@
 """Requests and replies as HTTP carries them: JSON, multipart, raw image bytes; JSON, npy, raw numbers and pictures.
 
-`parse` takes what TorchServe hands a handler (fields and headers of one request), `encode` gives back status,
-content type, headers and bytes. Nothing is ever unpickled.
+`parse` takes the query, the parts of the body and the headers of one request; `encode` gives back status, content
+type, headers and bytes. Nothing is ever unpickled.
 """
 
 import base64
@@ -16,12 +16,11 @@ import orjson
 
 from core.images.decode import ImageError
 from serving.protocol.asking import operation_asked, request_of
-from serving.protocol.body import Body, read_json, text_of
 from serving.protocol.encodings import Encoded, pack
-from serving.protocol.media_types import JSON, NPY, PICTURE, RAW, MediaType, best_of, media_ranges
+from serving.protocol.media_types import JSON, NPY, PICTURE, RAW, MediaType, best_of
 from serving.protocol.messages import Answer, Failure, Picture, RequestError
 from serving.protocol.operations import GetRequest, Request
-from serving.protocol.validation import NO_OPTIONS, OPTIONS
+from serving.protocol.parts import Part, body_from
 
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
@@ -45,17 +44,17 @@ class Call:
     answer: Answer | RequestError | None = None
 
 
-def parse(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[Request, MediaType]:
+def parse(
+    query: Sequence[tuple[str, str]], parts: Sequence[Part], *, headers: Mapping[str, str], path: str = ""
+) -> tuple[Request, MediaType]:
     """Read one request, and in which media type its reply is to come.
 
-    `fields` are query parameters, multipart fields and `body`; `headers` the request's headers, and per field
-    a dictionary with its content type. The operation is the query's or field's `op`, else the JSON's, else
-    the path behind the version, else embed. Raises `RequestError`.
+    `headers` have names in lower case. The operation is the query's or form's `op`, else the JSON's, else `path`,
+    else embed. Raises `RequestError`.
     """
-    plain = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    accept = plain.get("accept", "")
-    body = _body(fields, headers, plain, said=_said_by(accept))
-    operation = operation_asked(body, plain.get("url_path", ""))
+    accept = headers.get("accept", "")
+    body = body_from(query, parts, accept=accept)
+    operation = operation_asked(body, path)
     media_type = best_of(operation.replies, accept)
     if media_type is None:
         offers = " or ".join(operation.replies)
@@ -144,52 +143,3 @@ def _with_picture(request: Request) -> Request:
     if "thumbnail" in request.include:
         return request
     return msgspec.structs.replace(request, include=request.include | {"image"})
-
-
-def _said_by(accept: str) -> dict[str, Any]:
-    """An encoding asked for by a parameter of the media type: `application/octet-stream; encoding_format=int8`."""
-    name = "encoding_format"
-    asked = [one.parameters[name].lower() for one in media_ranges(accept) if name in one.parameters]
-    return {name: asked[0]} if asked else {}
-
-
-def _body(
-    fields: Mapping[str, Any], headers: Mapping[str, Any], plain: Mapping[str, str], *, said: dict[str, Any]
-) -> Body:
-    """What the request brings; `said` holds where its JSON says nothing else."""
-    texts: dict[str, str] = {}
-    files: dict[str, bytes] = {}
-    for name, value in fields.items():
-        if name in OPTIONS:
-            texts[name] = text_of(name, value)
-        elif _is_json(name, value, headers, plain):
-            said = said | read_json(value)
-        elif name == "body" and not len(value):
-            continue
-        elif name == "body" or _is_file(name, headers):
-            files[name] = _bytes(name, value)
-        elif name in NO_OPTIONS:
-            raise RequestError(f"field {name!r} is text; send an image as a file, and a vector in JSON")
-        else:
-            texts[name] = text_of(name, value)  # no operation takes it, as is said where the operation is known
-    return Body(said, texts, files)
-
-
-def _is_file(name: str, headers: Mapping[str, Any]) -> bool:
-    """A multipart file has a content type; a text field and a query parameter have none."""
-    of_field = headers.get(name)
-    return isinstance(of_field, dict) and bool(of_field.get("content-type"))
-
-
-def _is_json(name: str, value: Any, headers: Mapping[str, Any], plain: Mapping[str, str]) -> bool:
-    if isinstance(value, dict | list):  # TorchServe decoded it already
-        return True
-    of_field = headers.get(name)
-    kind = of_field.get("content-type") if isinstance(of_field, dict) else None
-    return str(kind or plain.get("content-type", "")).split(";")[0].strip().lower() == JSON
-
-
-def _bytes(name: str, value: Any) -> bytes:
-    if isinstance(value, bytes | bytearray):
-        return bytes(value)
-    raise RequestError(f"field {name!r} is text; it must be an image file")

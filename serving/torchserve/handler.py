@@ -18,9 +18,11 @@ from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 from serving.protocol.wire import Call, Reply, encode, encode_error, parse
 from serving.torchserve.busy import Busy
+from serving.torchserve.parameters import Parameters, keep_all, parts_of, plain_headers
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
 WORKER_HEADER = "x-worker"  # of every reply: the process that answered
+Received = Parameters | Mapping[str, Any]  # one request, as `keep_all` hands it over or as TorchServe does
 _LOG = logging.getLogger(__name__)
 
 
@@ -38,6 +40,7 @@ class Handler:
     def initialize(self, context: Any) -> None:
         """Open the release that lies in the model's folder, and the collection; raises if either is unfit."""
         _log_without_a_line_a_request()
+        keep_all()
         gpu = context.system_properties.get("gpu_id")
         self._engine = Engine.open(
             context.system_properties["model_dir"],
@@ -51,12 +54,12 @@ class Handler:
         self._busy = Busy(self._engine.manifest.version)
         _return_free_memory()
 
-    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+    def handle(self, data: Sequence[Received], context: Any) -> list[bytes]:
         """Answer one batch: as many byte strings as there are requests, in their order."""
         with self._busy.held():
             return self._handle(data, context)
 
-    def _handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+    def _handle(self, data: Sequence[Received], context: Any) -> list[bytes]:
         headers = [context.get_all_request_header(index) for index in range(len(data))]
         replies = self.replies([*zip(data, headers, strict=True)])
         for index, reply in enumerate(replies):
@@ -66,9 +69,9 @@ class Handler:
                 context.set_response_header(index, name, value)
         return [reply.body for reply in replies]
 
-    def replies(self, batch: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> list[Reply]:
-        """The replies to (fields, headers) pairs: one engine call for all that can be read."""
-        calls = [_call(fields, headers) for fields, headers in batch]
+    def replies(self, batch: Sequence[tuple[Received, Mapping[str, Any]]]) -> list[Reply]:
+        """The replies to pairs of what was received and headers: one engine call for all that can be read."""
+        calls = [_call(received, headers) for received, headers in batch]
         waiting = [call for call in calls if call.request is not None]
         answers = self._answers([call.request for call in waiting if call.request is not None])
         for call, answer in zip(waiting, answers, strict=True):
@@ -100,9 +103,10 @@ def _log_without_a_line_a_request() -> None:
     logging.getLogger("serving").setLevel(logging.INFO)
 
 
-def _call(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Call:
+def _call(received: Received, headers: Mapping[str, Any]) -> Call:
     try:
-        return Call(*parse(fields, headers))
+        plain = plain_headers(headers)
+        return Call(*parse((), parts_of(received, headers), headers=plain, path=plain.get("url_path", "")))
     except RequestError as error:
         return Call(answer=error)
     except Exception as error:

@@ -8,7 +8,7 @@ import pytest
 from msgspec import UNSET
 
 from core.images.decode import ImageError, ImageFormatUnknown
-from serving.protocol.media_types import JSON, NPY, PICTURE, RAW
+from serving.protocol.media_types import JSON, NPY, PICTURE, RAW, MediaType
 from serving.protocol.messages import Answer, Picture, RequestError
 from serving.protocol.operations import (
     OPERATIONS,
@@ -24,10 +24,18 @@ from serving.protocol.operations import (
     UpdateRequest,
     UpsertRequest,
 )
-from serving.protocol.wire import encode, parse
+from serving.protocol.wire import encode
+from serving.protocol.wire import parse as parse_parts
+from serving.torchserve.parameters import parts_of, plain_headers
 
 IMAGE = b"\x89PNG and so on"
 TEXT = base64.b64encode(IMAGE).decode()
+
+
+def parse(fields: dict[str, Any], headers: dict[str, Any]) -> tuple[Request, MediaType]:
+    """As TorchServe hands over a request: fields by name, and per field a dictionary with its content type."""
+    plain = plain_headers(headers)
+    return parse_parts((), parts_of(fields, headers), headers=plain, path=plain.get("url_path", ""))
 
 
 def json_body(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -16,6 +16,7 @@ from serving.engine import Engine
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.reader import read
 from serving.jobs.bulk.through_server import embed_paths
+from serving.protocol.parts import Part
 from serving.protocol.wire import Reply, encode, parse
 from serving.torchserve.launch import Server
 from tests.conftest import Chain
@@ -35,7 +36,8 @@ class Door:
 
     def reply(self, body: bytes, headers: dict[str, str]) -> Reply:
         """Answer one request."""
-        request, accept = parse({"body": body}, {name.lower(): value for name, value in headers.items()})
+        plain = {name.lower(): value for name, value in headers.items()}
+        request, accept = parse((), [Part("body", body, plain.get("content-type"))], headers=plain)
         with self._lock:
             [answer] = self._engine.answer([request])
             self.sizes.append(len(request.files))
