@@ -14,6 +14,7 @@ from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import NewItem, UpsertRequest
+from serving.protocol.parts import Part
 from serving.protocol.wire import encode, parse
 from tests.conftest import Chain
 
@@ -29,9 +30,9 @@ def asked(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        fields = {**request.url.params, "body": bytearray(request.content)}
+        body = Part("body", request.content, request.headers["content-type"])
         try:
-            parsed, media_type = parse(fields, {"content-type": request.headers["content-type"]})
+            parsed, media_type = parse(request.url.params.multi_items(), [body], headers={})
         except RequestError as error:
             reply = encode(error)
         else:
