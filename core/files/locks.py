@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.files.permissions import file_mode
+
 _POLL_SECONDS = 0.05
 
 
@@ -41,7 +43,7 @@ def give(handle: int) -> None:
 
 def open_lock_file(path: Path) -> int:
     """Open a lock file, which is made if it is missing; returns its descriptor."""
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o666)  # less the umask
+    return os.open(path, os.O_RDWR | os.O_CREAT, file_mode())
 
 
 def _open_to_share(path: Path) -> int:

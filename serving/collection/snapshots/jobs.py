@@ -19,6 +19,7 @@ import msgspec
 
 from core.files import locks
 from core.files.durable import publish_file
+from core.files.permissions import make_folder
 from serving.collection.errors import SnapshotError
 from serving.collection.snapshots.named import FOLDER
 
@@ -73,7 +74,7 @@ class Jobs:
 
         Raises `JobUnderWay`.
         """
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         handle = locks.open_lock_file(self._lock)
         try:
             self._take(handle)

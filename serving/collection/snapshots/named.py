@@ -18,6 +18,7 @@ from typing import Annotated
 import msgspec
 
 from core.files.durable import publish_file, sha256_of
+from core.files.permissions import make_folder
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.errors import SnapshotError
 
@@ -73,7 +74,7 @@ class NamedSnapshots:
     def save(self, catalogue: Catalogue, name: str) -> Kept:
         """Write the snapshot `name`, in place of an older one. Raises `CollectionError` or OSError."""
         check_name(name)
-        self.folder.mkdir(exist_ok=True)
+        make_folder(self.folder)
         self._clear()
         file = self.folder / f"{name}.{secrets.token_hex(4)}.sqlite"
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import apsw
 
+from core.files.permissions import make_folder
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.sqlite import spare_room
 from serving.collection.catalogue.sqlite.bases import SqliteBases, base_of
@@ -123,7 +124,7 @@ def _check_present(path: Path, *, create: bool) -> None:
 
 def _make(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as error:
         raise failed_to_write(error, f"{folder} can't be made") from error
 

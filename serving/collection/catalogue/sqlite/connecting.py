@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import apsw
 
+from core.files.permissions import file_mode
 from serving.collection.errors import CatalogueError, CatalogueReadOnly
 
 BUSY_MS = 10_000
@@ -26,7 +27,10 @@ def connect(path: Path, *, create: bool) -> tuple[apsw.Connection, bool]:
     if path.exists() and not is_writable(path):
         return _connect_to_read(path)
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    new = not path.exists()
     db = apsw.Connection(str(path), flags=flags)
+    if new:
+        os.chmod(path, file_mode())  # of SQLite's own files, log and index have the mode of this one
     db.set_busy_timeout(BUSY_MS)
     if create:
         _use_log(db, path)

@@ -4,11 +4,13 @@ A snapshot has items, kept pictures, metadata and vectors; FAISS files are built
 in which the log grows by the snapshot's size.
 """
 
+import os
 from pathlib import Path
 
 import apsw
 
 from core.files.durable import publish_file
+from core.files.permissions import file_mode
 from serving.collection.catalogue.interface import SnapshotFiles
 from serving.collection.catalogue.sqlite.database import Database, in_our_words
 from serving.collection.catalogue.sqlite.pending import COMPUTE_ANEW
@@ -85,7 +87,8 @@ def _count_items(path: Path) -> int:
 
 
 def _save(db: apsw.Connection, partial: Path) -> None:
-    partial.unlink(missing_ok=True)  # of a run that was killed; VACUUM wants no file there
+    partial.unlink(missing_ok=True)  # of a run that was killed; VACUUM wants an empty file or none
+    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, file_mode()))
     try:
         with in_our_words(partial, "could not be written, is the disk full?"):
             db.execute("VACUUM INTO ?", (str(partial),))

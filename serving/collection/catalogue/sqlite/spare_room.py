@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from core.files.permissions import file_mode
+
 NAME = "catalogue.spare"
 BYTES = 4 << 20  # the log of a deletion of some hundred items, or what waits in it to be moved into the file
 _SHARE = 8  # of a disk that is nearly full when the collection is opened, no more than this part of what is free
@@ -35,7 +37,7 @@ def give_up(folder: Path) -> bool:
 
 
 def _allocate(path: Path, size: int) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, file_mode())
     try:
         os.posix_fallocate(handle, 0, size)
     except OSError:
