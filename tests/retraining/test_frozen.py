@@ -15,6 +15,7 @@ from retraining.prepare_command import COMMAND
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.items import Item, Source
 from serving.collection.catalogue.opening import open_catalogue
+from serving.collection.catalogue.writes import Change
 from tests.conftest import cifar10_files
 from training.data.dataset import Dataset
 from training.data.splits import TEST, TRAIN, UNLABELLED, VALIDATION
@@ -86,6 +87,18 @@ def test_items_without_a_label_are_learnt_from_and_never_tested_on(files: dict[s
     assert set(data.rows(UNLABELLED)) < set(training_rows(data))
     assert not set(data.rows(TEST)) & set(training_rows(data))
     assert Dataset.load(data.folder).classes == data.classes
+
+
+def test_labels_that_were_changed_without_the_pictures_are_frozen(files: dict[str, bytes], tmp_path: Path) -> None:
+    catalogue = put(tmp_path / "c", [item(name, content, label=None) for name, content in files.items()])
+    assert prepare_frozen(tmp_path / "c", tmp_path / "data").classes is None
+    catalogue.update([Change(name, label_of(name)) for name in files])
+    data = prepare_frozen(tmp_path / "c", tmp_path / "data")
+    assert data.classes is not None
+    assert data.labels is not None
+    assert [data.classes[code] for code in data.labels] == [label_of(name) for name in files]
+    catalogue.update([Change(name, None) for name in files if label_of(name) == data.classes[0]])
+    assert prepare_frozen(tmp_path / "c", tmp_path / "data").classes == data.classes[1:]
 
 
 def test_too_few_labels_are_none(files: dict[str, bytes], tmp_path: Path) -> None:

@@ -88,6 +88,13 @@ def test_everything_over_http(running: Server, connected: Client, files: list[by
     assert [(near["id"], near["metadata"]) for near in found] == [("a/cat", {"year": 2024})]
     assert httpx.get(invoke(running, "list", limit=1)).json()["items"][0]["id"] == "a/cat"
     assert httpx.get(invoke(running, "count")).json()["count"] == 2
+    change = {"items": [{"id": "dog", "label": "pet", "metadata": {"year": 1999}}, {"id": "none", "label": "x"}]}
+    updated = httpx.post(invoke(running, "update"), json=change).json()["results"]
+    assert (updated[0], updated[1]["error"]["status"]) == ({"id": "dog", "outcome": "updated"}, 404)
+    facets = httpx.get(invoke(running, "facets", key="label")).json()
+    assert facets["facets"] == {"label": [{"value": "pet", "count": 2}]}
+    sampled = httpx.get(invoke(running, "sample", count=5, seed=1, filter='{"year": {"lt": 2000}}')).json()["items"]
+    assert [one["id"] for one in sampled] == ["dog"]
     assert httpx.get(invoke(running, "stats")).json()["items"] == 2
     assert httpx.post(invoke(running, "delete", id="a/cat")).json()["deleted"] == 1
     assert httpx.get(invoke(running, "get", id="a/cat")).status_code == 404
@@ -157,6 +164,25 @@ def test_searches_are_brute_force_over_what_sqlite_has(
         at = {items[row].id: place for place, row in enumerate(rows.tolist())}
         assert all(allowed[at[one["id"]]] for one in near)
         np.testing.assert_allclose([scores[at[one["id"]]] for one in near], expected, atol=1e-5)
+
+
+def test_an_update_through_one_worker_is_heeded_by_the_other(
+    running: Server, connected: Client, files: list[bytes]
+) -> None:
+    connected.upsert(new_items(files[:20]))
+    crossed = 0
+    with httpx.Client(timeout=60) as http, ThreadPoolExecutor(4) as pool:
+        for number in range(ROUNDS // 4):
+            change = {"items": [{"id": "item3", "label": f"round{number}", "metadata": {"round": number}}]}
+            done = http.post(invoke(running, "update"), json=change)
+            assert done.json()["results"] == [{"id": "item3", "outcome": "updated"}]
+            where = json.dumps({"label": f"round{number}", "round": number})
+            replies = put_four_times(pool, http, invoke(running, "search", k=2, filter=where), files[3])
+            for reply in replies:
+                (near,) = reply.json()["results"][0]["neighbours"]
+                assert (near["id"], near["label"]) == ("item3", f"round{number}")
+                crossed += reply.headers[WORKER_HEADER] != done.headers[WORKER_HEADER]
+    assert crossed > 0
 
 
 def test_writers_and_searchers_at_once_lose_nothing(running: Server, connected: Client, files: list[bytes]) -> None:
@@ -231,6 +257,11 @@ def test_the_command_line(
     run("get", "cat", "--picture", tmp_path / "out.jpg")
     assert (tmp_path / "out.jpg").read_bytes() == files[0]
     assert json.loads(run("stats"))["items"] == len(files) + 1
+    assert run("update", "cat", "--label", "tabby", "--metadata", '{"year": null}') == "cat\n  updated\n"
+    (labels := tmp_path / "labels.csv").write_text("id;label\ncat;tabby\ntwin;tabby\n")
+    assert run("label", labels) == "1 item updated, 1 unchanged, 0 unknown\n"
+    assert run("facets", "label", "--filter", '{"label": "tabby"}') == "label: 1 value\n        2  tabby\n"
+    assert sorted(run("sample", "--filter", '{"label": "tabby"}').split()) == ["cat", "tabby", "tabby", "twin"]
     assert run("delete", "cat", "twin") == "deleted 2\n"
 
 
