@@ -28,7 +28,7 @@ from serving.gateway.dialects.inference_messages import (
     InferenceTensor,
 )
 from serving.gateway.dialects.model import ANY_RELEASE, ServedModel, check_release, needed
-from serving.gateway.dialects.route import HttpRequest, Route, Translation, embeddings_of, text_error
+from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation, embeddings_of, text_error
 from serving.protocol.agreed import MODEL
 from serving.protocol.media_types import JSON, RAW
 from serving.protocol.messages import Answer, RequestError
@@ -164,31 +164,33 @@ def _at(path: str) -> tuple[str, str]:
 
 
 ROUTES = (
-    Route(
+    DialectRoute(
         *("GET", "/v2", show_server, text_error, "The server's metadata (Open Inference Protocol)."),
         error=InferenceError,
         reply=InferenceServer,
+        needs_model=False,
     ),
-    Route(
+    DialectRoute(
         *("GET", "/v2/health/live", live, text_error, "Whether the server answers."),
         error=InferenceError,
         reply=InferenceLive,
         open=True,
+        needs_model=False,
     ),
-    Route(
+    DialectRoute(
         *("GET", "/v2/health/ready", ready, text_error, "Whether a worker can embed images."),
         error=InferenceError,
         reply=InferenceReady,
         open=True,
     ),
     *(
-        Route(
+        DialectRoute(
             *("GET", path, show_model, text_error, "The model's metadata."), error=InferenceError, reply=InferenceModel
         )
         for path in _at("")
     ),
     *(
-        Route(
+        DialectRoute(
             *("GET", path, model_ready, text_error, "Whether this model can embed images."),
             error=InferenceError,
             reply=InferenceModelReady,
@@ -197,7 +199,7 @@ ROUTES = (
         for path in _at("/ready")
     ),
     *(
-        Route(
+        DialectRoute(
             *("POST", path, infer, text_error, "Embeddings, and logits, of decoded images or image files."),
             error=InferenceError,
             body=InferenceRequest,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from serving.gateway.dialects.images import image_of
 from serving.gateway.dialects.model import ServedModel, check_release, needed
-from serving.gateway.dialects.route import HttpRequest, Route, Translation, embeddings_of, error_reply
+from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation, embeddings_of, error_reply
 from serving.protocol.agreed import MAX_IMAGES
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import EmbedRequest
@@ -122,7 +122,7 @@ def list_models(request: HttpRequest, model: ServedModel | None) -> Reply:
 def show_model(request: HttpRequest, model: ServedModel | None) -> Reply:
     """The model of this name; the reply calls it by its title."""
     served = needed(model)
-    _check_model(request.path["model"], served)
+    _check_model("/".join(request.path.values()), served)
     return Reply(200, orjson.dumps(_model(served)))
 
 
@@ -202,17 +202,20 @@ def _type_of(status: int) -> str:
 
 
 ROUTES = (
-    Route(
+    DialectRoute(
         *("GET", "/v1/models", list_models, refuse, "The release that is served, as OpenAI lists models."),
         error=OpenAIError,
         reply=OpenAIModels,
     ),
-    Route(
-        *("GET", "/v1/models/{model:path}", show_model, refuse, "The release that is served, by any of its names."),
-        error=OpenAIError,
-        reply=OpenAIModel,
+    *(
+        DialectRoute(
+            *("GET", path, show_model, refuse, "The release that is served, by any of its names."),
+            error=OpenAIError,
+            reply=OpenAIModel,
+        )
+        for path in ("/v1/models/{model}", "/v1/models/{model}/{version}")
     ),
-    Route(
+    DialectRoute(
         *("POST", "/v1/embeddings", embed, refuse, "Embeddings of images, as OpenAI's clients ask for them."),
         error=OpenAIError,
         body=OpenAIEmbeddingsRequest,

@@ -1,6 +1,6 @@
 """What each dialect consists of: routes as values, from an HTTP request to our own and from our answer to a reply.
 
-Nothing here sends or receives. A server calls `Route.begin`, has the request answered, and calls `Route.finish`.
+Nothing here sends or receives. A server calls `DialectRoute.begin`, has the request answered, and calls `DialectRoute.finish`.
 """
 
 from collections.abc import Callable, Mapping
@@ -38,12 +38,13 @@ Endpoint = Callable[[HttpRequest, ServedModel | None], Translation | Reply]
 
 
 @dataclass(frozen=True)
-class Route:
+class DialectRoute:
     """One address of a dialect.
 
-    `path` is written as Starlette and OpenAPI do; a parameter `{name:path}` may hold slashes. `endpoint` gets None in
-    place of the model when no worker can answer, and may raise `RequestError`; `refuse` writes any error as the
-    dialect does. `body`, `reply` and `error` are the types of the JSON, for OpenAPI. An `open` route needs no key.
+    A part of `path` in braces is a parameter, of one segment. `endpoint` gets None in place of the model when no worker
+    can answer, or where the route `needs_model` no more than that; it may raise `RequestError`. `refuse` writes any
+    error as the dialect does. `body`, `reply` and `error` are the types of the JSON, for OpenAPI; with `binary`,
+    tensors may stand behind it. An `open` route needs no key.
     """
 
     method: Literal["GET", "POST"]
@@ -57,6 +58,7 @@ class Route:
     status: int = HTTPStatus.OK
     binary: bool = False
     open: bool = False
+    needs_model: bool = True
 
     def begin(self, request: HttpRequest, model: ServedModel | None) -> Translation | Reply:
         """Our request, or a reply that needs no worker; raises nothing for a request that is wrong."""

@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from serving.gateway.dialects.route import Route
+from serving.gateway.dialects.route import DialectRoute
 from serving.protocol.media_types import JSON, RAW
 
-_PARAMETER = re.compile(r"\{(\w+)(?::\w+)?\}")
+_PARAMETER = re.compile(r"\{(\w+)\}")
 _TEMPLATE = "#/components/schemas/{name}"
 
 
-def paths_and_schemas(routes: Iterable[Route]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def paths_and_schemas(routes: Iterable[DialectRoute]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """The `paths` of an OpenAPI document, and what they need of its `components/schemas`."""
     listed = [*routes]
     kinds = sorted({kind for one in listed for kind in _types(one)}, key=lambda kind: kind.__name__)
@@ -22,16 +22,15 @@ def paths_and_schemas(routes: Iterable[Route]) -> tuple[dict[str, dict[str, Any]
     of_type = dict(zip(kinds, references, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for one in listed:
-        path = _PARAMETER.sub(r"{\1}", one.path)
-        paths.setdefault(path, {})[one.method.lower()] = _operation(one, of_type)
+        paths.setdefault(one.path, {})[one.method.lower()] = _operation(one, of_type)
     return paths, schemas
 
 
-def _types(route: Route) -> list[type]:
+def _types(route: DialectRoute) -> list[type]:
     return [kind for kind in (route.body, route.reply, route.error) if kind is not None]
 
 
-def _operation(route: Route, of_type: Mapping[type, Any]) -> dict[str, Any]:
+def _operation(route: DialectRoute, of_type: Mapping[type, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": HTTPStatus(route.status).phrase}
     if route.reply is not None:
         success["content"] = _content(of_type[route.reply], binary=route.binary)
@@ -61,7 +60,6 @@ def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
-def _words(route: Route) -> str:
+def _words(route: DialectRoute) -> str:
     """What tells this operation from the others: the function, and the path where several have it."""
-    ending = "_slash" if route.path.endswith("/") else ""
-    return route.endpoint.__name__ + ("_version" if "{version}" in route.path else "") + ending
+    return route.endpoint.__name__ + ("_version" if "{version}" in route.path else "")

@@ -7,7 +7,7 @@ import orjson
 
 from serving.gateway.dialects.images import image_of
 from serving.gateway.dialects.model import ServedModel, needed
-from serving.gateway.dialects.route import HttpRequest, Route, Translation, embeddings_of, text_error
+from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation, embeddings_of, text_error
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply
@@ -86,28 +86,26 @@ def vectors(request: HttpRequest, model: ServedModel | None) -> Translation:
 
 
 ROUTES = (
-    *(
-        Route(
-            *("POST", path, vectors, text_error, "The vector of one image, as Weaviate's img2vec-neural asks for it."),
-            error=WeaviateError,
-            body=WeaviateImage,
-            reply=WeaviateVector,
-        )
-        for path in ("/vectors", "/vectors/")
+    DialectRoute(
+        *("POST", "/vectors", vectors, text_error, "The vector of an image, as Weaviate's img2vec-neural asks for it."),
+        error=WeaviateError,
+        body=WeaviateImage,
+        reply=WeaviateVector,
     ),
-    Route(
+    DialectRoute(
         *("GET", "/.well-known/live", live, text_error, "Whether the server answers."),
         error=WeaviateError,
         status=HTTPStatus.NO_CONTENT,
         open=True,
+        needs_model=False,
     ),
-    Route(
+    DialectRoute(
         *("GET", "/.well-known/ready", ready, text_error, "Whether a worker can embed images."),
         error=WeaviateError,
         status=HTTPStatus.NO_CONTENT,
         open=True,
     ),
-    Route(
+    DialectRoute(
         *("GET", "/meta", meta, text_error, "What is served, as Weaviate asks for it."),
         error=WeaviateError,
         reply=WeaviateMeta,

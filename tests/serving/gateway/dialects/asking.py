@@ -10,38 +10,38 @@ from numpy.typing import NDArray
 
 from serving.engine import Engine
 from serving.gateway.dialects.model import ServedModel
-from serving.gateway.dialects.route import HttpRequest, Route, Translation
+from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation
 from serving.protocol.messages import Answer, Failure
 from serving.protocol.wire import Reply
 
 MODEL = ServedModel("digits/7", "resnet18", dim=5, size=4, labels=("cat", "dog"), form="onnx", created=1_790_000_000)
 
 
-def routed(routes: Sequence[Route], method: str, path: str) -> tuple[Route, dict[str, str]]:
+def routed(routes: Sequence[DialectRoute], method: str, path: str) -> tuple[DialectRoute, dict[str, str]]:
     """The route of an address, and the parameters of its path."""
     for route in routes:
-        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", re.sub(r"\{(\w+):path\}", r"(?P<\1>.+)", route.path))
+        pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", route.path)
         if route.method == method and (found := re.fullmatch(pattern, path)):
             return route, found.groupdict()
     raise AssertionError(f"no route for {method} {path}")
 
 
 def begun(
-    routes: Sequence[Route],
+    routes: Sequence[DialectRoute],
     method: str,
     path: str,
     body: Any = b"",
     *,
     model: ServedModel | None = MODEL,
     headers: Mapping[str, str] | None = None,
-) -> tuple[Route, Translation | Reply]:
+) -> tuple[DialectRoute, Translation | Reply]:
     """What a dialect makes of a request; a body that is not bytes is sent as JSON."""
     route, parameters = routed(routes, method, path)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return route, route.begin(HttpRequest(content, parameters, headers or {}), model)
 
 
-def asked_of(engine: Engine, begun: tuple[Route, Translation | Reply]) -> Reply:
+def asked_of(engine: Engine, begun: tuple[DialectRoute, Translation | Reply]) -> Reply:
     """The reply once the engine has answered, where it has to."""
     route, found = begun
     if isinstance(found, Reply):
@@ -50,19 +50,19 @@ def asked_of(engine: Engine, begun: tuple[Route, Translation | Reply]) -> Reply:
     return route.finish(found, answer)
 
 
-def translated(begun: tuple[Route, Translation | Reply]) -> Translation:
+def translated(begun: tuple[DialectRoute, Translation | Reply]) -> Translation:
     """The translation of a request that is taken."""
     _, found = begun
     assert isinstance(found, Translation), found
     return found
 
 
-def answered(begun: tuple[Route, Translation | Reply], answer: Answer | Failure) -> Reply:
+def answered(begun: tuple[DialectRoute, Translation | Reply], answer: Answer | Failure) -> Reply:
     """The reply that an answer becomes."""
     return begun[0].finish(translated(begun), answer)
 
 
-def refused(begun: tuple[Route, Translation | Reply]) -> tuple[int, Any]:
+def refused(begun: tuple[DialectRoute, Translation | Reply]) -> tuple[int, Any]:
     """Status and JSON of a reply that no worker was asked for."""
     _, found = begun
     assert isinstance(found, Reply), found

@@ -14,7 +14,7 @@ from serving.gateway.dialects.openai import (
     OpenAIModel,
     OpenAIModels,
 )
-from serving.gateway.dialects.route import Route, Translation
+from serving.gateway.dialects.route import DialectRoute, Translation
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply
@@ -24,7 +24,7 @@ FILE = b"\x89PNG any bytes"
 TEXT = base64.b64encode(FILE).decode()
 
 
-def asked(**fields: Any) -> tuple[Route, Translation | Reply]:
+def asked(**fields: Any) -> tuple[DialectRoute, Translation | Reply]:
     return begun(ROUTES, "POST", "/v1/embeddings", {"model": "digits", "input": TEXT} | fields)
 
 

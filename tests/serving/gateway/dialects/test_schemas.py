@@ -5,7 +5,7 @@ import jsonschema
 import pytest
 
 from serving.gateway.dialects import inference_protocol, openai, weaviate
-from serving.gateway.dialects.route import Route
+from serving.gateway.dialects.route import DialectRoute
 from serving.gateway.dialects.schemas import paths_and_schemas
 from serving.protocol.messages import Answer
 from tests.serving.gateway.dialects.asking import MODEL, answered, embeddings
@@ -18,7 +18,7 @@ PATHS, SCHEMAS = paths_and_schemas(ROUTES)
 
 def test_every_route_is_there_and_no_two_have_one_name() -> None:
     found = {(method.upper(), path) for path, methods in PATHS.items() for method in methods}
-    assert found == {(route.method, route.path.replace(":path", "")) for route in ROUTES}
+    assert found == {(route.method, route.path) for route in ROUTES}
     names = [one["operationId"] for methods in PATHS.values() for one in methods.values()]
     assert len(names) == len({*names}) == len(ROUTES)
 
@@ -31,10 +31,9 @@ def test_every_reference_leads_somewhere_and_every_schema_is_one() -> None:
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: f"{route.method} {route.path}")
-def test_parameters_of_the_path_are_declared(route: Route) -> None:
-    path = route.path.replace(":path", "")
-    declared = [one["name"] for one in PATHS[path][route.method.lower()].get("parameters", [])]
-    assert declared == re.findall(r"\{(\w+)\}", path)
+def test_parameters_of_the_path_are_declared(route: DialectRoute) -> None:
+    declared = [one["name"] for one in PATHS[route.path][route.method.lower()].get("parameters", [])]
+    assert declared == re.findall(r"\{(\w+)\}", route.path)
 
 
 def test_replies_are_as_their_schemas_say() -> None:
