@@ -5,14 +5,13 @@ two different values is refused. Raises `RequestError` that names the field, its
 this server can carry the request out is asked later, by `serving.operations.refusals`.
 """
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from serving.protocol.body import Body
+from serving.protocol.image_text import image_of
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import OPERATIONS, Operation, Request, SearchRequest, UpsertRequest
 from serving.protocol.validation import ACCEPTED, SINGULAR, check_taken, request_from, value_from_text
@@ -73,7 +72,7 @@ def _from_texts(body: Body, name: str, op: str) -> Any:
 def _gather_images(values: dict[str, Any], files: Files, op: str) -> None:
     """All images under `images`: the files that nothing names, then those of the JSON."""
     texts = [*_one(values, "image"), *_list(values, "images")]
-    images = [*_contents(files), *(_from_base64(f"image {at}", text) for at, text in enumerate(texts))]
+    images = [*_contents(files), *(image_of(text, f"image {at}") for at, text in enumerate(texts))]
     if images and check_taken("images", images, op):
         values["images"] = images
 
@@ -103,7 +102,7 @@ def _single_item(values: dict[str, Any], files: Files) -> dict[str, Any]:
     texts = [*_one(values, "image"), *_list(values, "images")]
     if (count := len(files) + len(texts)) != 1:
         raise RequestError(f"upsert with an id takes one image, not {count}; for several give items")
-    (image,) = (*_contents(files), *(_from_base64("image", text) for text in texts))
+    (image,) = (*_contents(files), *(image_of(text, "image") for text in texts))
     said = {name: _converted(name, values[name], kind) for name, kind in _SINGLE_ITEM.items() if name in values}
     return said | {"image": image}
 
@@ -146,7 +145,7 @@ def _with_images(values: Any, what: Callable[[int, Any], str], files: Mapping[st
     found: list[Any] = []
     for at, one in enumerate(values):
         if isinstance(text := _get(one, "image"), str):
-            image = files[text] if text in files else _from_base64(what(at, one), text)
+            image = files[text] if text in files else image_of(text, what(at, one))
             found.append(one | {"image": image})
         else:
             found.append(one)
@@ -175,14 +174,3 @@ def _converted(name: str, value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise RequestError(f"{name} can't be read: {error}") from error
-
-
-def _from_base64(what: str, text: str) -> bytes:
-    if text.startswith("data:"):
-        head, comma, text = text.partition(",")
-        if not comma or not head.endswith(";base64"):
-            raise RequestError(f"{what} is a data URI without ';base64,'")
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise RequestError(f"{what} is not valid base64: {error}") from error

@@ -14,10 +14,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.gateway.dialects.images import image_of
 from serving.gateway.dialects.model import ServedModel, check_release, needed
 from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation, embeddings_of, error_reply
 from serving.protocol.agreed import MAX_IMAGES
+from serving.protocol.image_text import image_of
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply

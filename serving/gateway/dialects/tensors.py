@@ -13,7 +13,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from serving.gateway.dialects.images import image_of
+from serving.protocol.image_text import image_of
 from serving.protocol.messages import RequestError
 
 _Byte = Annotated[int, msgspec.Meta(ge=0, le=255)]

@@ -5,9 +5,9 @@ from http import HTTPStatus
 import msgspec
 import orjson
 
-from serving.gateway.dialects.images import image_of
 from serving.gateway.dialects.model import ServedModel, needed
 from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translation, embeddings_of, text_error
+from serving.protocol.image_text import image_of
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply

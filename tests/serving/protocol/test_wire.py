@@ -96,6 +96,7 @@ def test_the_media_type_of_the_reply_comes_by_accept(header: str, media_type: st
         ({"op": "train"}, "op is 'train'; it must be one of embed"),
         ({"op": 3}, "op is 3; it must be one of embed"),
         ({"image": "no base64!"}, "image 0 is not valid base64"),
+        ({"image": "http://example.org/cat.jpg"}, "image 0 is 'http://example.org/cat.jpg', an address, and none"),
         ({"image": "data:image/png,abc"}, "without ';base64,'"),
         ({"image": 3}, "image can't be read: Expected `str`"),
         ({"images": TEXT}, "images can't be read: Expected `array`"),

@@ -1,4 +1,4 @@
-"""An image file that stands in a JSON text: base64, or a data URI. Nothing is ever fetched."""
+"""An image file as a text of JSON: base64, or a data URI. An address is refused: nothing is ever fetched."""
 
 import base64
 import binascii
@@ -16,10 +16,8 @@ def image_of(text: str, what: str) -> bytes:
         if not comma or not head.endswith(";base64"):
             raise RequestError(f"{what} is a data URI without ';base64,'")
     elif _ADDRESS.match(text):
-        raise RequestError(
-            f"{what} is an address ({text!r:.80}); no address is fetched: send the image itself, in base64"
-        )
+        raise RequestError(f"{what} is {text!r:.80}, an address, and none is fetched: send the image itself, in base64")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
-        raise RequestError(f"{what} is no image in base64 ({error}); a data URI or bare base64 is accepted") from error
+        raise RequestError(f"{what} is not valid base64: {error}") from error
