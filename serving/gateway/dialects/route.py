@@ -1,6 +1,6 @@
 """What each dialect consists of: routes as values, from an HTTP request to our own and from our answer to a reply.
 
-Nothing here sends or receives. A server calls `DialectRoute.begin`, has the request answered, and calls `DialectRoute.finish`.
+Nothing here sends or receives. A server calls `begin` of a route, has the request answered, and calls its `finish`.
 """
 
 from collections.abc import Callable, Mapping

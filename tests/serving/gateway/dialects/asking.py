@@ -14,6 +14,7 @@ from serving.gateway.dialects.route import DialectRoute, HttpRequest, Translatio
 from serving.protocol.messages import Answer, Failure
 from serving.protocol.wire import Reply
 
+Begun = tuple[DialectRoute, Translation | Reply]  # a route, and what it made of a request
 MODEL = ServedModel("digits/7", "resnet18", dim=5, size=4, labels=("cat", "dog"), form="onnx", created=1_790_000_000)
 
 
@@ -34,14 +35,14 @@ def begun(
     *,
     model: ServedModel | None = MODEL,
     headers: Mapping[str, str] | None = None,
-) -> tuple[DialectRoute, Translation | Reply]:
+) -> Begun:
     """What a dialect makes of a request; a body that is not bytes is sent as JSON."""
     route, parameters = routed(routes, method, path)
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
     return route, route.begin(HttpRequest(content, parameters, headers or {}), model)
 
 
-def asked_of(engine: Engine, begun: tuple[DialectRoute, Translation | Reply]) -> Reply:
+def asked_of(engine: Engine, begun: Begun) -> Reply:
     """The reply once the engine has answered, where it has to."""
     route, found = begun
     if isinstance(found, Reply):
@@ -50,19 +51,19 @@ def asked_of(engine: Engine, begun: tuple[DialectRoute, Translation | Reply]) ->
     return route.finish(found, answer)
 
 
-def translated(begun: tuple[DialectRoute, Translation | Reply]) -> Translation:
+def translated(begun: Begun) -> Translation:
     """The translation of a request that is taken."""
     _, found = begun
     assert isinstance(found, Translation), found
     return found
 
 
-def answered(begun: tuple[DialectRoute, Translation | Reply], answer: Answer | Failure) -> Reply:
+def answered(begun: Begun, answer: Answer | Failure) -> Reply:
     """The reply that an answer becomes."""
     return begun[0].finish(translated(begun), answer)
 
 
-def refused(begun: tuple[DialectRoute, Translation | Reply]) -> tuple[int, Any]:
+def refused(begun: Begun) -> tuple[int, Any]:
     """Status and JSON of a reply that no worker was asked for."""
     _, found = begun
     assert isinstance(found, Reply), found

@@ -11,11 +11,10 @@ import pytest
 
 from core.images.decode import ImageError, decode
 from serving.gateway.dialects.inference_protocol import HEADER_LENGTH, ROUTES
-from serving.gateway.dialects.route import DialectRoute, Translation
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply
-from tests.serving.gateway.dialects.asking import MODEL, answered, begun, embeddings, refused, translated
+from tests.serving.gateway.dialects.asking import MODEL, Begun, answered, begun, embeddings, refused, translated
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3)).astype(np.uint8)
 FILES = (b"one file", b"another, longer file")
@@ -57,9 +56,7 @@ def specified(reply: Reply, name: str) -> dict[str, Any]:
     return content
 
 
-def infer(
-    *inputs: dict[str, Any], path: str = "/v2/models/digits/infer", behind: bytes = b"", **more: Any
-) -> tuple[DialectRoute, Translation | Reply]:
+def infer(*inputs: dict[str, Any], path: str = "/v2/models/digits/infer", behind: bytes = b"", **more: Any) -> Begun:
     content = json.dumps({"inputs": inputs} | more).encode()
     headers = {HEADER_LENGTH: str(len(content))} if behind else {}
     return begun(ROUTES, "POST", path, content + behind, headers=headers)
@@ -78,7 +75,7 @@ def binary(given: dict[str, Any], size: int) -> dict[str, Any]:
     return {name: value for name, value in given.items() if name != "data"} | {"parameters": {"binary_data_size": size}}
 
 
-def decoded(found: tuple[DialectRoute, Translation | Reply]) -> Any:
+def decoded(found: Begun) -> Any:
     """The pixels that the engine's decoder makes of the images."""
     return np.stack([decode(file, 4) for file in translated(found).request.files])
 
@@ -198,9 +195,7 @@ def test_logits_are_asked_for_only_where_they_are_wanted() -> None:
         (begun(ROUTES, "POST", "/v2/models/digits/infer", b"{}", headers={HEADER_LENGTH: "-1"}), "must be a number"),
     ],
 )
-def test_what_is_wrong_is_a_400_in_the_specified_form(
-    found: tuple[DialectRoute, Translation | Reply], words: str
-) -> None:
+def test_what_is_wrong_is_a_400_in_the_specified_form(found: Begun, words: str) -> None:
     status, content = refused(found)
     assert status == 400
     jsonschema.validate(content, SPECIFIED["error"])

@@ -14,17 +14,16 @@ from serving.gateway.dialects.openai import (
     OpenAIModel,
     OpenAIModels,
 )
-from serving.gateway.dialects.route import DialectRoute, Translation
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import EmbedRequest
 from serving.protocol.wire import Reply
-from tests.serving.gateway.dialects.asking import MODEL, answered, begun, embeddings, refused, translated
+from tests.serving.gateway.dialects.asking import MODEL, Begun, answered, begun, embeddings, refused, translated
 
 FILE = b"\x89PNG any bytes"
 TEXT = base64.b64encode(FILE).decode()
 
 
-def asked(**fields: Any) -> tuple[DialectRoute, Translation | Reply]:
+def asked(**fields: Any) -> Begun:
     return begun(ROUTES, "POST", "/v1/embeddings", {"model": "digits", "input": TEXT} | fields)
 
 
