@@ -33,7 +33,7 @@ from serving.operations.queries import ids_of
 from serving.operations.refusals import begin, operations_of
 from serving.operations.served import Served
 from serving.operations.writing import write_all
-from serving.protocol.agreed import MAX_IDS, MAX_IMAGES, MAX_K, MAX_LIMIT, MAX_OFFSET
+from serving.protocol.agreed import MAX_HEAVY, MAX_IDS, MAX_IMAGES, MAX_K, MAX_KEYS, MAX_LIMIT, MAX_OFFSET
 from serving.protocol.encodings import ENCODINGS
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
@@ -149,6 +149,8 @@ class Engine:
                 "image_pixels": self._embedder.limits.max_pixels,
                 "images_per_request": MAX_IMAGES,
                 "ids_per_request": MAX_IDS,
+                "keys_per_request": MAX_KEYS,
+                "sample": MAX_HEAVY,
                 "k": MAX_K,
                 "offset": MAX_OFFSET,
                 "limit": MAX_LIMIT,

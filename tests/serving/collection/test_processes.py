@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.catalogue import SqliteCatalogue
@@ -82,11 +83,14 @@ def test_a_reader_sees_every_write_that_another_process_acknowledged(tmp_path: P
 
 
 KILLED = """
+from serving.collection.catalogue.writes import Change
 catalogue = open_catalogue(sys.argv[1])
 for number in range(int(sys.argv[2]), 1_000_000):
     names = [f"{number}-{part}" for part in range(7)]
     catalogue.upsert([item(name, part=number) for name in names], unit_vectors(7, seed=number), RELEASE)
     print("stored", number, flush=True)
+    catalogue.update([Change(name, f"label{number}", {"part": None, "changed": True}) for name in names])
+    print("updated", number, flush=True)
     if number % 2:
         catalogue.delete([f"{number - 1}-{part}" for part in range(7)])
         print("deleted", number - 1, flush=True)
@@ -96,7 +100,7 @@ for number in range(int(sys.argv[2]), 1_000_000):
 def test_killed_while_writing_nothing_acknowledged_is_lost_and_nothing_is_half(tmp_path: Path) -> None:
     catalogue = open_catalogue(tmp_path, create=True)
     first = 0
-    acknowledged: dict[str, set[int]] = {"stored": set(), "deleted": set()}
+    acknowledged: dict[str, set[int]] = {"stored": set(), "updated": set(), "deleted": set()}
     for turn in range(ROUNDS):
         heard = 0
         with running(KILLED, tmp_path, first) as writer:
@@ -106,8 +110,12 @@ def test_killed_while_writing_nothing_acknowledged_is_lost_and_nothing_is_half(t
                 heard += 1
                 if heard == 5 + 3 * (turn % 7):
                     writer.send_signal(signal.SIGKILL)
-        names = [item.id for item in catalogue.items.page(limit=10_000).items]
-        batches = [int(name.split("-")[0]) for name in names]
+        items = catalogue.items.page(limit=10_000).items
+        batches = [int(item.id.split("-")[0]) for item in items]
+        labelled = [number for number, item in zip(batches, items, strict=True) if item.label == f"label{number}"]
+        assert {labelled.count(number) for number in set(labelled)} <= {BATCH}
+        assert acknowledged["updated"] & set(batches) <= set(labelled)
+        assert catalogue.items.count(parse_filter({"changed": True, "part": {"exists": False}})) == len(labelled)
         assert {batches.count(number) for number in set(batches)} <= {BATCH}
         assert acknowledged["stored"] - acknowledged["deleted"] - {max(acknowledged["stored"]) - 1} <= set(batches)
         assert acknowledged["deleted"].isdisjoint(batches)
