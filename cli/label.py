@@ -92,8 +92,8 @@ def _send(client: "Client", part: Labels, done: Labelling) -> None:
     except ServerError as error:
         if error.status not in _REFUSED:
             raise
-        if len(part) == 1:
-            done.fail(part[0][0], error.status, str(error))
+        if len(part) == 1 and error.status != 404:
+            done.failed[part[0][0]] = str(error)
             return
         stored = _stored(client, part)
         done.unknown += [name for name, _ in part if name not in stored]
@@ -125,7 +125,8 @@ def _stored(client: "Client", part: Labels) -> dict[str, str | None]:
     except ServerError as error:
         if error.status != 404:
             raise
-        return {}  # none exists
+        client.count()  # fails with 404, too, where there is no such server or model, and not where no item exists
+        return {}
     return {item["id"]: item["label"] for item in items if "error" not in item}
 
 

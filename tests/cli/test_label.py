@@ -98,12 +98,29 @@ def test_unknown_ids_are_named_and_are_an_error_unless_ignored(
     assert labels() == ["cat", None, None, None]
 
 
-def test_where_no_item_is_known_the_server_is_asked_twice(
+def test_where_no_item_is_known_few_requests_find_out(
     asked: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["label", table(tmp_path, *(f"none{n},cat" for n in range(30)))]) == 1
     assert capsys.readouterr().out == "0 items updated, 0 unchanged, 30 unknown\n"
-    assert asked == ["update", "get"]
+    assert asked == ["update", "get", "count"]
+
+
+def test_another_404_is_no_unknown_item(
+    asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As TorchServe replies where there is no model of that name."""
+    begin: Callable[..., None] = Client.__init__
+    none = httpx.MockTransport(lambda _: httpx.Response(404, json={"code": 404, "message": "Model not found: x"}))
+
+    def begin_elsewhere(self: Client, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        self._http = httpx.Client(base_url="http://near", transport=none)
+
+    monkeypatch.setattr(Client, "__init__", begin_elsewhere)
+    for rows in (["n0,cat"], ["n0,cat", "n1,cat"]):
+        assert main(["label", table(tmp_path, *rows), "--ignore-unknown"]) == 1
+        assert capsys.readouterr().err == "error: 404: Model not found: x\n"
 
 
 def test_a_label_that_no_item_can_have_fails_alone(
