@@ -1,15 +1,15 @@
 """What the commands that ask a server print: results as lines or as JSON, and near-duplicates as groups."""
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from core.command_line.endings import counted
+from core.files.json_text import json_text
 
 
 def print_json(value: Any, *, indent: int | None = 2) -> int:
     """Print a value as JSON; returns the exit code."""
-    print(json.dumps(value, indent=indent))
+    print(json_text(value, indent=indent))
     return 0
 
 
@@ -26,7 +26,7 @@ def print_results(names: Sequence[object], results: Sequence[dict[str, Any]], *,
 
 def line_of_item(item: dict[str, Any]) -> str:
     """An item on one line."""
-    metadata = json.dumps(item["metadata"]) if item["metadata"] else ""
+    metadata = json_text(item["metadata"]) if item["metadata"] else ""
     return "  ".join(filter(None, [item["id"], item["label"], metadata]))
 
 
@@ -35,7 +35,7 @@ def print_facet(key: str, values: Sequence[dict[str, Any]], *, distinct: int, mi
     without = f"; {counted(missing, 'item has', 'items have')} none" if missing else ""
     print(f"{key}: {counted(distinct, 'value')}{without}")
     for one in values:
-        shown = one["value"] if isinstance(one["value"], str) else json.dumps(one["value"])
+        shown = one["value"] if isinstance(one["value"], str) else json_text(one["value"])
         print(f"{one['count']:>9,}  {shown}")
 
 
@@ -69,7 +69,7 @@ def _lines(result: dict[str, Any]) -> list[str]:
 
 
 def _neighbour(one: dict[str, Any]) -> str:
-    metadata = json.dumps(one["metadata"]) if one.get("metadata") else ""
+    metadata = json_text(one["metadata"]) if one.get("metadata") else ""
     return f"{one['score']:.4f}  {one['id']}  {one['label'] or ''}  {metadata}".rstrip()
 
 

@@ -1,7 +1,6 @@
 """`simclr retrain`: from what a collection has gathered to a release that serves, if it is better."""
 
 import argparse
-import json
 import logging
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from core.command_line.command import Command, main
 from core.command_line.endings import ending_of
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 from retraining.errors import Busy, NotFollowed, NotPromoted, StageFailed
 from retraining.plan import MODES, Plan
 from training.recipe.presets import PRESETS
@@ -114,7 +114,7 @@ def _plan(given: argparse.Namespace) -> Plan:
 
 
 def _publish(given: argparse.Namespace, code: int, summary: dict[str, Any]) -> None:
-    text = json.dumps({"exit_code": code, **summary})
+    text = json_text({"exit_code": code, **summary})
     if given.summary is not None:
         try:
             publish_text(given.summary, text + "\n")

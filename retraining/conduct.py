@@ -1,6 +1,5 @@
 """One retraining, from its first stage to the servers that follow: each stage once, whatever was killed before."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import ModelStore
 from retraining.child import run_stage
@@ -161,7 +161,7 @@ class Retraining:
 
     def _finish(self, outcome: str, *, reason: str = "") -> dict[str, Any]:
         summary = {"outcome": outcome, "reason": reason, "kept": self._wishes.keep, **self.facts()}
-        publish_text(self._folder / SUMMARY, json.dumps(summary, indent=1))
+        publish_text(self._folder / SUMMARY, json_text(summary, indent=1))
         if not self._wishes.keep:
             remove_bulk(self._folder)
         return summary

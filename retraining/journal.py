@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 from retraining.plan import PLAN, SUMMARY
 
 STAGES = "stages"
@@ -49,7 +50,7 @@ class Journal:
 
     def finish(self, record: Record) -> None:
         """Note that a stage is finished."""
-        publish_text(self._path(record.stage), json.dumps(asdict(record), indent=1))
+        publish_text(self._path(record.stage), json_text(asdict(record), indent=1))
 
     def records(self, stages: Sequence[str]) -> list[Record]:
         """Those of `stages` that are finished, in this order."""
@@ -74,7 +75,7 @@ def begin(work: Path) -> Path:
 
 def abandon(folder: Path) -> None:
     """Give up an unfinished retraining: its data and weights go."""
-    publish_text(folder / SUMMARY, json.dumps({"outcome": "abandoned", "kept": False}))
+    publish_text(folder / SUMMARY, json_text({"outcome": "abandoned", "kept": False}))
     remove_bulk(folder)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 from core.releases.manifest import ManifestError, Release
 from core.releases.model_store import CHAMPION, ModelStore
 from retraining.errors import PlanError
@@ -61,7 +62,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Keep it."""
-        publish_text(folder / PLAN, json.dumps(asdict(self), indent=1))
+        publish_text(folder / PLAN, json_text(asdict(self), indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> "Plan":

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from core.command_line.values import port_number
+from core.files.json_text import json_text
 from core.files.locks import locked
 from core.machine.interrupts import exit_on_signals
 from core.machine.machine import cuda_devices
@@ -224,7 +225,7 @@ def _summarise(journey: Journey) -> None:
     total = sum(journey.seconds.values())
     print("\nseconds: " + ", ".join(f"{name} {value:.1f}" for name, value in journey.seconds.items()), end="")
     print(f"; in all {total:.1f}")
-    (journey.home / "seconds.json").write_text(json.dumps({**journey.seconds, "total": total}, indent=2) + "\n")
+    (journey.home / "seconds.json").write_text(json_text({**journey.seconds, "total": total}, indent=2) + "\n")
 
 
 def _slug(path: Path) -> str:

@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 an error that the user can mend, 2 wrong usage, 70 a fault
 A command may have codes of its own between 3 and 63, which its help names.
 """
 
-import json
 import os
 import signal
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
+from core.files.json_text import json_text
 from core.machine.interrupts import Interrupted
 
 FAILED, FAULT = 1, 70
@@ -49,7 +49,7 @@ def discard_output() -> None:
 def conclude(sentence: str, *, then: str = "", as_json: bool = False, **values: Any) -> None:
     """Close long work: say what came of it, and what to type next; or print `values` as one line of JSON."""
     if as_json:
-        print(json.dumps(values, default=str))
+        print(json_text(values, default=str))
         return
     print(sentence)
     if then:

@@ -1,7 +1,6 @@
 """`simclr export`: publish a checkpoint as a release, or with --probe-only a new probe on the encoder of a release."""
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 from core.releases.manifest import Release
 from core.releases.model_store import CHAMPION, ModelStore
 from export.store.text import DEFAULT_STORE, typed
@@ -198,7 +198,7 @@ def _end(release: Release, archive: Path, said: Sequence[str], given: argparse.N
         "promotion": {"passed": passed, "failed": failed},
     }
     if given.summary is not None:
-        publish_text(given.summary, json.dumps(values) + "\n")
+        publish_text(given.summary, json_text(values) + "\n")
     if not given.json:
         print(*said, f"release: {release.folder}, digest {release.digest[:16]}", sep="\n")
         print(f"archive for TorchServe: {archive}", f"comparison: {page}", sep="\n")

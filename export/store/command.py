@@ -10,6 +10,7 @@ from typing import Any
 
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude
+from core.files.json_text import json_text
 from core.releases.manifest import to_json
 from core.releases.model_store import ModelStore
 from core.releases.servers import live_servers
@@ -152,7 +153,7 @@ def _store(given: argparse.Namespace) -> ModelStore:
 
 
 def _show_values(values: Any, text: str, *, as_json: bool) -> None:
-    print(json.dumps(values, indent=2) if as_json else text)
+    print(json_text(values, indent=2) if as_json else text)
 
 
 def _moved(line: Mapping[str, Any], given: argparse.Namespace) -> int:

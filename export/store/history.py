@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import sync
+from core.files.json_text import json_text
 
 FILE_NAME = "history.jsonl"
 
@@ -29,7 +30,7 @@ def append(home: Path, action: str, **about: Any) -> dict[str, Any]:
     with path.open("ab+") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
         broken = file.read(1) not in (b"", b"\n")
-        file.write(b"\n" * broken + json.dumps(line).encode() + b"\n")
+        file.write(b"\n" * broken + json_text(line).encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
     sync(home)

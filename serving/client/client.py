@@ -150,7 +150,7 @@ class Client:
             }
             for at, item in enumerate(items)
         ]
-        request = {"files": [*files.items()], "data": {"items": json.dumps(said)}}
+        request = {"files": [*files.items()], "data": {"items": json.dumps(said, allow_nan=False)}}
         return self._json(self._request("POST", "upsert", **request))
 
     def update(self, items: Sequence[ItemChange], *, replace_metadata: bool = False) -> dict[str, Any]:

@@ -45,16 +45,24 @@ class Call:
 
 
 def parse(
-    query: Sequence[tuple[str, str]], parts: Sequence[Part], *, headers: Mapping[str, str], path: str = ""
+    query: Sequence[tuple[str, str]],
+    parts: Sequence[Part],
+    *,
+    headers: Mapping[str, str],
+    path: str = "",
+    posted: bool = True,
 ) -> tuple[Request, MediaType]:
     """Read one request, and in which media type its reply is to come.
 
     `headers` have names in lower case. The operation is the query's or form's `op`, else the JSON's, else `path`,
-    else embed. Raises `RequestError`.
+    else embed. `posted` says whether the method allows a change. Raises `RequestError`, for what would change anything
+    without being posted with 405.
     """
     accept = headers.get("accept", "")
     body = body_from(query, parts, accept=accept)
     operation = operation_asked(body, path)
+    if operation.changes and not posted:
+        raise RequestError(f"{operation.name} changes something, so it must be sent by POST, with a body", 405)
     media_type = best_of(operation.replies, accept)
     if media_type is None:
         offers = " or ".join(operation.replies)
@@ -87,6 +95,8 @@ def encode_error(error: Failure) -> Reply:
     """An error as JSON, whatever was asked for."""
     after = getattr(error, "retry_after", None)
     headers = {"retry-after": str(after)} if after is not None else {}
+    if error.status == 405:
+        headers["allow"] = "POST"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"  # how to say who asks
     return Reply(error.status, orjson.dumps(_error(error)), headers=headers)

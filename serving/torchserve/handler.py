@@ -18,7 +18,7 @@ from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 from serving.protocol.wire import Call, Reply, encode, encode_error, parse
 from serving.torchserve.busy import Busy
-from serving.torchserve.parameters import Parameters, keep_all, parts_of, plain_headers
+from serving.torchserve.parameters import Parameters, has_body, keep_all, parts_of, plain_headers
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
 WORKER_HEADER = "x-worker"  # of every reply: the process that answered
@@ -106,7 +106,8 @@ def _log_without_a_line_a_request() -> None:
 def _call(received: Received, headers: Mapping[str, Any]) -> Call:
     try:
         plain = plain_headers(headers)
-        return Call(*parse((), parts_of(received, headers), headers=plain, path=plain.get("url_path", "")))
+        parts = parts_of(received, headers)
+        return Call(*parse((), parts, headers=plain, posted=has_body(parts, plain)))
     except RequestError as error:
         return Call(answer=error)
     except Exception as error:

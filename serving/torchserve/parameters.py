@@ -19,6 +19,7 @@ Parameters = Sequence[Mapping[str, Any]]  # TorchServe's own: each has a name, a
 Batch = tuple[list[Any], list[Any], dict[int, str]]  # headers, what the handler gets, request ids
 
 _OVERHEAD = 1024  # bytes that a part's boundary and headers may take, and as many that are no part's
+_PATH_HEADER = "url_path"
 _LOG = logging.getLogger(__name__)
 
 
@@ -54,13 +55,26 @@ def plain_headers(headers: Mapping[str, Any]) -> dict[str, str]:
 def parts_of(data: Parameters | Mapping[str, Any], headers: Mapping[str, Any]) -> list[Part]:
     """The query's texts and the body's parts of one request, from whichever form the handler got.
 
-    Raises `RequestError`: 413 for too many, 400 where parts of a multipart body are missing.
+    Raises `RequestError`: 413 for too many, 400 where parts of a multipart body are missing or a path is behind the
+    model's, which TorchServe hands over as a header that anyone can send.
     """
+    if path := plain_headers(headers).get(_PATH_HEADER):
+        raise RequestError(
+            f"the path {path!r:.80} behind the model's names nothing; which operation, say by the field op"
+        )
     parameters = _from_fields(data, headers) if isinstance(data, Mapping) else data
     check_count(len(parameters))
     parts = [_part(one["name"], one["value"], one["contentType"] or None) for one in parameters]
     _check_whole(parts, plain_headers(headers))
     return parts
+
+
+def has_body(parts: Sequence[Part], headers: Mapping[str, str]) -> bool:
+    """Whether the request had a body: TorchServe tells no method, and the browser's GET of a link has none."""
+    length = headers.get("content-length", "")
+    if length.isdecimal():
+        return int(length) > 0
+    return "transfer-encoding" in headers or any(part.media_type is not None for part in parts)
 
 
 def _from_fields(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> Parameters:

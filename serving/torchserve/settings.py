@@ -6,12 +6,12 @@ copied into the model folder, and deleted there when it is unregistered; so the 
 links to archives that were checked, and no address is allowed.
 """
 
-import json
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from core.files.json_text import json_text
 from core.machine.machine import default_workers
 from core.releases.manifest import check_name
 from core.releases.model_store import ModelStore
@@ -117,7 +117,7 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
         "grpc_management_port": str(ports[2]),
         "model_store": str(archive.parent),
         "load_models": f"{MODEL}={archive.name}",
-        "models": json.dumps(models),
+        "models": json_text(models),
         "disable_token_authorization": "true",
         "decode_input_request": "false",
         "install_py_dep_per_model": "false",

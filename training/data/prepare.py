@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from core.files.durable import publish_file
+from core.files.json_text import json_text
 from core.images.folders import ImageSource, SourceError, check_utf8, open_source
 from training.data.alike import look_alikes
 from training.data.dataset import FACTS, IMAGES, ITEMS, Dataset
@@ -94,7 +95,7 @@ def prepare_given(given: Given, out: Path, request: Request) -> Dataset:
     facts = _write(given, out=out, request=request) | given.facts
     ignored = given.listing.ignored
     facts |= {"name": given.name, "request": asked, "ignored": sum(ignored.values()), "ignored_kinds": ignored}
-    _publish(out / FACTS, lambda target: target.write_text(json.dumps(facts, indent=1)))
+    _publish(out / FACTS, lambda target: target.write_text(json_text(facts, indent=1)))
     _report(facts)
     return Dataset.load(out)
 
@@ -147,7 +148,7 @@ def _check_space(out: Path, needed: int) -> None:
 def _items(decoded: Decoded, splits: list[str], labels: Sequence[str | None] | None) -> Iterator[bytes]:
     images = zip(decoded.names, decoded.digests, splits, strict=True)
     for (name, digest, split), label in zip(images, labels or repeat(None), strict=bool(labels)):
-        yield (json.dumps({"id": name, "label": label, "split": split, "sha256": digest.hex()}) + "\n").encode()
+        yield (json_text({"id": name, "label": label, "split": split, "sha256": digest.hex()}) + "\n").encode()
 
 
 def _write_lines(target: Path, lines: Iterator[bytes]) -> "hashlib._Hash":

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.files.durable import publish_file, publish_text, sha256_of
+from core.files.json_text import json_text
 
 Embeddings = NDArray[np.float32]
 
@@ -39,7 +40,7 @@ class EmbeddingsCache:
         self._facts(name).unlink(missing_ok=True)
         publish_file(self._array(name), lambda partial: _write(partial, h))
         facts = {"key": key, "sha256": sha256_of(self._array(name)), "shape": h.shape}
-        publish_text(self._facts(name), json.dumps(facts, indent=1))
+        publish_text(self._facts(name), json_text(facts, indent=1))
         return _mapped(self._array(name))
 
     def drop(self, prefix: str) -> None:
@@ -50,7 +51,7 @@ class EmbeddingsCache:
     def _read(self, name: str, key: dict[str, Any]) -> Embeddings | None:
         try:
             facts = json.loads(self._facts(name).read_text())
-            if facts["key"] != json.loads(json.dumps(key)) or facts["sha256"] != sha256_of(self._array(name)):
+            if facts["key"] != json.loads(json_text(key)) or facts["sha256"] != sha256_of(self._array(name)):
                 return None
             h = _mapped(self._array(name))
         except (OSError, ValueError, KeyError, TypeError):

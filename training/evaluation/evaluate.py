@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import publish_text, sha256_of
+from core.files.json_text import json_text
 from core.files.locks import locked
 from training.data.dataset import Dataset
 from training.evaluation.files import REPORT, intact, write_files
@@ -73,7 +74,7 @@ def evaluate(
         subjects = [Subject(one, dataset, Home(out)) for one in (own, *compared)]
         metrics = request | {"counts": dataset.facts["counts"]} | measure(subjects, loaded, extras, targets)
         metrics |= write_files(path, out, metrics, subjects[0], loaded)
-        text = json.dumps(metrics, indent=1)
+        text = json_text(metrics, indent=1)
         publish_text(out / METRICS, text)  # last: with it, everything is there
     result: dict[str, Any] = json.loads(text)
     return result

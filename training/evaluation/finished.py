@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.files.durable import publish_text, sha256_of
+from core.files.json_text import json_text
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +30,13 @@ class Finished:
         `files` are what `work` writes besides; a kept result counts only while they are as it left them.
         """
         path = self.folder / f"{task.replace(', ', '-').replace(' ', '-')}.json"
-        asked = json.loads(json.dumps({"version": VERSION, **request}))
+        asked = json.loads(json_text({"version": VERSION, **request}))
         record = _read(path)
         if record is not None and record["request"] == asked and record["files"] == _digests(files):
             return record["result"]
         logger.info("%s", task)
         result = work()
-        text = json.dumps({"request": asked, "files": _digests(files), "result": result})
+        text = json_text({"request": asked, "files": _digests(files), "result": result})
         self.folder.mkdir(parents=True, exist_ok=True)
         publish_text(path, text)
         return json.loads(text)["result"]  # as a later run will read it

@@ -58,9 +58,9 @@ def tables(metrics: dict[str, Any]) -> list[Table]:
 
 def in_terminal(metrics: dict[str, Any]) -> str:
     """The metrics as text: a table for each measurement, one line for each encoder, then this encoder's signals."""
-    *accuracies, _ = tables(metrics)
-    signals = ", ".join(f"{name} {value:.3f}" for name, value in metrics["signals"].items())
-    return "\n\n".join([*(one.plain() for one in accuracies), f"signals: {signals}"])
+    *accuracies, signals = tables(metrics)
+    shown = ", ".join(f"{name} {signals.text(value)}" for name, value in metrics["signals"].items())
+    return "\n\n".join([*(one.plain() for one in accuracies), f"signals: {shown}"])
 
 
 def _accuracies(subjects: dict[str, Any], title: str = "test accuracy") -> Table:
@@ -120,7 +120,7 @@ def _signals(subjects: dict[str, Any]) -> Table:
         "encoder may align well by seeing little."
     )
     names = {"alignment": "alignment", "uniformity": "uniformity", "spread": "spread", "rankme": "RankMe"}
-    readings = {title: lambda one, key=key: float(one["signals"][key]) for key, title in names.items()}
+    readings = {title: lambda one, key=key: _of(one["signals"], key) for key, title in names.items()}
     return _table("signals", about, readings, subjects, kind="number")
 
 
@@ -134,7 +134,7 @@ def _table(title: str, about: str, readings: dict[str, Any], subjects: dict[str,
 
 
 def _of(found: dict[str, Any] | None, key: str = "accuracy") -> Value:
-    return None if found is None else float(found[key])
+    return None if found is None or found[key] is None else float(found[key])
 
 
 def _moved(metrics: dict[str, Any]) -> list[tuple[str, Any]]:

@@ -52,7 +52,7 @@ def loss_figure(entries: Sequence[dict[str, Any]], theme: Theme = LIGHT) -> Figu
     axes = figure.subplots()
     epochs = [entry["epoch"] for entry in entries]
     axes.plot(epochs, [entry["loss"] for entry in entries], color=theme.first, linewidth=1.6)
-    floors = [entry.get("floor", np.nan) for entry in entries]
+    floors = np.array([entry.get("floor") for entry in entries], float)  # None becomes NaN
     if np.isfinite(floors).any():
         axes.plot(epochs, floors, color=theme.ink, linewidth=1, linestyle=":")
         axes.annotate("floor", (epochs[-1], floors[-1]), ha="right", va="bottom", fontsize=9)

@@ -131,7 +131,7 @@ def fold_in(
 def save_probe(path: Path, probe: Probe) -> None:
     """Write a probe as safetensors, its classes in the header, by rename; the same probe is the same bytes."""
     tensors = {"weight": np.ascontiguousarray(probe.weight), "bias": probe.bias}
-    header = {FORMAT: json.dumps(probe.classes)}  # one entry: safetensors writes several in any order
+    header = {FORMAT: json.dumps(probe.classes, allow_nan=False)}  # one entry: safetensors writes several in any order
     publish_file(path, lambda partial: save_file(tensors, partial, header))
 
 

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from core.files.durable import publish_text
+from core.files.json_text import json_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -25,12 +26,12 @@ class Log:
 
     def __init__(self, path: Path, *, done: int = 0) -> None:
         kept = [entry for entry in read_log(path) if entry["step"] <= done]
-        publish_text(path, "".join(json.dumps(entry) + "\n" for entry in kept))
+        publish_text(path, "".join(json_text(entry) + "\n" for entry in kept))
         self._file = open(path, "a", buffering=1)  # noqa: SIM115 (closed by __exit__)
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append one object with a `step`."""
-        self._file.write(json.dumps(entry) + "\n")
+        self._file.write(json_text(entry) + "\n")
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,6 @@ Retraining starts it as `python -m serving.collection.commands.spaces`. Spaces a
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from core.command_line.command import Command, main
 from core.command_line.endings import conclude
+from core.files.json_text import json_text
 from core.releases.manifest import FILE_NAME, ManifestError, Release
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
@@ -64,7 +64,7 @@ def _lines(catalogue: Catalogue) -> list[_Line]:
 def _list(catalogue: Catalogue, *, as_json: bool) -> int:
     lines = _lines(catalogue)
     if as_json:
-        print(json.dumps([_to_json(line) for line in lines]))
+        print(json_text([_to_json(line) for line in lines]))
         return 0
     print(f"{'space':16}  {'state':8}  {'vectors':>10}  {'pending':>10}  {'failed':>8}  index")
     for line in lines:

@@ -4,11 +4,11 @@ Retraining starts it as `python -m serving.collection.drift.command`. The rule i
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from core.command_line.command import Command, main
+from core.files.json_text import json_text
 from core.releases.manifest import ManifestError
 from core.releases.model_store import find_release
 from serving.collection.catalogue.opening import open_catalogue
@@ -36,7 +36,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(given: argparse.Namespace) -> int:
     found = drift(open_catalogue(given.collection), Reference.of(find_release(given.release, given.store)))
-    print(json.dumps(found.to_json(), indent=2) if given.json else _text(found))
+    print(json_text(found.to_json(), indent=2) if given.json else _text(found))
     return NEEDED if needed(found)[0] else 0
 
 

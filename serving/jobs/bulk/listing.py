@@ -69,7 +69,7 @@ def _write(lines: Path, offsets: Path, sources: Sequence[NamedSource]) -> None:
     ):
         place, waiting = 0, [0]
         for entry in tqdm(_entries(sources), desc="list", unit=" images"):
-            place += text.write(json.dumps(entry, separators=(",", ":")).encode() + b"\n")
+            place += text.write(json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n")
             waiting.append(place)
             if len(waiting) >= _WRITTEN_AT_ONCE:
                 writer.append(np.array(waiting))

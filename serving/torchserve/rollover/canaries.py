@@ -1,8 +1,10 @@
 """Real requests to a release that is registered but serves nobody yet, sent to the path that names its version.
 
+What is wanted stands in the body, because that path drops the query.
 Each must be answered by this release, with an embedding of the right length and unit norm that is the same every time.
 """
 
+import base64
 import io
 from typing import Any
 
@@ -36,20 +38,20 @@ def _try(url: str, release: Release, workers: int, *, search: bool) -> None:
     manifest = release.manifest
     address = f"{url}/predictions/{MODEL}/{manifest.version}"
     with httpx.Client(timeout=_SECONDS, trust_env=False) as http:
-        digest = _ask(http, f"{address}/describe", manifest)["digest"]
+        digest = _ask(http, address, manifest, "describe")["digest"]
         if digest != release.digest:
             raise CanaryError(f"the canary was answered by digest {digest}, not {release.digest}")
         image = _picture(manifest.input.size)
-        found = [_embedding(http, f"{address}/embed", image, manifest) for _ in range(_PER_WORKER * workers)]
+        found = [_embedding(http, address, image, manifest) for _ in range(_PER_WORKER * workers)]
         least = min(float(found[0] @ other) for other in found)
         if not least >= _SAME:
             raise CanaryError(f"the same image has two embeddings whose cosine is {least:.4f}: workers differ")
         if search:
-            _ask(http, f"{address}/search", manifest, image)
+            _ask(http, address, manifest, "search", image)
 
 
 def _embedding(http: httpx.Client, address: str, image: bytes, manifest: Manifest) -> NDArray[np.float64]:
-    (result,) = _ask(http, address, manifest, image)["results"]
+    (result,) = _ask(http, address, manifest, "embed", image)["results"]
     embedding = np.array(result.get("embedding", ()), np.float64)
     if embedding.shape != (manifest.embedding_dim,):
         raise CanaryError(f"the canary's embedding has shape {embedding.shape}, not ({manifest.embedding_dim},)")
@@ -59,19 +61,17 @@ def _embedding(http: httpx.Client, address: str, image: bytes, manifest: Manifes
     return embedding
 
 
-def _ask(http: httpx.Client, address: str, manifest: Manifest, image: bytes | None = None) -> dict[str, Any]:
+def _ask(http: httpx.Client, address: str, manifest: Manifest, op: str, image: bytes | None = None) -> dict[str, Any]:
+    said = {"op": op} if image is None else {"op": op, "image": base64.b64encode(image).decode()}
     try:
-        if image is None:
-            reply = http.get(address)
-        else:
-            reply = http.post(address, content=image, headers={"content-type": "image/png"})
+        reply = http.post(address, json=said)
     except httpx.TransportError as error:
-        raise CanaryError(f"the canary {address} had no answer: {type(error).__name__} {error}") from error
+        raise CanaryError(f"the canary {op} at {address} had no answer: {type(error).__name__} {error}") from error
     if reply.status_code != 200:
-        raise CanaryError(f"the canary {address} was answered with {reply.status_code}: {reply.text[:300]}")
+        raise CanaryError(f"the canary {op} at {address} was answered with {reply.status_code}: {reply.text[:300]}")
     found: dict[str, Any] = reply.json()
     if found["release"] != manifest.title:
-        raise CanaryError(f"the canary {address} was answered by {found['release']}, not {manifest.title}")
+        raise CanaryError(f"the canary {op} at {address} was answered by {found['release']}, not {manifest.title}")
     return found
 
 

@@ -32,10 +32,9 @@ IMAGE = b"\x89PNG and so on"
 TEXT = base64.b64encode(IMAGE).decode()
 
 
-def parse(fields: dict[str, Any], headers: dict[str, Any]) -> tuple[Request, MediaType]:
+def parse(fields: dict[str, Any], headers: dict[str, Any], path: str = "") -> tuple[Request, MediaType]:
     """As TorchServe hands over a request: fields by name, and per field a dictionary with its content type."""
-    plain = plain_headers(headers)
-    return parse_parts((), parts_of(fields, headers), headers=plain, path=plain.get("url_path", ""))
+    return parse_parts((), parts_of(fields, headers), headers=plain_headers(headers), path=path)
 
 
 def json_body(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -57,6 +56,22 @@ def test_multipart_fields_are_options_and_images() -> None:
     assert request == SearchRequest((IMAGE, b"other"), k=3)
 
 
+def test_what_changes_something_must_be_posted() -> None:
+    for name, operation in OPERATIONS.items():
+        with pytest.raises(RequestError) as caught:
+            parse_parts([("op", name), ("kk", "5")], (), headers={}, posted=False)
+        assert caught.value.status == (405 if operation.changes else 400)
+        assert encode(caught.value).headers == ({"allow": "POST"} if operation.changes else {})
+
+
+WRAPPED = base64.encodebytes(IMAGE * 20).decode()  # with a line break every 76 characters, as `base64` writes it
+
+
+@pytest.mark.parametrize("image", [WRAPPED, f" data:image/png;base64,\r\n{WRAPPED}", WRAPPED.replace("\n", "\r\n\t ")])
+def test_base64_may_have_line_breaks_and_white_space(image: str) -> None:
+    assert asked({"image": image}) == EmbedRequest((IMAGE * 20,))
+
+
 @pytest.mark.parametrize("image", [TEXT, f"data:image/png;base64,{TEXT}"])
 def test_json_carries_base64_and_data_uris(image: str) -> None:
     assert asked({"op": "classify", "image": image, "images": [image]}) == ClassifyRequest((IMAGE, IMAGE))
@@ -74,8 +89,8 @@ def test_search_takes_ids_and_vectors() -> None:
 def test_the_query_goes_before_the_body_and_the_path_comes_last() -> None:
     fields, headers = json_body({"op": "count"})
     assert parse(fields | {"op": b"stats"}, headers)[0].op == "stats"
-    assert parse(fields, headers | {"url_path": "stats"})[0].op == "count"
-    assert parse({}, {"url_path": "stats"})[0].op == "stats"
+    assert parse(fields, headers, "stats")[0].op == "count"
+    assert parse({}, {}, "/stats")[0].op == "stats"
 
 
 @pytest.mark.parametrize(

@@ -109,3 +109,33 @@ def test_a_megabyte_of_parameters_is_refused(server: Server, http: httpx.Client)
         reply = http.post(invoke(server), content=content, headers=kind)
         assert reply.status_code == 413, reply.text[:200]
         assert "at most 256" in reply.json()["error"]["message"]
+
+
+def test_what_changes_something_comes_with_a_body(server: Server, chain: Chain, http: httpx.Client) -> None:
+    (first, *_), count = chain.stored()[0], http.get(invoke(server, "op=count")).json()["count"]
+    for op, rest in [
+        ("upsert", "&id=a"),
+        ("update", "&id=a&label=x"),
+        ("delete", f"&id={first}"),
+        ("snapshot", "&name=a"),
+        ("restore", "&name=a"),
+        ("remove_snapshot", "&name=a"),
+    ]:
+        for method in ("GET", "POST", "PUT", "DELETE"):
+            reply = http.request(method, invoke(server, f"op={op}{rest}"))
+            assert (reply.status_code, reply.headers.get("allow")) == (405, "POST"), (method, op, reply.text)
+    assert http.get(invoke(server, "op=count")).json()["count"] == count
+    assert http.post(invoke(server, "op=delete"), json={"ids": ["nobody's"]}).json()["deleted"] == 0
+    assert http.post(invoke(server), data={"op": "delete", "id": "nobody's"}).status_code == 200
+
+
+def test_no_header_and_no_path_names_an_operation(server: Server, files: list[bytes], http: httpx.Client) -> None:
+    address = f"{server.url}/predictions/{server.model}/1"
+    assert http.post(address, json={"op": "describe"}).status_code == 200
+    for reply in (
+        http.get(f"{address}/describe"),
+        http.post(f"{address}/embed", content=files[0]),
+        http.post(invoke(server), content=files[0], headers={"url_path": "delete"}),
+    ):
+        assert reply.status_code == 400
+        assert "behind the model's names nothing" in reply.json()["error"]["message"]

@@ -70,7 +70,7 @@ def test_every_door_gives_the_same_embedding(server: Server, files: list[bytes],
     replies = [
         httpx.post(invoke(server, op="embed"), content=files[0], headers=jpeg),
         httpx.put(f"{server.url}/predictions/{server.model}", content=files[0]),
-        httpx.post(f"{server.url}/predictions/{server.model}/1/embed", content=files[0], headers=jpeg),
+        httpx.post(f"{server.url}/predictions/{server.model}/1", content=files[0], headers=jpeg),
         httpx.post(invoke(server), files={"image": files[0]}),
         httpx.post(invoke(server), json={"op": "embed", "image": text}),
         httpx.post(invoke(server), json={"images": [f"data:image/jpeg;base64,{text}"]}),

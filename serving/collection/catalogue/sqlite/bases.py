@@ -5,6 +5,7 @@ from typing import Any
 
 import apsw
 
+from core.files.json_text import json_text
 from serving.collection.catalogue.bases import BaseRecord, Position
 from serving.collection.catalogue.interface import Bases
 from serving.collection.catalogue.sqlite.database import Database
@@ -36,7 +37,7 @@ class SqliteBases(Bases):
             return {line[0] for line in db.execute("SELECT file FROM bases")}
 
     def put(self, base: BaseRecord) -> None:
-        line = (*(getattr(base, name) for name in _NAMES[:-1]), json.dumps(base.facts))
+        line = (*(getattr(base, name) for name in _NAMES[:-1]), json_text(base.facts))
         with self._database.writing() as db:
             before = base_of(db, base.release)
             db.execute(f"INSERT OR REPLACE INTO bases({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", line)

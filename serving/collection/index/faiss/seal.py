@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from core.files.durable import publish_text, sha256_of
+from core.files.json_text import json_text
 
 _log = logging.getLogger(__name__)
 # Times of change are as coarse as the kernel's tick, at most 10 ms: a younger file may change again and not show it.
@@ -51,6 +52,6 @@ def _sealed(seal: Path) -> object:
 
 def _write(seal: Path, states: list[list[int | str]]) -> None:
     try:
-        publish_text(seal, json.dumps(states))
+        publish_text(seal, json_text(states))
     except OSError as error:
         _log.warning("%s can't be written, so the next start hashes the base again: %s", seal, error)
