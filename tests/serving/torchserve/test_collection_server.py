@@ -96,7 +96,7 @@ def test_everything_over_http(running: Server, connected: Client, files: list[by
     sampled = httpx.get(invoke(running, "sample", count=5, seed=1, filter='{"year": {"lt": 2000}}')).json()["items"]
     assert [one["id"] for one in sampled] == ["dog"]
     assert httpx.get(invoke(running, "stats")).json()["items"] == 2
-    assert httpx.post(invoke(running, "delete", id="a/cat")).json()["deleted"] == 1
+    assert httpx.post(invoke(running, "delete"), json={"id": "a/cat"}).json()["deleted"] == 1
     assert httpx.get(invoke(running, "get", id="a/cat")).status_code == 404
 
 
@@ -137,7 +137,7 @@ def test_a_write_through_one_worker_is_seen_by_the_other(
                 assert near["score"] == pytest.approx(1, abs=1e-4)
                 crossed += reply.headers[WORKER_HEADER] != put.headers[WORKER_HEADER]
             if number % 10 == 9:
-                assert http.post(invoke(running, "delete", id="moving")).json()["deleted"] == 1
+                assert http.post(invoke(running, "delete"), json={"id": "moving"}).json()["deleted"] == 1
                 replies = put_four_times(pool, http, invoke(running, "search", k=99), file)
                 names = [near["id"] for reply in replies for near in reply.json()["results"][0]["neighbours"]]
                 assert "moving" not in names
