@@ -23,6 +23,7 @@ from serving.inference.choice import Choice, choose
 from serving.inference.embedder import Embedded, Embedder
 from serving.inference.embedding_cache import EmbeddingCache
 from serving.inference.options import EngineOptions
+from serving.inference.pixels import REQUEST_PIXELS
 from serving.inference.runtime import Device, Outputs, images_of_pass, open_runtime
 from serving.operations.answers import ANSWERS
 from serving.operations.exchange import Exchange
@@ -101,7 +102,8 @@ class Engine:
         cache = EmbeddingCache(options.cache_mb) if options.cache_mb else None
         size = opened.manifest.input.size
         per_pass = images_of_pass(size, gpu=choice.device == "cuda")
-        embedder = Embedder(runtime, size, threads=threads, per_pass=per_pass, cache=cache)
+        margin = opened.manifest.margin
+        embedder = Embedder(runtime, size, threads=threads, per_pass=per_pass, cache=cache, margin=margin)
         embedder.warm_up()
         return cls(opened, embedder, choice, collection=held)
 
@@ -148,6 +150,7 @@ class Engine:
                 "image_bytes": self._embedder.limits.max_bytes,
                 "image_pixels": self._embedder.limits.max_pixels,
                 "images_per_request": MAX_IMAGES,
+                "pixels_per_request": REQUEST_PIXELS,
                 "ids_per_request": MAX_IDS,
                 "keys_per_request": MAX_KEYS,
                 "sample": MAX_HEAVY,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 MARGIN: Final = 6
-"""What holds for a release that says nothing about it."""
+"""What holds for a release that says nothing about it; `export.formats.jpeg_margin` measures others."""
 
 _START = b"\xff\xd8\xff"
 _SCAN = b"\xff\xda"

@@ -9,17 +9,18 @@ import hashlib
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from core.files.durable import sha256_of
+from core.images.jpeg import MARGIN
 from core.images.seen import Contents
 
-SCHEMA = 3
-READABLE = (1, 2, 3)  # 1 had no gates, and no formats but onnx and torchscript; 2 no space, and no promotion
+SCHEMA = 4
+READABLE = (1, 2, 3, 4)  # 1 had no gates, no formats but onnx and torchscript; 2 no space, no promotion; 3 no margin
 FILE_NAME = "manifest.json"
 MEDIANS = "medians.npy"
 PROBE = "probe.npy"
@@ -59,6 +60,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `classes` holds the linear probe's labels in the order of its logits; None where no probe was fitted. `gates` says
     for each approximate format (int8, fp16) whether it was good enough to be among `files`, and by what figures.
     `space` names the embedding space if that is another release's, which has the same encoder and another probe.
+    `jpeg_margin` says how many times as large as it is wanted a JPEG has to stay to be decoded at a smaller scale with
+    this encoder; 0 means never, None that nothing was measured.
     `promotion` says whether it may take the place of the release that served when it was made, and by what figures.
     `lineage` and `metrics` are records for people and tools. Serving reads only `lineage["collection"]["seq"]` of them,
     the last write of a collection that the encoder was trained on, to know what is new where no `seen.npy` says so.
@@ -79,11 +82,17 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     gates: dict[str, Any] = msgspec.field(default_factory=dict)
     space: str | None = None
     promotion: dict[str, Any] = msgspec.field(default_factory=dict)
+    jpeg_margin: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
     @property
     def title(self) -> str:
         """The release as replies name it, `name/version`."""
         return f"{self.name}/{self.version}"
+
+    @property
+    def margin(self) -> int:
+        """The margin to decode with (`core.images.decode.open_upright`)."""
+        return MARGIN if self.jpeg_margin is None else self.jpeg_margin
 
 
 class Release:

@@ -110,6 +110,7 @@ def _fill(folder: Path, version: int, *, name: str, fitted: Fitted, data: Datase
         metrics=old.metrics | fitted.metrics | {"probe_sha256": digests["probe_sha256"]},
         lineage=digests | lineage_of(data, old.lineage.get("config"), parent=parent, started=beside.started),
         space=parent.space,
+        jpeg_margin=old.jpeg_margin,
     )
     with_verdict(folder, manifest, beside.champion, data)
 

@@ -18,6 +18,8 @@ import safetensors.torch
 from core.files.durable import sha256_of
 from core.releases.manifest import PROBE, SCHEMA, InputContract, Manifest, Release, check_name, entry_of
 from export.formats.graph import ServingGraph
+from export.formats.jpeg_margin import measured_margin
+from export.formats.parity import eager
 from export.formats.real_images import choose_images
 from export.formats.write import Int8, write_formats
 from export.publishing.lineage import lineage_of, now, write_seen
@@ -108,6 +110,7 @@ def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, in
         raise ValueError(f"{ingredients.evaluation} evaluates another checkpoint than {ingredients.checkpoint}")
     graph = ServingGraph(encoder, mean=mean, std=std, probe=probe)
     measured = write_formats(graph, folder, choose_images(data), int8=int8)
+    margin = measured_margin(lambda images: eager(graph, images).embedding, data)
     safetensors.torch.save_file(
         {key: value.contiguous() for key, value in graph.state_dict().items()}, folder / "weights.safetensors"
     )
@@ -130,6 +133,7 @@ def _fill(folder: Path, version: int, *, ingredients: Ingredients, name: str, in
         parity=measured.parity,
         gates=measured.gates,
         metrics=_without_confusion(metrics),
+        jpeg_margin=margin,
         lineage=ingredients.digests() | lineage_of(data, to_dict(config), parent=beside.parent, started=started),
     )
     with_verdict(folder, manifest, beside.champion, data)

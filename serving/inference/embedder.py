@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.images.decode import DEFAULT_LIMITS, ImageError, Limits, decode
+from core.images.jpeg import MARGIN
 from core.machine.machine import usable_cores
 from serving.inference.backends import Outputs
 from serving.inference.embedding_cache import EmbeddingCache
@@ -33,12 +34,17 @@ class Embedder:
         per_pass: int | None = None,
         limits: Limits = DEFAULT_LIMITS,
         cache: EmbeddingCache | None = None,
+        margin: int = MARGIN,
     ) -> None:
-        """`threads` decode (default: one for each usable core), and a pass has at most `per_pass` images."""
+        """`threads` decode (default: one for each usable core), and a pass has at most `per_pass` images.
+
+        `margin` is the release's (`core.images.decode.open_upright`).
+        """
         self.size = size
         self.limits = limits
         self.cache = cache
         self._runtime = runtime
+        self._margin = margin
         self._per_pass = per_pass or images_of_pass(size)
         self._decoders = ThreadPoolExecutor(threads or usable_cores(), thread_name_prefix="decode")
 
@@ -88,7 +94,7 @@ class Embedder:
 
     def _decode(self, data: bytes) -> _Decoded:
         try:
-            return decode(data, self.size, self.limits)
+            return decode(data, self.size, self.limits, margin=self._margin)
         except ImageError as error:
             return error
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.errors import CollectionError
+from serving.inference.pixels import REQUEST_PIXELS, too_many_pixels
 from serving.operations.exchange import Exchange
 from serving.operations.failures import failure_of
 from serving.operations.served import Served
@@ -28,6 +29,10 @@ def operations_of(served: Served) -> list[str]:
 def _begun(request: Request, served: Served) -> Exchange[Request]:
     one = Exchange(request)
     one.answer = _lack(one.operation, served) or _lack_of_choice(one, served) or request.refusal()
+    if one.answer is None and (pixels := too_many_pixels(request.files)) is not None:
+        one.answer = RequestError(
+            f"the images have {pixels} pixels in all; at most {REQUEST_PIXELS} are accepted in one request", 413
+        )
     written = getattr(request, "filter", None)
     if one.answer is None and written is not None:
         try:

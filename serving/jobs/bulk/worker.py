@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.images.decode import ImageError, decode
-from core.releases.manifest import FORMATS, Release
+from core.releases.manifest import FORMATS, Manifest, Release
 from serving.inference.choice import choose
 from serving.inference.runtime import Runtime, open_runtime
 from serving.jobs.bulk.errors import RESUME, BulkError
@@ -63,7 +63,8 @@ class Worker:
         self._listing = Listing(post.out)
         self._locks = Locks(post.out)
         self._files = [SourceFiles(source) for source in self._job.sources]
-        self._runtime, self._size = _opened(post, self._job.form, self._job.digest)
+        self._runtime, release = _opened(post, self._job.form, self._job.digest)
+        self._size, self._margin = release.input.size, release.margin
         threads = max(2, post.seat.threads)
         self._decoders = ThreadPoolExecutor(threads, thread_name_prefix="decode")
         self._part = -(-self._job.batch // threads)  # images that a thread takes at once: one by one costs more
@@ -121,7 +122,7 @@ class Worker:
         if data is None:
             return Loaded(record, None)
         try:
-            return Loaded(record, decode(data, self._size))
+            return Loaded(record, decode(data, self._size, margin=self._margin))
         except ImageError as error:
             return Loaded(record._replace(error=str(error)), None)
 
@@ -136,8 +137,8 @@ class Worker:
             self._publishing = None
 
 
-def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, int]:
-    """The runtime of the job's release, and the size of its images."""
+def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, Manifest]:
+    """The runtime of the job's release, and the release's manifest."""
     release = Release(post.release)
     if release.digest != digest:
         raise BulkError(f"{post.release} was replaced while the job ran: it has digest {release.digest}, not {digest}")
@@ -145,4 +146,4 @@ def _opened(post: Post, form: str, digest: str) -> tuple[Runtime, int]:
     choice = choose(release, form=form, gpu=seat.gpu)
     path = release.file(FORMATS[form])
     runtime = open_runtime(path, device=choice.device, gpu=seat.gpu, threads=seat.threads)
-    return runtime, release.manifest.input.size
+    return runtime, release.manifest

@@ -70,7 +70,7 @@ class Worker:
         self._sources = PendingSources(self._catalogue)
         release = Release(post.release)
         self._space = release.space
-        self._size = release.manifest.input.size
+        self._size, self._margin = release.manifest.input.size, release.manifest.margin
         seat = post.seat
         choice = choose(release, form=post.form, gpu=seat.gpu)
         path = release.file(FORMATS[choice.form])
@@ -120,7 +120,7 @@ class Worker:
         """Raises `WorkError` for a picture that is out of reach: a lost disk would leave out everything."""
         try:
             picture = self._sources.read(pending)
-            return Loaded(pending, picture.sha256, decode(picture.content, self._size))
+            return Loaded(pending, picture.sha256, decode(picture.content, self._size, margin=self._margin))
         except UnreachableFile as error:
             raise WorkError(
                 f"{pending.path} of item {pending.id!r} can't be read now: {error}; see that it can be, or delete the "

@@ -43,7 +43,9 @@ def test_a_missing_file_is_refused(copy: Path) -> None:
 def test_a_newer_schema_is_refused(copy: Path) -> None:
     content = json.loads((copy / FILE_NAME).read_text())
     (copy / FILE_NAME).write_text(json.dumps(content | {"schema": SCHEMA + 1}))
-    with pytest.raises(ManifestError, match=rf"schema {SCHEMA + 1}; this version reads schemas 1 and 2 and {SCHEMA}"):
+    with pytest.raises(
+        ManifestError, match=rf"schema {SCHEMA + 1}; this version reads schemas 1 and 2 and 3 and {SCHEMA}"
+    ):
         Release(copy)
 
 

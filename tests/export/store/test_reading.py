@@ -76,7 +76,7 @@ def missing(store: ModelStore) -> None:
 
 def newer(store: ModelStore) -> None:
     path = store.home / "3/manifest.json"
-    path.write_text(path.read_text().replace('"schema": 3', '"schema": 4'))
+    path.write_text(path.read_text().replace('"schema": 4', '"schema": 5'))
 
 
 def truncated(store: ModelStore) -> None:
@@ -115,7 +115,7 @@ DAMAGE: dict[str, tuple[Callable[[ModelStore], object], str]] = {
     "a link": (lambda store: (store.home / "3/up").symlink_to(store.root), "3/up is a link"),
     "no manifest": (lambda store: (store.home / "3/manifest.json").unlink(), "is no release"),
     "half a manifest": (lambda store: (store.home / "3/manifest.json").write_text('{"sch'), "is broken"),
-    "a newer schema": (newer, "manifest of schema 4"),
+    "a newer schema": (newer, "manifest of schema 5"),
     "another's folder": (moved, "holds release small/7, not small/3"),
     "a cut archive": (truncated, "is no whole archive"),
     "a flipped byte in the archive": (lambda store: flip(store.archive(3), 2000), "is no whole archive"),
