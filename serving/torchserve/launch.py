@@ -12,6 +12,7 @@ so TorchServe's token authorisation, which would guard the first port too, is sw
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from serving.protocol.agreed import MODEL
 from serving.torchserve import java, log_file
 from serving.torchserve.busy import BUSY_VARIABLE, is_busy
 from serving.torchserve.handler import COLLECTION_VARIABLE
+from serving.torchserve.java_locale import locale_for
 from serving.torchserve.leash import Leash, end_group
 from serving.torchserve.management import Management, ManagementError
 from serving.torchserve.rollover.following import Follower
@@ -213,6 +215,8 @@ class Server:
             "OMP_NUM_THREADS": str(options.threads),
         }
         mine |= options.to_environment()
+        paths = (sys.executable, self._folder, mine[COLLECTION_VARIABLE])
+        mine |= locale_for(paths, os.environ)
         # PYTHONPATH may point to this checkout, but the archive brings the code that it was built with
         misleading = ("PYTHONPATH", "TS_CONFIG_FILE")
         return {name: value for name, value in os.environ.items() if name not in misleading} | mine

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from core.files.rows_file import RowsWriter
 from core.images.decode import ImageError, decode, stored_size
 from core.images.folders import ImageSource, SourceError, UnreadableFile
+from core.machine.machine import usable_cores
 from training.data.listing import Listing, member_path
 
 SMALL_SIZES = (8, 16, 24, 32, 48, 64)
@@ -90,7 +91,7 @@ def _decoded(source: ImageSource, listing: Listing, size: int) -> Iterator[tuple
 
     chunk = max(16, _CHUNK_BYTES // (size * size * 3))
     with (
-        ThreadPoolExecutor() as pool,
+        ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool,
         tqdm(total=len(listing.names), desc=f"decoding to {size}x{size}", unit=" images") as bar,
     ):
         for names in _chunks(listing.names, chunk):
