@@ -1,8 +1,11 @@
 """The certificate for https, read again when it was renewed."""
 
+import asyncio
 import logging
 import os
 import ssl
+
+_SECONDS = 1.0  # between two looks at the files
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,12 @@ class Certificate:
             return
         self.context.load_cert_chain(*self._files)
         logger.info("read the certificate %s again", self._files[0])
+
+    async def keep_fresh(self) -> None:
+        """Refresh it every second, until canceled."""
+        while True:
+            await asyncio.sleep(_SECONDS)
+            self.refresh()
 
     def _loaded(self) -> ssl.SSLContext:
         chain, key = self._files
