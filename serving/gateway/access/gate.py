@@ -6,6 +6,7 @@ from pathlib import Path
 
 from serving.gateway.access.binding import check_binding
 from serving.gateway.access.callers import ANYONE, NOBODY, Caller
+from serving.gateway.access.certificate import Certificate
 from serving.gateway.access.credentials import heeded, key_in
 from serving.gateway.access.hosts import Hosts, is_loopback
 from serving.gateway.access.key_ring import KeyRing
@@ -89,6 +90,13 @@ class Gate:
         if self._behind_proxy and b"x-forwarded-host" in found:
             for name in found[b"x-forwarded-host"].split(b","):
                 self._hosts.check(name.strip())
+
+
+def check_access(options: AccessOptions) -> None:
+    """Raises ValueError, before anything is started, if a gateway with these options would not start."""
+    Gate(options)
+    if options.tls:
+        Certificate(options.tls_cert, options.tls_key)
 
 
 _NO_KEY = "a key is needed: send it as `Authorization: Bearer KEY` or as `x-api-key: KEY`"
