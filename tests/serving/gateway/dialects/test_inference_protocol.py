@@ -186,7 +186,7 @@ def test_logits_are_asked_for_only_where_they_are_wanted() -> None:
         (infer(binary(files(), 7), behind=b"\x02\0\0\0abc"), "ends within the element that begins at byte 6"),
         (infer(binary(files(), 5), behind=b"\x01\0\0\0a"), "has 1 elements"),
         (infer({name: value for name, value in files().items() if name != "data"}), "neither data"),
-        (infer(files(data=["a cat", "b"])), "image 0 is not valid base64"),
+        (infer(files(data=["a cat!", "b"])), "image 0 is not valid base64"),
         (infer(files(data=["http://example.org"] * 2)), "an address, and none is fetched"),
         (infer(files(data=[])), "data is empty"),
         (infer(pixels(), outputs=[{"name": "label"}]), "it has embedding, logits"),
