@@ -15,6 +15,7 @@ from serving.collection.catalogue.vectors import Rows, Vectors
 from serving.collection.index.scoring import TOLERANCE
 from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
+from serving.operations.sizes import check_ids
 from serving.protocol.operations import DuplicatesRequest
 
 MOST = 100
@@ -34,6 +35,7 @@ def duplicates(collection: OpenCollection, one: Exchange[DuplicatesRequest]) -> 
     allowed = collection.catalogue.items.rows_matching(one.where) if one.where is not None else None
     near = _near(collection, rows, vectors, least=request.min_score - TOLERANCE, allowed=allowed)
     others = collection.catalogue.items.at(row for pairs in near.values() for row, _ in pairs)
+    check_ids(others[row] for pairs in near.values() for row, _ in pairs)
     here = {item.row: item for item in page.items}
     shown = [
         {"id": here[row].id, "duplicates": found}

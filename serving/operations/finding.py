@@ -22,8 +22,9 @@ from serving.operations.failures import failure_of
 from serving.operations.opened import OpenCollection
 from serving.operations.queries import Query, Vector, queries_of
 from serving.operations.showing import include_in_neighbours
+from serving.operations.sizes import check_neighbours
 from serving.operations.votes import vote
-from serving.protocol.messages import Failure
+from serving.protocol.messages import Failure, RequestError
 from serving.protocol.operations import SearchRequest
 
 _DEEPEST_GROUPING = 10_000  # neighbours that are looked through for values not yet seen
@@ -110,7 +111,17 @@ def find_all(
                 for lookup in group:
                     lookup.finished, lookup.result = True, failure_of(error)
     for one in exchanges:
-        one.found = [_result(collection, query) if isinstance(query, Lookup) else query for query in one.found]
+        one.found = _results(collection, one, dim)
+
+
+def _results(collection: OpenCollection, one: Exchange[Any], dim: int) -> list[Any]:
+    """For each query of a request its result, or why there is none; one reason for all where they are too large."""
+    hits = (hit.item for query in one.found if isinstance(query, Lookup) for hit in query.hits)
+    try:
+        check_neighbours(hits, one.request.included, dim=dim)
+    except RequestError as error:
+        return [error] * len(one.found)
+    return [_result(collection, query) if isinstance(query, Lookup) else query for query in one.found]
 
 
 def _groups(lookups: Iterable[Lookup]) -> Iterable[list[Lookup]]:

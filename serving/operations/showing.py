@@ -14,6 +14,7 @@ from serving.collection.catalogue.items import Stored
 from serving.operations.exchange import Exchange
 from serving.operations.opened import OpenCollection
 from serving.operations.pictures import picture_of, thumbnail_of
+from serving.operations.sizes import check_items
 from serving.protocol.messages import Picture, RequestError
 from serving.protocol.operations import GetRequest, Include, ListRequest
 
@@ -24,7 +25,7 @@ def get(collection: OpenCollection, request: GetRequest) -> list[dict[str, Any] 
     """For each id its item, or an error where there is none."""
     found = collection.catalogue.items.get_many(request.ids)
     items = [*found.values()]
-    extras = includes(collection, items, request.include)
+    extras = includes(collection, items, request.include, bounded=len(items) > 1)  # one picture can always be had
     if "image" in request.include:
         _check_size(extra["image"] for extra in extras.values())
     lines = zip(items, show(collection, items), strict=True)
@@ -41,7 +42,7 @@ def list_items(collection: OpenCollection, one: Exchange[ListRequest]) -> dict[s
 
 def show_with(collection: OpenCollection, items: Sequence[Stored], include: Set[Include]) -> list[dict[str, Any]]:
     """What is stored of each, with what was asked for; a picture that can't be had is null."""
-    extras = includes(collection, items, include)
+    extras = includes(collection, items, include, bounded=True)
     lines = zip(items, show(collection, items), strict=True)
     return [line | _without_failures(extras[item.row]) for item, line in lines]
 
@@ -66,9 +67,16 @@ def show(collection: OpenCollection, items: Sequence[Stored]) -> list[dict[str, 
     ]
 
 
-def includes(collection: OpenCollection, items: Sequence[Stored], include: Set[Include]) -> dict[int, dict[str, Any]]:
-    """By row, the vector (D,) or null, the thumbnail, and the picture, as asked for; a failure where there is none."""
+def includes(
+    collection: OpenCollection, items: Sequence[Stored], include: Set[Include], *, bounded: bool = False
+) -> dict[int, dict[str, Any]]:
+    """By row, the vector (D,) or null, the thumbnail, and the picture, as asked for; a failure where there is none.
+
+    If `bounded`, raises `RequestError` where a reply of these items, with all that is stored of them, is too large.
+    """
     vectors = _vectors(collection, items) if "vector" in include else {}
+    if bounded:
+        check_items(items, include, dim=next((len(vector) for vector in vectors.values()), 0))
     found: dict[int, dict[str, Any]] = {}
     for item in items:
         extra: dict[str, Any] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.operations.keeping import Keeper
+from serving.protocol.batches import encoded_together
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 from serving.protocol.wire import Call, Reply, encode, encode_error, parse
@@ -76,7 +77,7 @@ class Handler:
         answers = self._answers([call.request for call in waiting if call.request is not None])
         for call, answer in zip(waiting, answers, strict=True):
             call.answer = answer
-        return [_encoded(call) for call in calls]
+        return encoded_together(calls, _encoded)
 
     def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
         """All in one pass; if something unforeseen breaks it, one by one, so that only its cause fails."""
