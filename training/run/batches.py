@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from core.machine.held_signals import signals_held
+from core.machine.interrupts import Waiting
 from training.data.row_reader import RowReader
 from training.model.device import sent
 from training.run.workers_room import check_workers_room
@@ -134,9 +135,15 @@ class Batches:
             raise OSError(f"a process that reads images died: {str(error).splitlines()[0]}") from error
         except OSError as error:  # a worker's, with its whole traceback for a message
             raise OSError(str(error).rstrip().split("OSError: ")[-1]) from error
+        except Waiting:
+            for worker in ahead._workers:  # type: ignore[attr-defined]
+                worker.kill()  # it hangs, and would be waited for
+            raise
         finally:
             # At the interpreter's end it is too late: that would send the SIGTERM that workers ignore, and wait.
             ahead._shutdown_workers()  # type: ignore[attr-defined]
+            for worker in ahead._workers:  # type: ignore[attr-defined]
+                worker.kill()  # one that hangs would be waited for at the interpreter's end
 
 
 def _placed(reader: RowReader, rows: NDArray[np.int64], device: torch.device) -> Tensor | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from core.machine.interrupts import Interrupted, Interrupts
+from core.machine.interrupts import Interrupted, Interrupts, Waiting
 from training.data.dataset import Dataset
 from training.errors import NonFiniteLoss
 from training.model.device import should_compile
@@ -37,6 +37,7 @@ from training.run.run import CHECKPOINT, LOG, LOSS_PICTURE, open_run
 from training.run.step import Inputs, build_network, own_batches, prepare, train_step
 
 logger = logging.getLogger(__name__)
+_PATIENCE, _PATIENCE_AT_START = 10.0, 60.0  # seconds for images once the run was asked to stop; workers start slowly
 
 
 def pretrain(dataset: Dataset, out: Path, config: PretrainConfig, options: RunOptions = DEFAULTS) -> Path:
@@ -74,11 +75,11 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
         closing(_stream(state, batches, options.workers)) as stream,
         recorder(state, dataset, out, options, batches.steps_per_epoch) as record,
     ):
-        inputs = _first(stream, device)
+        inputs = _first(stream, device, interrupts)
         while inputs is not None:
             rate = float(schedule.get_last_lr()[0])
             own_loss = train_step(state, network, inputs)
-            inputs, error = _next(stream)  # on the CPU, while the device computes
+            inputs, error = _next(stream, interrupts)  # on the CPU, while the device computes
             error = error or record.error
             events = [float(interrupts.received or 0), float(record.due(state.step + 1)), float(error is not None)]
             losses, stops, due, failed = zip(*shared([float(own_loss), *events], device), strict=True)
@@ -94,6 +95,8 @@ def train(state: TrainingState, dataset: Dataset, out: Path, options: RunOptions
                 on_first_rank(record.save, device)
             if any(stops):
                 raise Interrupted(signal.Signals(int(max(stops))))
+        if state.step < state.total_steps and interrupts.received is not None:  # not even the first images came
+            raise Interrupted(interrupts.received)
 
 
 def _stream(state: TrainingState, batches: Batches, workers: int) -> Generator[Inputs]:
@@ -104,19 +107,27 @@ def _stream(state: TrainingState, batches: Batches, workers: int) -> Generator[I
             yield prepare(state.config, images, step, total=total)
 
 
-def _first(stream: Iterator[Inputs], device: torch.device) -> Inputs | None:
+def _first(stream: Iterator[Inputs], device: torch.device, interrupts: Interrupts) -> Inputs | None:
     """The first inputs of every process, or the error of all."""
-    inputs, error = _next(stream)
+    inputs, error = _next(stream, interrupts, _PATIENCE_AT_START)
     stop_together(error, [failed for (failed,) in shared([float(error is not None)], device)])
     return inputs
 
 
-def _next(stream: Iterator[Inputs]) -> tuple[Inputs | None, OSError | None]:
-    """The next inputs, None at the end; or why they can't be read, which the other processes must hear first."""
+def _next(
+    stream: Iterator[Inputs], interrupts: Interrupts, patience: float = _PATIENCE
+) -> tuple[Inputs | None, OSError | None]:
+    """The next inputs, None at the end; or why they can't be read, which the other processes must hear first.
+
+    Also None if a signal asks to stop and the process that reads them hangs.
+    """
     try:
-        return next(stream, None), None
+        with interrupts.patient(patience):
+            return next(stream, None), None
     except OSError as error:
         return None, error
+    except Waiting:
+        return None, None
 
 
 def _diagnosis(state: TrainingState, loss: float, rate: float) -> str:

@@ -100,6 +100,37 @@ def test_ctrl_c_in_the_first_step_while_workers_start_up_saves_it(
     assert_the_same_run(tmp_path, whole)
 
 
+def test_sigterm_is_heeded_while_a_worker_hangs(coloured: Dataset, tmp_path: Path) -> None:
+    """As on a network disk that no longer answers: the step that was taken is saved, and no second signal is needed."""
+    process = start(coloured.folder, tmp_path, "--workers", "1")
+    try:
+        deadline = time.monotonic() + 120
+        while not read_log(tmp_path / LOG):
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline, "no step was logged"
+            time.sleep(0.002)
+        for worker in workers_of(process.pid):
+            worker.suspend()
+        wait_until_no_step_is_taken(tmp_path)
+        process.terminate()
+        [(code, errors)] = finish([process])
+        assert code == 143, errors
+        assert "stopped by SIGTERM: the same command resumes" in errors
+        assert "Traceback" not in errors
+        assert read_metadata(tmp_path / CHECKPOINT)["step"] >= 1
+    finally:
+        process.kill()
+
+
+def wait_until_no_step_is_taken(out: Path, seconds: float = 2.0) -> None:
+    """Until what was read ahead is used up: no step was logged for so long."""
+    steps, since = len(read_log(out / LOG)), time.monotonic()
+    while time.monotonic() - since < seconds:
+        if (now := len(read_log(out / LOG))) != steps:
+            steps, since = now, time.monotonic()
+        time.sleep(0.05)
+
+
 def workers_of(pid: int) -> list[psutil.Process]:
     """The processes that a run has started to read images, from the moment that they are Python's."""
     with suppress(psutil.NoSuchProcess):
