@@ -6,6 +6,7 @@ stretched from the least to the greatest. What is no number is black.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from PIL import Image
 
 _STRIP = 1 << 20  # pixels
 _BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339
+_Values = Callable[[Image.Image], NDArray[Any]]
+_ToGrey = Callable[[NDArray[np.generic]], NDArray[np.uint8]]
 _TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -28,19 +31,26 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 def _grey(image: Image.Image) -> Image.Image:
     tags = getattr(image, "tag_v2", {})
     bits, white_is_zero = tags.get(_BITS_PER_SAMPLE, (16,))[0], tags.get(_PHOTOMETRIC) == 0
-    to_grey = _rule(image, bits=bits, signed=tags.get(_SAMPLE_FORMAT, (1,))[0] == 2)
+    signed = tags.get(_SAMPLE_FORMAT, (1,))[0] == 2
+    values_of = _unsigned if image.mode == "I" and bits == 32 and not signed else np.asarray
+    to_grey = _rule(image, values_of, bits=bits, signed=signed)
     found = Image.new("L", image.size)
     for top, strip in _strips(image):
-        grey = to_grey(np.asarray(strip))
+        grey = to_grey(values_of(strip))
         found.paste(Image.fromarray(255 - grey if white_is_zero else grey), (0, top))
     return found
 
 
-def _rule(image: Image.Image, *, bits: int, signed: bool) -> Callable[[NDArray[np.generic]], NDArray[np.uint8]]:
+def _unsigned(image: Image.Image) -> NDArray[np.uint32]:
+    """The values of a picture of unsigned 32 bits, which Pillow has as signed ones."""
+    return np.asarray(image, np.int32).view(np.uint32)
+
+
+def _rule(image: Image.Image, values_of: _Values, *, bits: int, signed: bool) -> _ToGrey:
     if image.mode != "F" and bits <= 16 and not signed:
         shift = min(bits, 16) - 8
         return lambda values: np.clip(values.astype(np.int32) >> shift, 0, 255).astype(np.uint8)
-    least, greatest = _range(image)
+    least, greatest = _range(image, values_of)
     if image.mode == "F" and least >= 0 and greatest <= 255:
         least, greatest = 0.0, 1.0 if greatest <= 1 else 255.0
     spread = greatest - least or 1.0
@@ -52,11 +62,11 @@ def _rule(image: Image.Image, *, bits: int, signed: bool) -> Callable[[NDArray[n
     return stretch
 
 
-def _range(image: Image.Image) -> tuple[float, float]:
+def _range(image: Image.Image, values_of: _Values) -> tuple[float, float]:
     """The least and the greatest finite value; 0 and 0 if there is none."""
     bounds: list[float] = []
     for _, strip in _strips(image):
-        values = np.asarray(strip)
+        values = values_of(strip)
         finite = values[np.isfinite(values)]
         if finite.size:
             bounds += [float(finite.min()), float(finite.max())]

@@ -58,6 +58,13 @@ def test_integers_without_a_natural_white_are_stretched(dtype: type) -> None:
     assert greys(tiff(np.array([100, 200, 300], dtype), bits=bits, form=form)) == [0, 127, 255]
 
 
+@pytest.mark.parametrize("values", [[0, 2**31, 2**32 - 1], [2**31 - 5, 2**31, 2**31 + 5], [3 * 2**30, 2**31, 0]])
+def test_unsigned_32_bits_go_on_above_the_greatest_signed_number(values: list[int]) -> None:
+    exact = np.array(values, np.float64)
+    expected = ((exact - exact.min()) * 255 / (exact.max() - exact.min())).astype(int)
+    assert greys(tiff(np.array(values, np.uint32), bits=32)) == expected.tolist()
+
+
 @pytest.mark.parametrize(
     ("values", "shown"),
     [
