@@ -23,12 +23,13 @@ from core.files.json_text import json_text
 from core.files.locks import locked
 from core.machine.interrupts import exit_on_signals
 from core.machine.machine import cuda_devices
+from core.machine.ports import free_port
 from core.releases.manifest import check_name
 from core.releases.model_store import CHAMPION, ModelStore
 from scripts.show import Shown, ask, print_answers, print_questions, print_what_next, save_contact_sheet
 from serving.client.client import Client, ServerError
 from serving.torchserve.launch import Server
-from serving.torchserve.settings import LaunchError, Settings, free_port
+from serving.torchserve.settings import LaunchError, Settings
 from training.data.dataset import Dataset
 from training.data.downloads import DATASETS
 
@@ -185,13 +186,13 @@ def _serve(journey: Journey, given: argparse.Namespace) -> int:
     port = free_port(given.port)
     if given.port not in (0, port):
         print(f"\nport {given.port} is in use; serving on {port} instead")
-    log = journey.home / "torchserve.log"
+    log = journey.home / "server.log"
     collection = journey.home / "collection"
     settings = Settings(store=STORE, name=journey.name, collection=collection, port=port, log=log)
     server = Server(settings)
     try:
         journey.timed("serve", server.start)
-        print(f"TorchServe answers on {server.url} (log: {log})")
+        print(f"the service answers at {server.url} (log: {log})")
         shown = journey.timed("ask", lambda: question(journey, server))
         _summarise(journey)
         if given.once:
@@ -207,12 +208,13 @@ def _stay(server: Server, shown: list[Shown], settings: Settings) -> int:
     print_what_next(_serve_again(settings))
     print("\nCtrl-C stops the server.", flush=True)
     try:
-        code = server.wait()
+        server.wait()
     except KeyboardInterrupt:
-        print("\nstopping TorchServe")
-        return 0
-    print(server.why_it_ended(code), file=sys.stderr)
-    return 1
+        print("\nstopping the server")
+    except LaunchError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 def _serve_again(settings: Settings) -> str:

@@ -52,6 +52,7 @@ NOT_IN_ARCHIVES = (
     *_PROGRAMS,
     "serving.gateway",
     "serving.torchserve.launch",
+    "serving.torchserve.process",
     "serving.torchserve.command",
     "serving.torchserve.rollover",
 )

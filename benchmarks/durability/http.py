@@ -32,7 +32,7 @@ from benchmarks.tools.vectors import brute_force, unit_vectors
 from serving.collection.catalogue.interface import Catalogue
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.vectors import Vectors
-from serving.torchserve.handler import WORKER_HEADER
+from serving.protocol.wire import WORKER_HEADER
 
 STAGES = ("storing", "deleting", "compacting")
 _LONGEST = {"storing": 0.05, "deleting": 0.02, "compacting": 0.1}  # seconds that a kill waits at most, by stage
@@ -214,7 +214,7 @@ def _write_and_search(http: httpx.Client, service: Service, name: str, number: i
     """Give an item the next picture and label, then look for it; who wrote, who searched, whether it was found so."""
     pictures = service.pictures
     (picture,) = pictures.of(name, number, 1)
-    put = http.put(
+    put = http.post(
         f"{service.address('upsert')}&id={name}&label={number}",
         content=pictures.files[picture],
     ).raise_for_status()

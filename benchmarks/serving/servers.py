@@ -17,10 +17,11 @@ import httpx
 from benchmarks.serving.requests_of import LITSERVE, OURS, TORCH, Dialect
 from benchmarks.serving.subjects import Subject
 from benchmarks.tools.child import ROOT
+from core.machine.ports import free_port
 from serving.inference.choice import Form
 from serving.torchserve.launch import Server
 from serving.torchserve.leash import end_group
-from serving.torchserve.settings import HOST, LaunchError, Settings, free_port
+from serving.torchserve.settings import HOST, LaunchError, Settings
 
 _READY_SECONDS = 180.0
 _POLL_SECONDS = 0.1

@@ -29,17 +29,21 @@ _CARRIED = (
     "serving/collection",
     "serving/torchserve/handler.py",
     "serving/torchserve/busy.py",
+    "serving/torchserve/calls.py",
     "serving/torchserve/parameters.py",
 )
 _LEFT_OUT = (
     "core/command_line/values.py",
     "core/files/rows_file.py",
     "core/machine/held_signals.py",
+    "core/machine/parent.py",
+    "core/machine/ports.py",
     "core/releases/archive_digest.py",
     "core/releases/model_store.py",
     "core/releases/servers.py",
     "serving/collection/commands/spaces.py",
     "serving/collection/drift/command.py",
+    "serving/protocol/labels.py",
 )
 _HOUSE = Path(core.__file__).parents[1]
 

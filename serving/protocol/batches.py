@@ -11,7 +11,7 @@ import numpy as np
 
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import Answer, Picture, RequestError
-from serving.protocol.operations import operation_of
+from serving.protocol.operations import Request, operation_of
 from serving.protocol.wire import Call, Reply, encode_error
 
 MAX_BATCH_BYTES = 8 << 20  # of the large replies of a batch; the first of them may have more
@@ -41,6 +41,18 @@ def encoded_together(calls: Sequence[Call], encoded: Callable[[Call], Reply]) ->
     return replies
 
 
+def fitting(requests: Sequence[Request], answers: Sequence[Answer | RequestError]) -> Sequence[Answer | RequestError]:
+    """The answers to a frame of requests, those of reads that do not fit with the others any more put off."""
+    found: list[Answer | RequestError] = []
+    used = 0
+    for request, answer in zip(requests, answers, strict=True):
+        size = expected_bytes(answer)
+        later = _too_much(used, size) and not operation_of(request).changes
+        found.append(_put_off() if later else answer)
+        used += size if size > _SMALL and not later else 0
+    return found
+
+
 def _too_much(used: int, more: int) -> bool:
     return bool(used) and more > _SMALL and used + more > MAX_BATCH_BYTES
 
@@ -66,6 +78,8 @@ def _alone(reply: Reply) -> Reply:
 
 
 def _later() -> Reply:
-    return encode_error(
-        RequestError("the replies of others asked at the same time fill the batch", 503, retry_after=_RETRY_SECONDS)
-    )
+    return encode_error(_put_off())
+
+
+def _put_off() -> RequestError:
+    return RequestError("the replies of others asked at the same time fill the batch", 503, retry_after=_RETRY_SECONDS)

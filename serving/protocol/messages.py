@@ -39,7 +39,8 @@ class Answer:
 
     `results` has one entry per image, id, vector, set of examples or item, in the order of the request, and each may
     be a failure; it is empty only where the operation answers as a whole. Everything else is in `more`. Embeddings
-    are to be written in `encoding`, for which binary needs the release's `medians` (D,).
+    are to be written in `encoding`, for which binary needs the release's `medians` (D,). `worker` is the process that
+    answered, where that is known.
     """
 
     release: str
@@ -47,3 +48,4 @@ class Answer:
     encoding: Encoding = "float"
     medians: NDArray[np.float32] | None = None
     more: dict[str, Any] = field(default_factory=dict)
+    worker: int | None = None

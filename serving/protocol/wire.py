@@ -16,12 +16,14 @@ import orjson
 
 from core.images.decode import ImageError
 from serving.protocol.asking import operation_asked, request_of
+from serving.protocol.body import Body
 from serving.protocol.encodings import Encoded, pack
 from serving.protocol.media_types import JSON, NPY, PICTURE, RAW, MediaType, best_of
 from serving.protocol.messages import Answer, Failure, Picture, RequestError
-from serving.protocol.operations import GetRequest, Request
+from serving.protocol.operations import GetRequest, Operation, Request
 from serving.protocol.parts import Part, body_from
 
+WORKER_HEADER = "x-worker"  # the process that answered
 _JSON_OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -43,6 +45,16 @@ class Call:
     media_type: MediaType = JSON
     answer: Answer | RequestError | None = None
 
+    @property
+    def requests(self) -> Sequence[Request]:
+        """Every request that it brings."""
+        return [self.request] if self.request is not None else []
+
+    def take(self, answers: Sequence[Answer | RequestError]) -> None:
+        """Take the answers to its requests."""
+        if answers:
+            (self.answer,) = answers
+
 
 def parse(
     query: Sequence[tuple[str, str]],
@@ -63,6 +75,11 @@ def parse(
     operation = operation_asked(body, path)
     if operation.changes and not posted:
         raise RequestError(f"{operation.name} changes something, so it must be sent by POST, with a body", 405)
+    return request_for(body, operation, accept)
+
+
+def request_for(body: Body, operation: Operation, accept: str = "") -> tuple[Request, MediaType]:
+    """The request of this operation, and in which media type its reply is to come. Raises `RequestError`."""
     media_type = best_of(operation.replies, accept)
     if media_type is None:
         offers = " or ".join(operation.replies)
@@ -88,7 +105,7 @@ def encode(answer: Answer | Failure, media_type: MediaType = JSON) -> Reply:
             _error(result) if isinstance(result, RequestError | ImageError) else _written(answer, result)
             for result in answer.results
         ]
-    return Reply(200, orjson.dumps(content, default=_base64, option=_JSON_OPTIONS))
+    return Reply(200, orjson.dumps(content, default=_base64, option=_JSON_OPTIONS), JSON, _by(answer))
 
 
 def encode_error(error: Failure) -> Reply:
@@ -100,6 +117,10 @@ def encode_error(error: Failure) -> Reply:
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"  # how to say who asks
     return Reply(error.status, orjson.dumps(_error(error)), headers=headers)
+
+
+def _by(answer: Answer) -> dict[str, str]:
+    return {} if answer.worker is None else {WORKER_HEADER: str(answer.worker)}
 
 
 def _error(error: Failure) -> dict[str, Any]:
@@ -130,7 +151,7 @@ def _binary(answer: Answer, media_type: MediaType) -> Reply:
     """The embeddings' numbers, as a npy file or bare."""
     encoded = _packed(answer, answer.results)
     shape = ",".join(map(str, encoded.values.shape))
-    headers = {"x-release": answer.release, "x-shape": shape, "x-dtype": encoded.values.dtype.name}
+    headers = {"x-release": answer.release, "x-shape": shape, "x-dtype": encoded.values.dtype.name, **_by(answer)}
     if media_type == RAW:
         return Reply(200, encoded.values.tobytes(), RAW, headers)
     file = io.BytesIO()
@@ -142,7 +163,7 @@ def _picture(answer: Answer) -> Reply:
     """The picture of the one item that was asked for; its type is of those that are read here, never a page's."""
     (result,) = answer.results
     picture: Picture = result.get("thumbnail") or result["image"]
-    return Reply(200, picture.content, picture.media_type, {"x-content-type-options": "nosniff"})
+    return Reply(200, picture.content, picture.media_type, {"x-content-type-options": "nosniff", **_by(answer)})
 
 
 def _with_picture(request: Request) -> Request:

@@ -52,11 +52,10 @@ def _run(given: argparse.Namespace) -> int:
         with Server(settings) as server:
             _announce(server.url, server.log, kept=settings.log is not None, searches=settings.collection is not None)
             try:
-                code = server.wait()
+                server.wait()
             except (KeyboardInterrupt, SystemExit):
                 server.drain()  # a second signal ends this, too
                 raise
-            raise LaunchError(server.why_it_ended(code))
     except (KeyboardInterrupt, SystemExit):
         print("stopped", file=sys.stderr)
         return 0

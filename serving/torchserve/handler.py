@@ -17,13 +17,12 @@ from serving.operations.keeping import Keeper
 from serving.protocol.batches import encoded_together
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
-from serving.protocol.wire import Call, Reply, encode, encode_error, parse
+from serving.protocol.wire import WORKER_HEADER, Reply
 from serving.torchserve.busy import Busy
-from serving.torchserve.parameters import Parameters, has_body, keep_all, parts_of, plain_headers
+from serving.torchserve.calls import Received, call_of, reply_to
+from serving.torchserve.parameters import keep_all
 
 COLLECTION_VARIABLE = "SIMCLR_COLLECTION"
-WORKER_HEADER = "x-worker"  # of every reply: the process that answered
-Received = Parameters | Mapping[str, Any]  # one request, as `keep_all` hands it over or as TorchServe does
 _LOG = logging.getLogger(__name__)
 
 
@@ -72,12 +71,11 @@ class Handler:
 
     def replies(self, batch: Sequence[tuple[Received, Mapping[str, Any]]]) -> list[Reply]:
         """The replies to pairs of what was received and headers: one engine call for all that can be read."""
-        calls = [_call(received, headers) for received, headers in batch]
-        waiting = [call for call in calls if call.request is not None]
-        answers = self._answers([call.request for call in waiting if call.request is not None])
-        for call, answer in zip(waiting, answers, strict=True):
-            call.answer = answer
-        return encoded_together(calls, _encoded)
+        calls = [call_of(received, headers) for received, headers in batch]
+        answers = iter(self._answers([request for call in calls for request in call.requests]))
+        for call in calls:
+            call.take([next(answers) for _ in call.requests])
+        return encoded_together(calls, reply_to)
 
     def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
         """All in one pass; if something unforeseen breaks it, one by one, so that only its cause fails."""
@@ -102,24 +100,3 @@ def _log_without_a_line_a_request() -> None:
     """TorchServe's worker logs every batch and every metric at INFO through the root logger; only ours stays there."""
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("serving").setLevel(logging.INFO)
-
-
-def _call(received: Received, headers: Mapping[str, Any]) -> Call:
-    try:
-        plain = plain_headers(headers)
-        parts = parts_of(received, headers)
-        return Call(*parse((), parts, headers=plain, posted=has_body(parts, plain)))
-    except RequestError as error:
-        return Call(answer=error)
-    except Exception as error:
-        _LOG.exception("a request could not be read")
-        return Call(answer=RequestError(f"the request can't be read: {type(error).__name__}"))
-
-
-def _encoded(call: Call) -> Reply:
-    assert call.answer is not None, "every request is answered"
-    try:
-        return encode(call.answer, call.media_type)
-    except Exception as error:
-        _LOG.exception("a reply could not be written")
-        return encode_error(RequestError(f"internal error: {type(error).__name__}", 500))

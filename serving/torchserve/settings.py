@@ -16,6 +16,7 @@ from core.machine.machine import default_workers
 from core.releases.manifest import check_name
 from core.releases.model_store import ModelStore
 from serving.collection.index.choice import FAISS, IndexChoice
+from serving.gateway.options import GatewayOptions
 from serving.inference.choice import Form
 from serving.inference.options import EngineOptions
 from serving.protocol.agreed import MODEL
@@ -25,7 +26,8 @@ HOST = "127.0.0.1"
 # TorchServe always opens two gRPC ports, and one of them registers whatever it is given. The kernel lets a process
 # listen at a broadcast address, but never connects anybody to one.
 UNREACHABLE = "127.255.255.255"
-MANAGEMENT_SOCKET, METRICS_SOCKET = "management.sock", "metrics.sock"  # in the server's own folder of mode 0700
+# in the server's own folder of mode 0700
+INFERENCE_SOCKET, MANAGEMENT_SOCKET, METRICS_SOCKET = "inference.sock", "management.sock", "metrics.sock"
 _REQUEST_BYTES = 64 * 1024 * 1024
 
 
@@ -37,14 +39,15 @@ class LaunchError(RuntimeError):
 class Settings:
     """How to serve one model archive, or the champion of the releases `name` in the model store `store`.
 
-    `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once;
-    TorchServe waits 1 ms for them. `port` 0 takes any free one. `access_log` writes a line for every request.
+    `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once.
+    `host` and `port` are where people reach it; port 0 takes any free one. `access_log` writes a line a request.
     `keep_previous` keeps the previous release loaded, so that a rollback waits for nothing. For `form` and `cache_mb`
     see `serving.inference.options`, for `index` see `serving.collection.index.choice`.
     """
 
     archive: Path | None = None
     collection: Path | None = None
+    host: str = HOST
     port: int = 8080
     workers: int = field(default_factory=default_workers)
     batch_size: int = 32
@@ -79,6 +82,12 @@ class Settings:
         """The releases whose champion is followed; None with an archive."""
         return ModelStore(self.store, self.name) if self.store is not None and self.name is not None else None
 
+    def gateway_options(self, inference: Path) -> GatewayOptions:
+        """What the gateway is told; `inference` is TorchServe's socket."""
+        return GatewayOptions(
+            socket=str(inference), workers=self.workers, batch_size=self.batch_size, access_log=self.access_log
+        )
+
     def engine_options(self, cores: int, folder: Path) -> EngineOptions:
         """How each worker runs the graph: with its share of the `cores`. `folder` is this server's own."""
         return EngineOptions(
@@ -99,7 +108,7 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
                 "marName": archive.name,
                 "minWorkers": settings.workers,
                 "maxWorkers": settings.workers,
-                "batchSize": settings.batch_size,
+                "batchSize": 1,  # what waits together comes in one frame
                 "maxBatchDelay": 1,  # milliseconds; 0 would mean TorchServe's default of 100
                 "responseTimeout": RESPONSE_SECONDS,
             }
@@ -107,14 +116,14 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
     }
     folder = archive.parent.parent
     lines = {
-        "inference_address": f"http://{HOST}:{ports[0]}",
+        "inference_address": f"unix:{folder / INFERENCE_SOCKET}",
         "management_address": f"unix:{folder / MANAGEMENT_SOCKET}",
         "metrics_address": f"unix:{folder / METRICS_SOCKET}",
         "use_native_io": "true",  # without it there are no Unix sockets
         "grpc_inference_address": UNREACHABLE,
         "grpc_management_address": UNREACHABLE,
-        "grpc_inference_port": str(ports[1]),
-        "grpc_management_port": str(ports[2]),
+        "grpc_inference_port": str(ports[0]),
+        "grpc_management_port": str(ports[1]),
         "model_store": str(archive.parent),
         "load_models": f"{MODEL}={archive.name}",
         "models": json_text(models),
@@ -133,17 +142,16 @@ def properties(settings: Settings, archive: Path, version: str, ports: Sequence[
     return "".join(f"{name}={value}\n" for name, value in lines.items())
 
 
-def choose_ports(first: int) -> list[int]:
-    """The inference port as asked, and two free ones for TorchServe's gRPC."""
-    sockets = [socket.socket() for _ in range(3)]
+def choose_ports() -> list[int]:
+    """Two free ports for TorchServe's gRPC."""
+    sockets = [socket.socket() for _ in range(2)]
     try:
         for handle in sockets:
             handle.bind((HOST, 0))
-        free = [int(handle.getsockname()[1]) for handle in sockets]
+        return [int(handle.getsockname()[1]) for handle in sockets]
     finally:
         for handle in sockets:
             handle.close()
-    return [first or free[0], *free[1:]]
 
 
 def reachable(ports: Sequence[int]) -> int | None:
@@ -156,17 +164,6 @@ def reachable(ports: Sequence[int]) -> int | None:
                 continue
             return port
     return None
-
-
-def free_port(wanted: int) -> int:
-    """`wanted` if nothing listens there, else a free port."""
-    with socket.socket() as handle:
-        handle.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            handle.bind((HOST, wanted))
-        except OSError:
-            handle.bind((HOST, 0))
-        return int(handle.getsockname()[1])
 
 
 def version_of(archive: Path) -> str:

@@ -6,6 +6,7 @@ Each must be answered by this release, with an embedding of the right length and
 
 import base64
 import io
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -26,18 +27,21 @@ class CanaryError(RuntimeError):
     """The release did not answer as it must."""
 
 
-def try_release(url: str, release: Release, workers: int, *, search: bool) -> None:
-    """Ask who answers, for some embeddings, and with `search` for neighbours; raises `CanaryError`."""
+def try_release(inference: Path, release: Release, workers: int, *, search: bool) -> None:
+    """Ask TorchServe at its socket who answers, for embeddings, and with `search` for neighbours.
+
+    Raises `CanaryError`.
+    """
     try:
-        _try(url, release, workers, search=search)
+        _try(inference, release, workers, search=search)
     except (KeyError, ValueError, TypeError) as error:  # the archive brings its own code, perhaps an older one
         raise CanaryError(f"the canary's answer has an unknown form: {type(error).__name__} {error}") from error
 
 
-def _try(url: str, release: Release, workers: int, *, search: bool) -> None:
+def _try(inference: Path, release: Release, workers: int, *, search: bool) -> None:
     manifest = release.manifest
-    address = f"{url}/predictions/{MODEL}/{manifest.version}"
-    with httpx.Client(timeout=_SECONDS, trust_env=False) as http:
+    address = f"http://torchserve/predictions/{MODEL}/{manifest.version}"
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(inference)), timeout=_SECONDS) as http:
         digest = _ask(http, address, manifest, "describe")["digest"]
         if digest != release.digest:
             raise CanaryError(f"the canary was answered by digest {digest}, not {release.digest}")

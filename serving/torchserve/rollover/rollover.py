@@ -54,16 +54,16 @@ class Cancelled(RuntimeError):
 
 @dataclass(frozen=True)
 class Site:
-    """A running server that follows a store: where it answers, and the files that are its own."""
+    """A running server that follows a store: where it answers people (`url`) and us, and the files that are its own."""
 
     store: ModelStore
     management: Management
+    inference: Path
     url: str
     models: Path  # the only folder that its TorchServe loads archives from
     busy: Path
     log: Path
     workers: int
-    batch_size: int
     collection: Path | None = None
 
 
@@ -92,7 +92,7 @@ def switch(site: Site, release: Release, *, cancelled: Event) -> None:
         _register(site, release, cancelled)
         _wait_until_caught_up(site, release, cancelled)
         _go_on(cancelled)
-        try_release(site.url, release, site.workers, search=site.collection is not None)
+        try_release(site.inference, release, site.workers, search=site.collection is not None)
         _go_on(cancelled)
         site.management.set_default(version)
     except (ManagementError, ManifestError, CanaryError, CollectionError, RolloverError, OSError) as error:
@@ -138,7 +138,7 @@ def _register(site: Site, release: Release, cancelled: Event) -> None:
         folder = _folder(site, version)
         unpack(site.store.archive(version), release, folder)
         _go_on(cancelled)
-        site.management.register(folder.name, batch_size=site.batch_size)
+        site.management.register(folder.name)
     for workers in range(max(1, found.workers if found else 0), site.workers + 1):
         site.management.scale(version, workers)
         _wait_until_warm(site, version, workers, start=start, cancelled=cancelled)

@@ -20,7 +20,7 @@ from serving.collection.catalogue.filter_parser import parse_filter
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.commands.snapshot import restore, save
 from serving.collection.errors import SnapshotError
-from serving.torchserve.handler import WORKER_HEADER
+from serving.protocol.wire import WORKER_HEADER
 from serving.torchserve.launch import Server
 from serving.torchserve.settings import Settings
 from tests.conftest import Chain, write_files
@@ -70,7 +70,7 @@ def put_four_times(pool: ThreadPoolExecutor, http: httpx.Client, address: str, f
 
 
 def test_everything_over_http(running: Server, connected: Client, files: list[bytes]) -> None:
-    done = httpx.put(invoke(running, "upsert", id="a/cat", label="pet", metadata='{"year": 2024}'), content=files[0])
+    done = httpx.post(invoke(running, "upsert", id="a/cat", label="pet", metadata='{"year": 2024}'), content=files[0])
     assert done.json()["results"] == [{"id": "a/cat", "outcome": "created"}]
     said = [{"id": "dog", "image": "one"}, {"id": "bad", "image": "two"}]
     form = {"items": json.dumps(said)}
@@ -128,7 +128,7 @@ def test_a_write_through_one_worker_is_seen_by_the_other(
     with httpx.Client(timeout=60) as http, ThreadPoolExecutor(4) as pool:
         for number in range(ROUNDS):
             file = files[number % len(files)]
-            put = http.put(invoke(running, "upsert", id="moving", label=f"round{number}"), content=file)
+            put = http.post(invoke(running, "upsert", id="moving", label=f"round{number}"), content=file)
             address = invoke(running, "search", k=2, filter=json.dumps({"label": f"round{number}"}))
             replies = put_four_times(pool, http, address, file)
             for reply in replies:

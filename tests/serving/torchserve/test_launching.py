@@ -18,7 +18,10 @@ import pytest
 from serving.torchserve import java, log_file
 from serving.torchserve import watch as watching
 from serving.torchserve.launch import Server
-from serving.torchserve.settings import UNREACHABLE, Settings
+from serving.torchserve.process import TorchServe
+from serving.torchserve.restarts import Restarts
+from serving.torchserve.settings import UNREACHABLE, LaunchError, Settings
+from serving.torchserve.watch import Watch
 from tests.conftest import Chain
 
 ROOT = Path(__file__).parents[3]
@@ -39,6 +42,17 @@ def running(chain: Chain, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     log.write_text("of the server before\n")
     with Server(Settings(chain.archive, port=0, form="onnx", workers=2, log=log)) as server:
         yield server
+
+
+def torchserve_of(running: Server) -> TorchServe:
+    assert running.torchserve is not None
+    return running.torchserve
+
+
+def watch_of(running: Server) -> Watch:
+    watch = torchserve_of(running).watch
+    assert watch is not None
+    return watch
 
 
 def folder_of(server: Server) -> Path:
@@ -72,7 +86,7 @@ def test_management_and_metrics_are_sockets_in_a_folder_of_ours(running: Server)
 def test_nobody_can_connect_to_grpc(running: Server) -> None:
     opened = running.log.read_text()
     assert "Management API bind to: unix:" in opened
-    for port in running._ports[1:]:
+    for port in torchserve_of(running).ports:
         for host in ("127.0.0.1", UNREACHABLE, "::1", "localhost"):
             with pytest.raises(OSError), socket.create_connection((host, port), timeout=2):  # noqa: PT011
                 pass
@@ -101,10 +115,9 @@ def connects(path: str) -> bool:
 
 def test_workers_that_somebody_took_come_back_and_it_is_said(running: Server) -> None:
     assert running.management is not None
-    assert running.watch is not None
-    assert running.watch.look() == frozenset()
+    assert watch_of(running).look() == frozenset()
     running.management.scale(1, 0)
-    assert running.watch.look() == {"somebody asked for 0 workers of version 1: it gets its 2 back"}
+    assert watch_of(running).look() == {"somebody asked for 0 workers of version 1: it gets its 2 back"}
     wait_until(lambda: running.management is not None and running.management.versions()[1].ready == 2, "both are back")
 
 
@@ -112,10 +125,9 @@ def test_a_worker_that_hangs_is_named(running: Server, chain: Chain, monkeypatch
     monkeypatch.setattr(watching, "HANG_SECONDS", 1.0)
     monkeypatch.setattr(watching, "LOOK_SECONDS", 3600.0)
     assert running.management is not None
-    assert running.watch is not None
     image = chain.test_files()[0]
     worker = running.management.versions()[1].all[0]
-    running.watch.look()
+    watch_of(running).look()
     os.kill(worker.pid, signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -123,13 +135,13 @@ def test_a_worker_that_hangs_is_named(running: Server, chain: Chain, monkeypatch
             wait_until(lambda: any(one.done() for one in lost), "the other worker has answered")
             assert [embed(running.url, image) for _ in range(25)] == [200] * 25
             time.sleep(1.1)
-            (trouble,) = running.watch.look()
+            (trouble,) = watch_of(running).look()
             assert trouble.startswith(f"worker {worker.id} (process {worker.pid}) hangs: ")
             os.kill(worker.pid, signal.SIGCONT)
             assert [one.result() for one in lost] == [200, 200], "what it had is answered in the end"
     finally:
         os.kill(worker.pid, signal.SIGCONT)
-    wait_until(lambda: running.watch is not None and not running.watch.look(), "it is well again")
+    wait_until(lambda: not watch_of(running).look(), "it is well again")
 
 
 def test_a_log_is_for_its_owner_and_the_one_before_is_kept(running: Server) -> None:
@@ -140,10 +152,11 @@ def test_a_log_is_for_its_owner_and_the_one_before_is_kept(running: Server) -> N
 def test_a_log_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_file, "BYTES", 1000)
     reading, writing = os.pipe()
-    log = log_file.LogFile(tmp_path / "log", os.fdopen(reading, "rb"))
+    log = log_file.LogFile(tmp_path / "log")
+    log.copy(os.fdopen(reading, "rb"))
     with os.fdopen(writing, "wb") as pipe:
         pipe.write(b"".join(b"line %4d of the log\n" % number for number in range(1000)))
-    log.close()
+    log.close(keep=True)
     kept = sorted(path.name for path in tmp_path.iterdir())
     assert kept == ["log", *(f"log.{number}" for number in range(1, log_file.KEPT + 1))]
     assert (tmp_path / "log").read_text().endswith("line  999 of the log\n")
@@ -188,17 +201,37 @@ def runs(pid: int) -> bool:
         return False
 
 
-def test_java_killed_is_said_and_is_a_failure_whose_log_stays(chain: Chain, tmp_path: Path) -> None:
-    with launched(chain, tmp_path) as (process, _, java_pid):
+def test_what_is_killed_comes_back_and_it_is_said(chain: Chain, tmp_path: Path) -> None:
+    with launched(chain, tmp_path) as (process, url, java_pid):
+        (gateway,) = [pid for pid in children(process.pid) if name_of(pid).startswith("python")]
+        os.kill(gateway, signal.SIGKILL)
+        wait_until(lambda: answers(url), "another gateway answers", seconds=10)
         os.kill(java_pid, signal.SIGKILL)
-        assert process.wait(30) == 1
+        wait_until(lambda: not runs(java_pid), "Java has ended")
+        assert httpx.get(f"{url}/v1/describe", timeout=30).status_code == 200, "who waits is answered by the next"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(40) == 0
         assert process.stderr is not None
         said = process.stderr.read()
+    assert "the gateway ended with code -9" in said
     assert "TorchServe ended by itself: its Java process was killed by SIGKILL" in said
-    (log,) = tmp_path.glob("simclr-serve-*.log")
-    assert str(log) in said
-    assert "Model server started." in log.read_text()
-    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz", timeout=5).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_what_dies_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.torchserve.restarts._PAUSE_SECONDS", 0.0)
+    restarts = Restarts()
+    for _ in range(5):
+        restarts.note("TorchServe", "killed")
+        restarts.note("the gateway", "killed")
+    with pytest.raises(LaunchError, match="TorchServe died 6 times within 5 minutes; last: no memory"):
+        restarts.note("TorchServe", "no memory")
 
 
 def test_launcher_and_leash_killed_together_leave_no_server(chain: Chain, tmp_path: Path) -> None:
@@ -230,11 +263,18 @@ def test_a_server_that_is_terminated_answers_what_it_was_asked(chain: Chain, tmp
         asked = [
             pool.submit(httpx.post, f"{url}/models/simclr/invoke?op=embed", files=sent, timeout=60) for _ in range(8)
         ]
-        time.sleep(0.3)
+        port = int(url.rpartition(":")[2])
+        wait_until(lambda: connections(port) >= 8, "all have reached the server")
         process.send_signal(signal.SIGTERM)
         assert [one.result().status_code for one in asked] == [200] * 8
         assert process.wait(40) == 0
     assert list(tmp_path.iterdir()) == [], "a server that was stopped leaves nothing"
+
+
+def connections(port: int) -> int:
+    """How many clients are connected to a port of ours."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
 
 
 @pytest.mark.parametrize(

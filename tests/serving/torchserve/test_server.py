@@ -1,6 +1,7 @@
 """The real TorchServe over HTTP: what comes back, from every door and under load."""
 
 import base64
+import gzip
 import io
 import shutil
 import subprocess
@@ -57,10 +58,10 @@ def test_describe(client: Client, chain: Chain) -> None:
     assert about["operations"] == list(OPERATIONS)
 
 
-def test_batching_is_on_and_waits_a_millisecond(server: Server) -> None:
+def test_torchserve_waits_for_no_batch(server: Server) -> None:
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(socket_of(server)))) as http:
         (loaded,) = http.get(f"http://management/models/{server.model}").json()
-    assert (loaded["batchSize"], loaded["maxBatchDelay"]) == (server.settings.batch_size, 1)
+    assert (loaded["batchSize"], loaded["maxBatchDelay"]) == (1, 1)
     assert loaded["modelVersion"] == "1"
 
 
@@ -70,7 +71,9 @@ def test_every_door_gives_the_same_embedding(server: Server, files: list[bytes],
     replies = [
         httpx.post(invoke(server, op="embed"), content=files[0], headers=jpeg),
         httpx.put(f"{server.url}/predictions/{server.model}", content=files[0]),
-        httpx.post(f"{server.url}/predictions/{server.model}/1", content=files[0], headers=jpeg),
+        httpx.post(f"{server.url}/v1/embed", content=files[0]),
+        httpx.post(f"{server.url}/v1/embed", files={"image": files[0]}),
+        httpx.post(f"{server.url}/v1/embed", content=gzip.compress(files[0]), headers={"content-encoding": "gzip"}),
         httpx.post(invoke(server), files={"image": files[0]}),
         httpx.post(invoke(server), json={"op": "embed", "image": text}),
         httpx.post(invoke(server), json={"images": [f"data:image/jpeg;base64,{text}"]}),

@@ -174,9 +174,9 @@ def test_a_server_follows_under_traffic_and_refuses_what_it_can_not_serve(
         wait_until(lambda: settled(store, 1), "it follows nonetheless")
         assert server.management is not None
         with pytest.raises(ManagementError, match="404"):  # TorchServe takes no archive by its address
-            server.management.register((store.root / "chain-4.mar").as_uri(), batch_size=1)
+            server.management.register((store.root / "chain-4.mar").as_uri())
         shutil.unpack_archive(store.archive(3), tmp_path / "foreign", "zip")
-        server.management.register(str(tmp_path / "foreign"), batch_size=1)  # it takes a folder, and would run its code
+        server.management.register(str(tmp_path / "foreign"))  # it takes a folder, and would run its code
         wait_until(lambda: f"somebody registered version 3 from {tmp_path}" in caplog.text, "the watch has seen it")
         wait_until(lambda: server.management is not None and 3 not in server.management.versions(), "it is ended")
     assert set(seen.since(0)) == {(200, "chain/1"), (200, "chain/2")}

@@ -3,8 +3,9 @@
 import json
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import UnixStreamServer
 from threading import Event
 
 import numpy as np
@@ -37,7 +38,17 @@ def catalogue(chain: Chain, tmp_path: Path) -> Catalogue:
 def site(catalogue: Catalogue, chain: Chain, tmp_path: Path) -> Site:
     nowhere = Management(tmp_path / "nowhere.sock")
     store = ModelStore(chain.store, "chain")
-    return Site(store, nowhere, "", tmp_path, tmp_path, tmp_path / "log", 1, 1, catalogue.folder)
+    return Site(
+        store=store,
+        management=nowhere,
+        inference=tmp_path / "nowhere.sock",
+        url="",
+        models=tmp_path,
+        busy=tmp_path,
+        log=tmp_path / "log",
+        workers=1,
+        collection=catalogue.folder,
+    )
 
 
 def test_a_backlog_is_waited_for(catalogue: Catalogue, chain: Chain, site: Site) -> None:
@@ -68,7 +79,10 @@ class _Other(BaseHTTPRequestHandler):
 
     title = ""
 
-    def do_GET(self) -> None:
+    def log_request(self, code: object = "-", size: object = "-") -> None:
+        """Nothing: the base class wants the client's address, which has no parts here."""
+
+    def do_POST(self) -> None:
         """Names the release and nothing else."""
         self.send_response(200)
         self.end_headers()
@@ -76,14 +90,15 @@ class _Other(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def other(chain: Chain) -> Iterator[str]:
+def other(chain: Chain, tmp_path: Path) -> Iterator[Path]:
     _Other.title = chain.release.manifest.title
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Other) as server:
+    socket = tmp_path / "other.sock"
+    with UnixStreamServer(str(socket), _Other) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield socket
         server.shutdown()
 
 
-def test_an_answer_of_another_form_is_a_failure_of_the_canary(chain: Chain, other: str) -> None:
+def test_an_answer_of_another_form_is_a_failure_of_the_canary(chain: Chain, other: Path) -> None:
     with pytest.raises(CanaryError, match="has an unknown form: KeyError 'digest'"):
         try_release(other, chain.release, 1, search=False)

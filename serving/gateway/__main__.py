@@ -1,0 +1,58 @@
+"""The gateway's process: `python -m serving.gateway OPTIONS_FILE LISTENING_SOCKET`, as `simclr serve` starts it."""
+
+import logging
+import resource
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from serving.gateway.addresses import ROUTES
+from serving.gateway.app import Gateway
+from serving.gateway.connection import Connection
+from serving.gateway.dispatcher import Dispatcher, Limits
+from serving.gateway.options import GatewayOptions
+from serving.gateway.upstream import Upstream
+
+_CONNECTIONS = 4000
+_DRAIN_SECONDS = 20
+
+
+async def serve(options: GatewayOptions, listening: socket.socket) -> None:
+    """Answer at the socket until SIGTERM, then what was asked before it."""
+    upstream = Upstream(Path(options.socket))
+    gateway = Gateway(Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size)), ROUTES)
+    config = uvicorn.Config(
+        gateway,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+    )
+    await gateway.start()
+    try:
+        await uvicorn.Server(config).serve(sockets=[listening])
+    finally:
+        await gateway.close()
+        await upstream.close()
+
+
+def main() -> None:
+    """Run the gateway."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    options = GatewayOptions.load(Path(sys.argv[1]))
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    uvloop.run(serve(options, socket.socket(fileno=int(sys.argv[2]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Every address of the service, in one table."""
+
+from serving.gateway import earlier, health
+from serving.gateway.operations import operation_route
+from serving.gateway.routes import Route
+
+_HERE = "/v1/collections/{collection}"
+_ITEM = f"{_HERE}/items/{{id}}"
+_SNAPSHOT = f"{_HERE}/snapshots/{{name}}"
+
+IMAGES = (
+    operation_route("GET", "/v1/describe", "describe", "What is being served, and its limits."),
+    operation_route("POST", "/v1/embed", "embed", "Embeddings of image files."),
+    operation_route("POST", "/v1/classify", "classify", "The linear probe's labels of image files."),
+    operation_route("POST", "/v1/search", "search", "Neighbours in the collection `default`."),
+)
+
+ITEMS = (
+    operation_route("GET", f"{_HERE}/items", "list", "A page of items."),
+    operation_route("POST", f"{_HERE}/items", "upsert", "Store items; an id that exists is replaced."),
+    operation_route("DELETE", f"{_HERE}/items", "delete", "Delete items by id or by a filter."),
+    operation_route("POST", f"{_HERE}/items/get", "get", "Items by id."),
+    operation_route("POST", f"{_HERE}/items/delete", "delete", "Delete items, for clients whose DELETE has no body."),
+    operation_route("GET", _ITEM, "get", "An item.", single=True),
+    operation_route("PUT", _ITEM, "upsert", "Store an item with its image.", single=True),
+    operation_route("DELETE", _ITEM, "delete", "Delete an item.", single=True),
+    operation_route("GET", f"{_ITEM}/image", "get", "The image file of an item.", picture=True),
+    operation_route(
+        "GET", f"{_ITEM}/thumbnail", "get", "A small JPEG of it.", picture=True, said={"include": ["thumbnail"]}
+    ),
+)
+
+COLLECTION = (
+    operation_route("GET", f"{_HERE}/stats", "stats", "What the collection holds."),
+    operation_route("POST", f"{_HERE}/search", "search", "Neighbours of images, items, vectors and examples."),
+    *(
+        operation_route(method, f"{_HERE}/{name}", name, summary)
+        for method in ("GET", "POST")
+        for name, summary in (
+            ("count", "How many items a filter matches."),
+            ("duplicates", "Items that have near-duplicates, with them."),
+        )
+    ),
+    operation_route("GET", f"{_HERE}/snapshots", "snapshots", "Saved snapshots, and the latest jobs."),
+    operation_route("PUT", _SNAPSHOT, "snapshot", "Begin to save the collection."),
+    operation_route("DELETE", _SNAPSHOT, "remove_snapshot", "Remove a snapshot."),
+    operation_route("POST", f"{_SNAPSHOT}/restore", "restore", "Begin to restore a snapshot."),
+)
+
+ROUTES: tuple[Route, ...] = (*IMAGES, *COLLECTION, *ITEMS, *health.ROUTES, *earlier.ROUTES)

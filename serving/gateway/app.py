@@ -1,0 +1,113 @@
+"""The gateway as an ASGI application: a request finds its route, is admitted, becomes typed, waits, and is answered."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from serving.gateway.bodies import Bodies
+from serving.gateway.call import Call, Receive, Scope
+from serving.gateway.dispatcher import Dispatcher
+from serving.gateway.routes import NotAllowed, Route, Table
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import DescribeRequest, Request
+from serving.protocol.wire import Reply, encode_error
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+_LOOK_SECONDS = 0.1
+_ABOUT_SECONDS = 1.0
+_LOG = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Answers HTTP; `start` it in the event loop that serves it, and `close` it there."""
+
+    def __init__(self, dispatcher: Dispatcher, routes: Iterable[Route], *, bodies: Bodies | None = None) -> None:
+        self.dispatcher = dispatcher
+        self.table = Table(routes)
+        self._bodies = bodies or Bodies()
+        self._calls: set[Call] = set()
+        self._about: tuple[float, Mapping[str, Any]] | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begin to look after the requests that take long."""
+        self._looking = asyncio.create_task(self._look_after_all())
+
+    async def close(self) -> None:
+        """Wait for what is under way."""
+        if self._looking is not None:
+            self._looking.cancel()
+        await self.dispatcher.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI calls it."""
+        if scope["type"] != "http":
+            return
+        call = Call(scope, receive, self._bodies)
+        self._calls.add(call)
+        try:
+            reply = await self._reply(call)
+        except asyncio.CancelledError:
+            if call.failure is None and not call.gone:
+                raise
+            reply = encode_error(call.failure) if call.failure is not None else None
+        finally:
+            self._calls.discard(call)
+            call.close()
+        if reply is not None:
+            await _send(reply, send, close=not call.read and scope["method"] not in ("GET", "HEAD"))
+
+    async def ask(self, call: Call, request: Request) -> Answer | RequestError:
+        """A worker's answer to a request, which waits in the line of its caller."""
+        return await self.dispatcher.answer(request, caller=call.caller)
+
+    async def about(self) -> Mapping[str, Any]:
+        """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
+        now = asyncio.get_running_loop().time()
+        if self._about is None or now - self._about[0] > _ABOUT_SECONDS:
+            answer = await self.dispatcher.answer(DescribeRequest())
+            if isinstance(answer, RequestError):
+                raise answer
+            self._about = (now, {"release": answer.release, **answer.more})
+        return self._about[1]
+
+    async def _reply(self, call: Call) -> Reply | None:
+        try:
+            route, call.params = self.table.find(call.method, _path_of(call.scope))
+            return await route.endpoint(self, call)
+        except NotAllowed as error:
+            reply = encode_error(error)
+            return Reply(reply.status, reply.body, headers={"allow": ", ".join(error.allowed)})
+        except RequestError as error:
+            return encode_error(error)
+        except ConnectionResetError:
+            return None
+        except Exception as error:
+            _LOG.exception("%s %s failed", call.method, call.scope["path"])
+            return encode_error(RequestError(f"internal error: {type(error).__name__}", 500))
+
+    async def _look_after_all(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            for call in [*self._calls]:
+                call.look_after(loop.time())
+
+
+def _path_of(scope: Scope) -> str:
+    """The path as it was sent: a percent-encoded slash is part of a segment."""
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+async def _send(reply: Reply, send: Send, *, close: bool) -> None:
+    headers = [(b"content-type", reply.content_type.encode()), (b"content-length", b"%d" % len(reply.body))]
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    if close:  # what is left of the body would be taken for the next request
+        headers.append((b"connection", b"close"))
+    with suppress(OSError):  # the client has gone
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})

@@ -1,0 +1,113 @@
+"""One HTTP request at the gateway: what its head says, its body once somebody wants it, and if its client is there."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+from serving.gateway.bodies import Bodies, is_form, multipart_boundary, parts_of
+from serving.gateway.room import Held
+from serving.protocol.media_types import JSON
+from serving.protocol.messages import RequestError
+from serving.protocol.parts import BODY, MAX_FIELDS, Part
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+_GRACE_SECONDS, _BYTES_PER_SECOND = 5.0, 16 << 10  # slower bodies are given up
+_WATCH_SECONDS = 0.05  # a client is watched only if its answer takes longer than this
+
+
+class Call:
+    """A request as ASGI brings it; `params` are the parts of the path that its route names."""
+
+    def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
+        self.params: Mapping[str, str] = {}
+        self.caller = ""  # whose turn it uses
+        self.failure: RequestError | None = None  # why it was given up
+        self.gone = False  # whether its client went away
+        self.read = False  # whether the whole body has come
+        self._receive = receive
+        self._bodies = bodies
+        self._held = Held()
+        self._task = asyncio.current_task()
+        self._since = asyncio.get_running_loop().time()
+        self._reading = False
+        self._came = 0
+        self._body: bytes | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """By name in lower case; where a name repeats, the values with commas between them (RFC 9110, 5.3)."""
+        found: dict[str, str] = {}
+        for name, value in self.scope["headers"]:
+            key, text = name.decode("latin-1"), value.decode("latin-1")
+            found[key] = f"{found[key]}, {text}" if key in found else text
+        return found
+
+    @cached_property
+    def query(self) -> Sequence[tuple[str, str]]:
+        """The query's pairs in their order."""
+        text = self.scope["query_string"].decode("latin-1")
+        return _pairs(text) if text else ()
+
+    async def body(self) -> bytes:
+        """The whole body, without its content encoding. Raises `RequestError` as `Bodies.read` does."""
+        if self._body is None:
+            self._reading = True
+            self._body = await self._bodies.read(self.headers, self._receive, self._held, progress=self._progress)
+            self._reading, self.read = False, True
+        return self._body
+
+    async def parts(self) -> Sequence[Part]:
+        """The parts of a form, or the body as the only one; none where it is empty."""
+        content = await self.body()
+        kind = self.headers.get("content-type")
+        if (boundary := multipart_boundary(kind)) is not None:
+            return parts_of(content, boundary)
+        if kind is None or is_form(kind):  # curl calls whatever it sends a form
+            if content.lstrip()[:1] == b"{":  # as no image file begins
+                return [Part(BODY, content, JSON)]
+            if kind is not None and content.isascii() and b"\n" not in content:
+                return [Part(name, value.encode()) for name, value in _pairs(content.decode())]
+        return [Part(BODY, content, kind)] if content else []
+
+    def look_after(self, now: float) -> None:
+        """To be called now and then: gives a slow body up, and notices if the client of a long request has gone."""
+        age = now - self._since
+        if self._reading:
+            if age > _GRACE_SECONDS and self._came < (age - _GRACE_SECONDS) * _BYTES_PER_SECOND:
+                self.failure = RequestError(f"the body comes too slowly: {self._came} bytes in {age:.0f} s", 408)
+                self._cancel()
+        elif self.read and self._watcher is None and age > _WATCH_SECONDS:
+            self._watcher = asyncio.create_task(self._until_gone())
+
+    def close(self) -> None:
+        """Give back what the body took, and look for the client no more."""
+        self._held.release()
+        if self._watcher is not None:
+            self._watcher.cancel()
+
+    def _progress(self, came: int) -> None:
+        self._came = came
+
+    async def _until_gone(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self.gone = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+def _pairs(text: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
+    except ValueError as error:
+        raise RequestError(f"more fields than may be in one request: at most {MAX_FIELDS}", 413) from error

@@ -1,0 +1,190 @@
+"""Who is answered when: what waits just then travels together in a frame, as soon as a worker is free.
+
+There are two lanes. What brings images is slow, and fills frames that take about as long as `_FRAME_SECONDS`; what
+brings none is quick, and goes before it, but for every other frame. So a search by id waits for no more than the frames
+that are under way. Nothing waits longer than `patience`: whoever would have to is told at once when to come again.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from serving.gateway.lane import Lane, Waiting
+from serving.gateway.upstream import Lost, NotSent
+from serving.protocol.messages import Answer, RequestError
+from serving.protocol.operations import Request
+
+Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | RequestError]]]
+
+_FRAME_SECONDS = 0.1
+_MOST_IMAGES, _FIRST_IMAGES = 64, 8
+_FRAME_BYTES = 8 << 20
+_REPLY_BYTES = 1 << 20  # TorchServe reads a reply again from its beginning with every packet
+_PAUSE_SECONDS = 0.05
+_ATTEMPTS = 3  # of them the last alone, so that only the cause of a worker's death is not answered
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """`slots` frames are under way at once, each of at most so many `requests`.
+
+    `patience` (seconds) bounds the wait, and `waiting` the requests in line.
+    """
+
+    slots: int = 1
+    requests: int = 64
+    patience: float = 10.0
+    waiting: int = 10_000
+
+
+class Pace:
+    """How long an image (or a request) takes of one worker, as seen lately, in seconds."""
+
+    def __init__(self, first: float) -> None:
+        self.seconds = first
+
+    def saw(self, seconds: float, count: int) -> None:
+        """`count` of them took `seconds` together."""
+        self.seconds += 0.1 * (seconds / max(count, 1) - self.seconds)
+
+
+class Dispatcher:
+    """Answers requests by frames that `send` carries to a worker; for one event loop."""
+
+    def __init__(self, send: Send, limits: Limits = Limits()) -> None:
+        self.quick, self.slow = Lane(), Lane()
+        self.limits = limits
+        self.under_way = 0
+        self.frames: Callable[[int, float], None] | None = None  # told of each: its requests, its seconds
+        self._send = send
+        self._per_request, self._per_image = Pace(0.001), Pace(_FRAME_SECONDS / _FIRST_IMAGES)
+        self._quick_last = False
+        self._pausing = self._scheduled = False
+        self._carrying: set[asyncio.Task[None]] = set()
+
+    async def answer(self, request: Request, *, caller: str = "") -> Answer | RequestError:
+        """The answer to a request; if it is cancelled before its frame leaves, no work is done for it."""
+        loop = asyncio.get_running_loop()
+        one = Waiting(request, caller, loop.time(), loop.create_future())
+        if (wait := self.expected_wait(one)) is not None:
+            return RequestError("the server is overloaded: try again later", 503, retry_after=wait)
+        (self.slow if one.images else self.quick).push(one)
+        self._pump_soon()
+        return await one.future
+
+    def expected_wait(self, one: Waiting) -> int | None:
+        """In how many whole seconds it would be worth to come again; None if the request can wait in line."""
+        seconds = self.slow.images * self._per_image.seconds + self.quick.requests * self._per_request.seconds
+        seconds /= self.limits.slots
+        full = self.slow.requests + self.quick.requests >= self.limits.waiting
+        if not one.images and not full:
+            seconds = self.quick.requests * self._per_request.seconds / self.limits.slots
+        return max(1, math.ceil(seconds / 2)) if full or seconds > self.limits.patience else None
+
+    async def close(self) -> None:
+        """Wait for the frames under way."""
+        await asyncio.gather(*self._carrying, return_exceptions=True)
+
+    def _pump_soon(self) -> None:
+        """Once this turn of the loop is over, so that what arrives with it travels together."""
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._scheduled = False
+        while not self._pausing and self.under_way < self.limits.slots and (frame := self._next_frame()):
+            self.under_way += 1
+            task = asyncio.create_task(self._carry(frame))
+            self._carrying.add(task)
+            task.add_done_callback(self._carrying.discard)
+
+    def _next_frame(self) -> list[Waiting]:
+        """What travels next: the quick before the slow, but in turn where both wait."""
+        first, second = (self.slow, self.quick) if self._quick_last else (self.quick, self.slow)
+        lane = first if len(first) else second
+        frame = self._taken(lane) or self._taken(first)
+        self._quick_last = bool(frame) and not frame[0].images
+        return frame
+
+    def _taken(self, lane: Lane) -> list[Waiting]:
+        room = max(1, min(_MOST_IMAGES, int(_FRAME_SECONDS / self._per_image.seconds)))
+        frame: list[Waiting] = []
+        size = reply = 0
+        while len(frame) < self.limits.requests and (one := self._patient(lane)) is not None:
+            fits = one.images <= room and size + one.size <= _FRAME_BYTES and reply + one.reply <= _REPLY_BYTES
+            alone = one.attempts == _ATTEMPTS - 1
+            if frame and (alone or not fits):
+                lane.push_back(one)
+                break
+            frame.append(one)
+            room, size, reply = room - one.images, size + one.size, reply + one.reply
+            if alone:
+                break
+        return frame
+
+    def _patient(self, lane: Lane) -> Waiting | None:
+        """The next that has not waited too long; the others are told so."""
+        oldest = asyncio.get_running_loop().time() - self.limits.patience
+        while (one := lane.pop()) is not None:
+            if one.since >= oldest or one.attempts:
+                return one
+            one.settle(RequestError("the server is overloaded or starting: try again later", 503, retry_after=1))
+        return None
+
+    async def _carry(self, frame: list[Waiting]) -> None:
+        begun = asyncio.get_running_loop().time()
+        try:
+            answers = await self._send([one.request for one in frame])
+            for one, answer in zip(frame, answers, strict=True):
+                one.settle(answer)
+            self._saw(frame, asyncio.get_running_loop().time() - begun)
+        except NotSent as error:
+            self._wait_for_workers(frame, error)
+        except Lost as error:
+            self._lose(frame, error)
+        except Exception as error:
+            _LOG.exception("a frame of %d requests failed", len(frame))
+            for one in frame:
+                one.settle(RequestError(f"internal error: {type(error).__name__}", 500))
+        finally:
+            self.under_way -= 1
+            self._pump_soon()
+
+    def _saw(self, frame: list[Waiting], seconds: float) -> None:
+        images = sum(one.images for one in frame)
+        (self._per_image if images else self._per_request).saw(seconds, images or len(frame))
+        if self.frames is not None:
+            self.frames(len(frame), seconds)
+
+    def _wait_for_workers(self, frame: list[Waiting], error: NotSent) -> None:
+        """Nobody took the frame: all of it waits again, for as long as it has patience left."""
+        if not self._pausing:
+            _LOG.warning("%s", error)
+            self._pausing = True
+            asyncio.get_running_loop().call_later(_PAUSE_SECONDS, self._go_on)
+        for one in reversed(frame):
+            self._lane_of(one).push_back(one)
+
+    def _go_on(self) -> None:
+        self._pausing = False
+        self._pump()
+
+    def _lose(self, frame: list[Waiting], error: Lost) -> None:
+        """A worker died with the frame: reads go again, of writes nobody here knows whether they were made."""
+        _LOG.error("a frame of %d requests was lost: %s", len(frame), error)
+        for one in reversed(frame):
+            one.attempts += 1
+            if one.changes:
+                lost = "the worker that had this request died, and it may have been carried out: send it again"
+                one.settle(RequestError(lost, 503, retry_after=1))
+            elif one.attempts >= _ATTEMPTS:
+                one.settle(RequestError(f"the worker died {_ATTEMPTS} times while it had this request", 500))
+            else:
+                self._lane_of(one).push_back(one)
+
+    def _lane_of(self, one: Waiting) -> Lane:
+        return self.slow if one.images else self.quick

@@ -1,0 +1,26 @@
+"""What the gateway's process is told by whoever starts it."""
+
+from pathlib import Path
+
+import msgspec
+
+
+class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`socket` is TorchServe's inference socket, behind which `workers` embed.
+
+    Each of them takes at most `batch_size` requests at once. `access_log` writes a line for every request.
+    """
+
+    socket: str
+    workers: int = 1
+    batch_size: int = 32
+    access_log: bool = False
+
+    def save(self, path: Path) -> None:
+        """Write them to a file."""
+        path.write_bytes(msgspec.json.encode(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "GatewayOptions":
+        """Read them from a file."""
+        return msgspec.json.decode(path.read_bytes(), type=cls)
