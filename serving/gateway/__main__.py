@@ -1,5 +1,6 @@
 """The gateway's process: `python -m serving.gateway OPTIONS_FILE LISTENING_SOCKET`, as `simclr serve` starts it."""
 
+import asyncio
 import logging
 import resource
 import socket
@@ -9,6 +10,9 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
+from serving.gateway.access.certificate import Certificate
+from serving.gateway.access.cors import with_cors
+from serving.gateway.access.gate import Gate
 from serving.gateway.addresses import ROUTES
 from serving.gateway.app import Gateway
 from serving.gateway.connection import Connection
@@ -23,9 +27,13 @@ _DRAIN_SECONDS = 20
 async def serve(options: GatewayOptions, listening: socket.socket) -> None:
     """Answer at the socket until SIGTERM, then what was asked before it."""
     upstream = Upstream(Path(options.socket))
-    gateway = Gateway(Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size)), ROUTES)
+    dispatcher = Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size))
+    access = options.access
+    gateway = Gateway(dispatcher, ROUTES, gate=Gate(access))
+    certificate = Certificate(access.tls_cert, access.tls_key) if access.tls else None
     config = uvicorn.Config(
-        gateway,
+        with_cors(gateway, access.allowed_origins),
+        ssl_context_factory=(lambda *_: certificate.context) if certificate is not None else None,
         http=Connection,
         ws="none",
         lifespan="off",
@@ -37,10 +45,13 @@ async def serve(options: GatewayOptions, listening: socket.socket) -> None:
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_DRAIN_SECONDS,
     )
+    renewal = asyncio.create_task(certificate.keep_fresh()) if certificate is not None else None
     await gateway.start()
     try:
         await uvicorn.Server(config).serve(sockets=[listening])
     finally:
+        if renewal is not None:
+            renewal.cancel()
         await gateway.close()
         await upstream.close()
 

@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from contextlib import suppress
 from typing import Any
 
+from serving.gateway.access.gate import Gate
 from serving.gateway.bodies import Bodies
 from serving.gateway.call import Call, Receive, Scope
 from serving.gateway.dispatcher import Dispatcher
-from serving.gateway.routes import NotAllowed, Route, Table
+from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
 from serving.protocol.messages import Answer, RequestError
-from serving.protocol.operations import DescribeRequest, Request
+from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -24,8 +25,11 @@ _LOG = logging.getLogger(__name__)
 class Gateway:
     """Answers HTTP; `start` it in the event loop that serves it, and `close` it there."""
 
-    def __init__(self, dispatcher: Dispatcher, routes: Iterable[Route], *, bodies: Bodies | None = None) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, routes: Iterable[Route], *, gate: Gate, bodies: Bodies | None = None
+    ) -> None:
         self.dispatcher = dispatcher
+        self._gate = gate
         self.table = Table(routes)
         self._bodies = bodies or Bodies()
         self._calls: set[Call] = set()
@@ -61,8 +65,13 @@ class Gateway:
             await _send(reply, send, close=not call.read and scope["method"] not in ("GET", "HEAD"))
 
     async def ask(self, call: Call, request: Request) -> Answer | RequestError:
-        """A worker's answer to a request, which waits in the line of its caller."""
-        return await self.dispatcher.answer(request, caller=call.caller)
+        """A worker's answer to a request, which waits in the line of its caller.
+
+        Raises `RequestError` 403 if the caller may not have what is asked, whichever address it was asked at.
+        """
+        if refusal := call.caller.refusal(operation_of(request).scope, _collection_of(request, call)):
+            raise refusal
+        return await self.dispatcher.answer(request, caller=call.caller.name)
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
@@ -77,6 +86,12 @@ class Gateway:
     async def _reply(self, call: Call) -> Reply | None:
         try:
             route, call.params = self.table.find(call.method, _path_of(call.scope))
+            call.caller = self._gate.admit(
+                call.scope["headers"],
+                method=call.method,
+                scope=route.scope,
+                collection=call.params.get(COLLECTION),
+            )
             return await route.endpoint(self, call)
         except NotAllowed as error:
             reply = encode_error(error)
@@ -95,6 +110,13 @@ class Gateway:
             await asyncio.sleep(_LOOK_SECONDS)
             for call in [*self._calls]:
                 call.look_after(loop.time())
+
+
+def _collection_of(request: Request, call: Call) -> str | None:
+    """The collection that an operation is about, which its path may leave unsaid; None if it is about none."""
+    if operation_of(request).needs_collection or "vote" in request.included:
+        return call.params.get(COLLECTION, DEFAULT_COLLECTION)
+    return None
 
 
 def _path_of(scope: Scope) -> str:

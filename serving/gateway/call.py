@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl
 
+from serving.gateway.access.callers import NOBODY, Caller
 from serving.gateway.bodies import Bodies, is_form, multipart_boundary, parts_of
 from serving.gateway.room import Held
 from serving.protocol.media_types import JSON
@@ -26,7 +27,7 @@ class Call:
         self.scope = scope
         self.method: str = scope["method"]
         self.params: Mapping[str, str] = {}
-        self.caller = ""  # whose turn it uses
+        self.caller: Caller = NOBODY
         self.failure: RequestError | None = None  # why it was given up
         self.gone = False  # whether its client went away
         self.read = False  # whether the whole body has come

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.images.decode import ImageError
 from serving.gateway.call import Call
-from serving.gateway.routes import Route
+from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
 from serving.gateway.service import Service
 from serving.protocol.body import Body
 from serving.protocol.media_types import PICTURE
@@ -14,9 +14,6 @@ from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import OPERATIONS
 from serving.protocol.parts import body_from
 from serving.protocol.wire import Reply, encode, request_for
-
-_COLLECTION = "collection"
-DEFAULT_COLLECTION = "default"
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Ask:
 
     async def _body(self, call: Call) -> Body:
         found = body_from(call.query, await call.parts(), accept=call.headers.get("accept", ""))
-        named = {**self.said, **{name: text for name, text in call.params.items() if name != _COLLECTION}}
+        named = {**self.said, **{name: text for name, text in call.params.items() if name != COLLECTION}}
         for name, value in named.items():
             if name in found.texts or name in found.said:
                 raise RequestError(f"{name} is said by the path already, as {value!r:.80}: leave it out elsewhere")
@@ -51,7 +48,7 @@ class Ask:
 
 def check_collection(call: Call) -> None:
     """Refuse another collection than the one that there is, with 404."""
-    name = call.params.get(_COLLECTION, DEFAULT_COLLECTION)
+    name = call.params.get(COLLECTION, DEFAULT_COLLECTION)
     if name != DEFAULT_COLLECTION:
         raise RequestError(f"there is no collection {name!r}; this server has {DEFAULT_COLLECTION!r}", 404)
 

@@ -4,17 +4,21 @@ from pathlib import Path
 
 import msgspec
 
+from serving.gateway.access.options import AccessOptions
+
 
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`socket` is TorchServe's inference socket, behind which `workers` embed.
 
-    Each of them takes at most `batch_size` requests at once. `access_log` writes a line for every request.
+    Each of them takes at most `batch_size` requests at once. `access` says who may ask;
+    `access_log` writes a line for every request.
     """
 
     socket: str
     workers: int = 1
     batch_size: int = 32
     access_log: bool = False
+    access: AccessOptions = AccessOptions()
 
     def save(self, path: Path) -> None:
         """Write them to a file."""

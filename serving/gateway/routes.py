@@ -12,6 +12,9 @@ from serving.gateway.service import Endpoint
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import Scope
 
+COLLECTION = "collection"  # the part of a path that names one
+DEFAULT_COLLECTION = "default"  # where the path names none
+
 
 @dataclass(frozen=True)
 class Route:

@@ -13,7 +13,10 @@ class Service(Protocol):
     """The gateway, as its endpoints see it."""
 
     async def ask(self, call: Call, request: Request) -> Answer | RequestError:
-        """A worker's answer to a request, which waits in the line of its caller."""
+        """A worker's answer to a request, which waits in the line of its caller.
+
+        Raises `RequestError` 403 if the caller may not have what is asked, whichever address it was asked at.
+        """
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""

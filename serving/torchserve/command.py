@@ -2,14 +2,17 @@
 
 import argparse
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 from core.command_line.command import Command, main
 from core.command_line.values import not_negative, port_number, positive
 from serving.collection.index.choice import index_name
+from serving.gateway.access.options import access_of, add_access
 from serving.inference.choice import FORMS
 from serving.torchserve.settings import LaunchError, Settings
 
+_SETTINGS = {one.name for one in fields(Settings)}
 _DETAILS = """\
 simclr serve --store model_store --name digits --collection runs/digits/collection
 simclr serve --archive model_store/digits-1.mar --collection runs/digits/collection
@@ -28,7 +31,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="whose champion: model_store/<name>/<version>")
     add("--archive", type=Path, help="instead of --store: one archive, model_store/<name>-<version>.mar")
     add("--collection", type=Path, help="folder of the collection to search in (default: none, so no search)")
-    add("--port", type=port_number, default=8080, help="port on loopback; 0 takes a free one (default: %(default)s)")
+    add("--port", type=port_number, default=8080, help="port; 0 takes a free one (default: %(default)s)")
+    add_access(parser.add_argument_group("who may ask"))
     add("--workers", type=positive, help="worker processes (default: two a GPU, else one a core and at most four)")
     add("--batch-size", type=positive, default=32, help="most requests in one batch (default: %(default)s)")
     add(
@@ -47,7 +51,9 @@ def _run(given: argparse.Namespace) -> int:
     """Serve until stopped, which is a success; TorchServe ending by itself is not."""
     from serving.torchserve.launch import Server  # with FAISS and all that a worker needs
 
-    settings = Settings(**{name: value for name, value in vars(given).items() if value is not None})
+    access = access_of(given)
+    said = {name: value for name, value in vars(given).items() if value is not None and name in _SETTINGS}
+    settings = Settings(access=access, **said)
     try:
         with Server(settings) as server:
             _announce(server.url, server.log, kept=settings.log is not None, searches=settings.collection is not None)

@@ -18,6 +18,7 @@ from typing import NoReturn, Self
 
 import httpx
 
+from serving.gateway.access.gate import check_access
 from serving.gateway.process import GatewayProcess
 from serving.protocol.agreed import MODEL
 from serving.torchserve.log_file import LogFile
@@ -51,7 +52,9 @@ class Server:
     @property
     def url(self) -> str:
         """The address that answers requests."""
-        return f"http://{self.settings.host}:{self._port}"
+        access = self.settings.access
+        host = f"[{access.host}]" if ":" in access.host else access.host
+        return f"{'https' if access.tls else 'http'}://{host}:{self._port}"
 
     @property
     def pid(self) -> int:
@@ -70,7 +73,11 @@ class Server:
         return self.torchserve.follower if self.torchserve is not None else None
 
     def start(self) -> None:
-        """Start everything and wait until it answers; raises `LaunchError`, and leaves nothing but the log."""
+        """Start everything and wait until it answers; raises `LaunchError`, and leaves nothing but the log.
+
+        Raises ValueError before, if the gateway must not listen like that (`serving.gateway.access`).
+        """
+        check_access(self.settings.access)
         self._listening = self._listen()
         self._port = self._listening.getsockname()[1]
         self._folder = own_folder()
@@ -184,7 +191,7 @@ class Server:
             if (code := self.gateway.poll()) is not None:
                 raise LaunchError(f"the gateway ended with code {code}{self._last_words()}")
             try:
-                if httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False).status_code == 200:
+                if httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False, verify=False).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

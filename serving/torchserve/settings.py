@@ -16,6 +16,7 @@ from core.machine.machine import default_workers
 from core.releases.manifest import check_name
 from core.releases.model_store import ModelStore
 from serving.collection.index.choice import FAISS, IndexChoice
+from serving.gateway.access.options import AccessOptions
 from serving.gateway.options import GatewayOptions
 from serving.inference.choice import Form
 from serving.inference.options import EngineOptions
@@ -40,14 +41,13 @@ class Settings:
     """How to serve one model archive, or the champion of the releases `name` in the model store `store`.
 
     `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once.
-    `host` and `port` are where people reach it; port 0 takes any free one. `access_log` writes a line a request.
+    `access` says who may ask, and at which address; `port` 0 takes any free one. `access_log` writes a line a request.
     `keep_previous` keeps the previous release loaded, so that a rollback waits for nothing. For `form` and `cache_mb`
     see `serving.inference.options`, for `index` see `serving.collection.index.choice`.
     """
 
     archive: Path | None = None
     collection: Path | None = None
-    host: str = HOST
     port: int = 8080
     workers: int = field(default_factory=default_workers)
     batch_size: int = 32
@@ -59,6 +59,7 @@ class Settings:
     name: str | None = None
     keep_previous: bool = False
     index: str = field(default=FAISS, repr=False)
+    access: AccessOptions = field(default_factory=AccessOptions)
 
     def __post_init__(self) -> None:
         if (self.store is None) != (self.name is None) or (self.archive is None) == (self.store is None):
@@ -78,6 +79,11 @@ class Settings:
             )
 
     @property
+    def host(self) -> str:
+        """The address at which people reach it."""
+        return self.access.host
+
+    @property
     def model_store(self) -> ModelStore | None:
         """The releases whose champion is followed; None with an archive."""
         return ModelStore(self.store, self.name) if self.store is not None and self.name is not None else None
@@ -85,7 +91,11 @@ class Settings:
     def gateway_options(self, inference: Path) -> GatewayOptions:
         """What the gateway is told; `inference` is TorchServe's socket."""
         return GatewayOptions(
-            socket=str(inference), workers=self.workers, batch_size=self.batch_size, access_log=self.access_log
+            socket=str(inference),
+            workers=self.workers,
+            batch_size=self.batch_size,
+            access_log=self.access_log,
+            access=self.access,
         )
 
     def engine_options(self, cores: int, folder: Path) -> EngineOptions:
