@@ -53,6 +53,7 @@ NOT_IN_ARCHIVES = (
     "serving.gateway",
     "serving.torchserve.launch",
     "serving.torchserve.process",
+    "serving.torchserve.carried",
     "serving.torchserve.command",
     "serving.torchserve.rollover",
 )

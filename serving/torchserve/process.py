@@ -21,6 +21,7 @@ from core.releases.model_store import ModelStore
 from serving.protocol.agreed import MODEL
 from serving.torchserve import java
 from serving.torchserve.busy import BUSY_VARIABLE
+from serving.torchserve.carried import placed
 from serving.torchserve.handler import COLLECTION_VARIABLE
 from serving.torchserve.java_locale import locale_for
 from serving.torchserve.leash import Leash, end_group
@@ -38,7 +39,7 @@ from serving.torchserve.settings import (
     reachable,
     version_of,
 )
-from serving.torchserve.source import champion_of, check_alone, linked
+from serving.torchserve.source import champion_of, check_alone
 from serving.torchserve.watch import Watch
 
 ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
@@ -89,7 +90,7 @@ class TorchServe:
         version = version_of(archive)
         if store is None:
             check_alone(archive)
-        self._run(linked(archive, self._place.folder / "models"), version)
+        self._run(placed(archive, self._place.folder / "models"), version)
         self._wait_until_ready()
         self._refuse_if_grpc_is_open()
         self.management = Management(self._place.folder / MANAGEMENT_SOCKET)

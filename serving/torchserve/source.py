@@ -43,11 +43,3 @@ def own_folder() -> Path:
     """A folder that only our user can enter, short enough for Unix sockets in it."""
     short = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TEMPORARY
     return Path(tempfile.mkdtemp(prefix="simclr-", dir=None if short else "/tmp"))
-
-
-def linked(archive: Path, models: Path) -> Path:
-    """The archive in a model folder of its own, so that TorchServe can load no other."""
-    models.mkdir()
-    link = models / archive.name
-    link.symlink_to(archive.resolve())
-    return link

@@ -22,6 +22,7 @@ from core.releases.model_store import ModelStore
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.errors import CollectionError
 from serving.torchserve.busy import is_busy
+from serving.torchserve.carried import renew
 from serving.torchserve.management import Management, ManagementError, NoAnswer
 from serving.torchserve.rollover.archives import check_archive, unpack
 from serving.torchserve.rollover.canaries import CanaryError, try_release
@@ -137,6 +138,7 @@ def _register(site: Site, release: Release, cancelled: Event) -> None:
     if found is None:
         folder = _folder(site, version)
         unpack(site.store.archive(version), release, folder)
+        renew(folder)
         _go_on(cancelled)
         site.management.register(folder.name)
     for workers in range(max(1, found.workers if found else 0), site.workers + 1):
