@@ -17,7 +17,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 _GRACE_SECONDS, _BYTES_PER_SECOND = 5.0, 16 << 10  # slower bodies are given up
-_WATCH_SECONDS = 0.05  # a client is watched only if its answer takes longer than this
+_WATCH_SECONDS = 0.3  # a client is watched only if its answer takes longer than this
 
 
 class Call:
