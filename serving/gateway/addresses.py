@@ -1,6 +1,7 @@
 """Every address of the service, in one table."""
 
-from serving.gateway import earlier, health
+from serving.gateway import earlier, health, interpreter
+from serving.gateway.openapi import openapi_route
 from serving.gateway.operations import operation_route
 from serving.gateway.routes import Route
 
@@ -47,4 +48,5 @@ COLLECTION = (
     operation_route("POST", f"{_SNAPSHOT}/restore", "restore", "Begin to restore a snapshot."),
 )
 
-ROUTES: tuple[Route, ...] = (*IMAGES, *COLLECTION, *ITEMS, *health.ROUTES, *earlier.ROUTES)
+_ALL: tuple[Route, ...] = (*IMAGES, *COLLECTION, *ITEMS, *health.ROUTES, *interpreter.ROUTES, *earlier.ROUTES)
+ROUTES = (*_ALL, openapi_route(_ALL))

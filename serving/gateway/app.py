@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any
 
 from serving.gateway.access.gate import Gate
@@ -11,7 +12,7 @@ from serving.gateway.bodies import Bodies
 from serving.gateway.call import Call, Receive, Scope
 from serving.gateway.dispatcher import Dispatcher
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
-from serving.protocol.messages import Answer, RequestError
+from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error
 
@@ -34,6 +35,7 @@ class Gateway:
         self._bodies = bodies or Bodies()
         self._calls: set[Call] = set()
         self._about: tuple[float, Mapping[str, Any]] | None = None
+        self._asking: asyncio.Task[RequestError | None] | None = None
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -77,15 +79,27 @@ class Gateway:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
         now = asyncio.get_running_loop().time()
         if self._about is None or now - self._about[0] > _ABOUT_SECONDS:
-            answer = await self.dispatcher.answer(DescribeRequest())
-            if isinstance(answer, RequestError):
-                raise answer
-            self._about = (now, {"release": answer.release, **answer.more})
+            self._asking = self._asking or asyncio.create_task(self._ask_about())  # one question for all who want it
+            if (error := await asyncio.shield(self._asking)) is not None:
+                raise error
+        assert self._about is not None, "it was asked for"
         return self._about[1]
 
+    async def _ask_about(self) -> RequestError | None:
+        try:
+            answer = await self.dispatcher.answer(DescribeRequest())
+        finally:
+            self._asking = None
+        if isinstance(answer, RequestError):
+            return answer
+        self._about = (asyncio.get_running_loop().time(), {"release": answer.release, **answer.more})
+        return None
+
     async def _reply(self, call: Call) -> Reply | None:
+        refuse: Callable[[Failure], Reply] = encode_error
         try:
             route, call.params = self.table.find(call.method, _path_of(call.scope))
+            refuse = route.refuse
             call.caller = self._gate.admit(
                 call.scope["headers"],
                 method=call.method,
@@ -97,12 +111,12 @@ class Gateway:
             reply = encode_error(error)
             return Reply(reply.status, reply.body, headers={"allow": ", ".join(error.allowed)})
         except RequestError as error:
-            return encode_error(error)
+            return refuse(error)
         except ConnectionResetError:
             return None
         except Exception as error:
             _LOG.exception("%s %s failed", call.method, call.scope["path"])
-            return encode_error(RequestError(f"internal error: {type(error).__name__}", 500))
+            return refuse(RequestError(f"internal error: {type(error).__name__}", 500))
 
     async def _look_after_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -127,6 +141,8 @@ def _path_of(scope: Scope) -> str:
 
 async def _send(reply: Reply, send: Send, *, close: bool) -> None:
     headers = [(b"content-type", reply.content_type.encode()), (b"content-length", b"%d" % len(reply.body))]
+    if reply.status == HTTPStatus.NO_CONTENT:  # then neither may be there (RFC 9110, section 8.6)
+        headers = []
     headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
     if close:  # what is left of the body would be taken for the next request
         headers.append((b"connection", b"close"))

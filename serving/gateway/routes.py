@@ -3,14 +3,15 @@
 A part of a path in braces takes any one segment, percent-encoded where it has a slash: `/items/{id}`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
 from serving.gateway.service import Endpoint
-from serving.protocol.messages import RequestError
+from serving.protocol.messages import Failure, RequestError
 from serving.protocol.operations import Scope
+from serving.protocol.wire import Reply, encode_error
 
 COLLECTION = "collection"  # the part of a path that names one
 DEFAULT_COLLECTION = "default"  # where the path names none
@@ -20,7 +21,8 @@ DEFAULT_COLLECTION = "default"  # where the path names none
 class Route:
     """`method` and `path` are answered by `endpoint`, for keys that have at least `scope`; None needs no key.
 
-    `summary` is what OpenAPI says of it, with the schemas of `about`; a route that is not `listed` is not shown there.
+    `refuse` writes its errors, also those that the gateway itself finds. `summary` is what OpenAPI says of it, with the
+    schemas of `about`; a route that is not `listed` is not shown there.
     """
 
     method: str
@@ -28,6 +30,7 @@ class Route:
     endpoint: Endpoint
     scope: Scope | None = "read"
     summary: str = ""
+    refuse: Callable[[Failure], Reply] = encode_error
     about: dict[str, Any] = field(default_factory=dict)
     listed: bool = True
 
