@@ -58,7 +58,7 @@ def _too_much(used: int, more: int) -> bool:
 
 
 def expected_bytes(answer: Any) -> int:
-    """About how many bytes an answer, or a value in it, will have, by its vectors and pictures alone."""
+    """About how many bytes an answer, or a value in it, will have, by its texts, vectors and pictures alone."""
     if isinstance(answer, Answer):
         return expected_bytes(answer.results) + expected_bytes(answer.more)
     if isinstance(answer, np.ndarray):
@@ -66,7 +66,9 @@ def expected_bytes(answer: Any) -> int:
     if isinstance(answer, Picture):
         return len(answer.content) * 4 // 3
     if isinstance(answer, dict):
-        return sum(expected_bytes(value) for value in answer.values() if not isinstance(value, str | int | float))
+        return sum(map(expected_bytes, answer.values()))
+    if isinstance(answer, str):
+        return len(answer)
     return sum(map(expected_bytes, answer)) if isinstance(answer, list) else 0
 
 
