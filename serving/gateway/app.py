@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -108,8 +109,7 @@ class Gateway:
             )
             return await route.endpoint(self, call)
         except NotAllowed as error:
-            reply = encode_error(error)
-            return Reply(reply.status, reply.body, headers={"allow": ", ".join(error.allowed)})
+            return _allowed(error, asked=call.method == "OPTIONS")
         except RequestError as error:
             return refuse(error)
         except ConnectionResetError:
@@ -131,6 +131,12 @@ def _collection_of(request: Request, call: Call) -> str | None:
     if operation_of(request).needs_collection or "vote" in request.included:
         return call.params.get(COLLECTION, DEFAULT_COLLECTION)
     return None
+
+
+def _allowed(error: NotAllowed, *, asked: bool) -> Reply:
+    """Which methods a path answers: an error, unless that was `asked`."""
+    headers = {"allow": ", ".join(error.allowed)}
+    return Reply(204, b"", headers=headers) if asked else replace(encode_error(error), headers=headers)
 
 
 def _path_of(scope: Scope) -> str:

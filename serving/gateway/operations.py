@@ -9,7 +9,7 @@ from serving.gateway.call import Call
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
 from serving.gateway.service import Service
 from serving.protocol.body import Body
-from serving.protocol.media_types import PICTURE
+from serving.protocol.media_types import PICTURE, MediaType
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import OPERATIONS
 from serving.protocol.parts import body_from
@@ -30,15 +30,23 @@ class Ask:
 
     async def __call__(self, service: Service, call: Call) -> Reply:
         """Read the request, have it answered, and write the reply."""
+        answer, media_type = await self.answer(service, call)
+        return encode(answer, media_type)
+
+    async def answer(self, service: Service, call: Call) -> tuple[Answer | RequestError, MediaType]:
+        """The answer to the request, and in which media type it is wanted."""
         check_collection(call)
         body = await self._body(call)
         accept = PICTURE if self.picture else call.headers.get("accept", "")
         request, media_type = request_for(body, OPERATIONS[self.operation], accept)
         answer = await service.ask(call, request)
-        return encode(_only(answer) if self.single else answer, media_type)
+        return (only(answer) if self.single else answer), media_type
 
     async def _body(self, call: Call) -> Body:
         found = body_from(call.query, await call.parts(), accept=call.headers.get("accept", ""))
+        for op in (*found.texts.get("op", ()), *([found.said["op"]] if "op" in found.said else [])):
+            if op != self.operation:
+                raise RequestError(f"op is {op!r:.80}, and the path says {self.operation!r}: leave op out")
         named = {**self.said, **{name: text for name, text in call.params.items() if name != COLLECTION}}
         for name, value in named.items():
             if name in found.texts or name in found.said:
@@ -59,8 +67,8 @@ def operation_route(method: str, path: str, operation: str, summary: str, **opti
     return Route(method, path, endpoint, OPERATIONS[operation].scope, summary)
 
 
-def _only(answer: Answer | RequestError) -> Answer | RequestError:
-    """The one result as the whole of the reply."""
+def only(answer: Answer | RequestError) -> Answer | RequestError:
+    """The answer to a request for one item: its result is the whole of the reply, and its failure is that of all."""
     if isinstance(answer, RequestError):
         return answer
     if answer.more.get("missing"):

@@ -3,7 +3,7 @@
 A part of a path in braces takes any one segment, percent-encoded where it has a slash: `/items/{id}`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -21,8 +21,9 @@ DEFAULT_COLLECTION = "default"  # where the path names none
 class Route:
     """`method` and `path` are answered by `endpoint`, for keys that have at least `scope`; None needs no key.
 
-    `refuse` writes its errors, also those that the gateway itself finds. `summary` is what OpenAPI says of it, with the
-    schemas of `about`; a route that is not `listed` is not shown there.
+    `refuse` writes its errors, also those that the gateway itself finds. `summary` is what OpenAPI says of it. `about`
+    is a part of an OpenAPI operation, which goes before what is read from the endpoint; a route that is not `listed` is
+    not shown there.
     """
 
     method: str
@@ -52,37 +53,50 @@ class Table:
             methods[route.method] = (route, names)
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
-        """The route, and the parts of the path that it names. Raises `RequestError`: 404, or 405 for another method."""
-        values: list[str] = []
-        methods = _walk(self._root, raw_path.strip("/").split("/"), values)
-        if methods is None:
+        """The route, and the parts of the path that it names. Raises `RequestError`: 404, or 405 for another method.
+
+        OPTIONS is never found: what it asks for is the `allowed` of `NotAllowed`.
+        """
+        allowed: set[str] = set()
+        for methods, values in _matches(self._root, raw_path.strip("/").split("/"), ()):
+            if found := methods.get(method) or (methods.get("GET") if method == "HEAD" else None):
+                route, names = found
+                return route, dict(zip(names, map(_text, values), strict=True))
+            allowed |= methods.keys()
+        if not allowed:
             raise RequestError(f"there is nothing at {unquote(raw_path)}; GET /openapi.json lists what there is", 404)
-        found = methods.get(method) or (methods.get("GET") if method == "HEAD" else None)
-        if found is None:
-            raise NotAllowed(method, unquote(raw_path), [*methods])
-        route, names = found
-        return route, dict(zip(names, values, strict=True))
+        raise NotAllowed(method, unquote(raw_path), allowed)
 
 
 class NotAllowed(RequestError):
     """The path is there, for other methods."""
 
-    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{path} does not answer {method}, but {', '.join(allowed)}", 405)
-        self.allowed = allowed
+    def __init__(self, method: str, path: str, allowed: Iterable[str]) -> None:
+        self.allowed = sorted({*allowed, "OPTIONS"} | ({"HEAD"} if "GET" in allowed else set()))
+        super().__init__(f"{path} does not answer {method}, but {', '.join(self.allowed)}", 405)
 
 
-def _walk(node: dict[str, Any], segments: Sequence[str], values: list[str]) -> dict[str, Any] | None:
-    """The methods at a path; a segment that is named as it is goes before one in braces."""
+def _matches(
+    node: dict[str, Any], segments: Sequence[str], values: tuple[str, ...]
+) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
+    """The methods at a path, with what its parts in braces are; segments that are named as they are go first.
+
+    An item may have the name of such a segment: `GET /items/get` is the item "get", as only POST asks `/items/get`.
+    """
     if not segments:
-        methods: dict[str, Any] | None = node.get("")
-        return methods
+        if "" in node:
+            yield node[""], values
+        return
     first, *rest = segments
-    if first and first in node and (found := _walk(node[first], rest, values)) is not None:
-        return found
-    if "{}" in node and first:
-        values.append(unquote(first))
-        if (found := _walk(node["{}"], rest, values)) is not None:
-            return found
-        values.pop()
-    return None
+    if first and first in node:
+        yield from _matches(node[first], rest, values)
+    if first and "{}" in node:
+        yield from _matches(node["{}"], rest, (*values, first))
+
+
+def _text(segment: str) -> str:
+    """What a segment says. Raises `RequestError` (400) where its percent-encoding is not of UTF-8."""
+    try:
+        return unquote(segment, errors="strict")
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{segment!r:.80} in the path is not UTF-8 in percent-encoding") from error
