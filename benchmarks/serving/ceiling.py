@@ -40,11 +40,15 @@ class Setting:
 
 def images_per_second(work: Work, setting: Setting, *, seconds: float) -> float:
     """Images a second of all processes together, which begin at the same time once each is warm."""
+    return rate_and_cpu(work, setting, seconds=seconds)[0]
+
+
+def rate_and_cpu(work: Work, setting: Setting, *, seconds: float) -> tuple[float, float]:
+    """Images a second of all processes together, and the CPU seconds that one image takes of them."""
     order = asdict(setting) | {"overlapped": True, "seconds": seconds}
-    rates: list[float] = [
-        found["images"] / found["seconds"] for found in _run(work, order, processes=setting.processes)
-    ]
-    return sum(rates)
+    found = _run(work, order, processes=setting.processes)
+    rate = sum(one["images"] / one["seconds"] for one in found)
+    return rate, sum(one["cpu_seconds"] for one in found) / sum(one["images"] for one in found)
 
 
 def single_image_ms(work: Work, *, seconds: float) -> float:

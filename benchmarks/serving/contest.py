@@ -170,17 +170,17 @@ class Contest:
 class Usage:
     """What a server's processes took in the window, noted as it begins and ends."""
 
-    pid: int
+    pids: Sequence[int]
     _began: tuple[float, float] = (0.0, 0.0)
     figures: dict[str, float] = field(default_factory=dict)
 
     def note(self, moment: str) -> None:
         """The window begins, or ends."""
-        now = (time.perf_counter(), cpu_seconds(self.pid))
+        now = (time.perf_counter(), cpu_seconds(*self.pids))
         if moment == "begins":
             self._began = now
             return
-        held = memory(self.pid)
+        held = memory(*self.pids)
         busy = (now[1] - self._began[1]) / (now[0] - self._began[0])
         self.figures = {"cpu": busy, "pss_mb": held.pss, "rss_mb": held.rss}
 
@@ -188,7 +188,7 @@ class Usage:
 def measure(running: Running, subject: Subject, *, scenario: Scenario, load: Load) -> tuple[Outcome, dict[str, float]]:
     """Put one load on a server."""
     requests = requests_of(running.dialect, subject.jpegs, images=scenario.images, reply=scenario.reply)
-    usage = Usage(running.pid)
+    usage = Usage(running.pids)
     return run(Target(running.port, requests), load, at=usage.note), usage.figures
 
 

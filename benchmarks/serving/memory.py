@@ -45,7 +45,7 @@ def growth(subject: Subject, *, requests: int) -> dict[str, Any]:
         target = Target(running.port, mixed_requests(subject.jpegs))
         for _ in range(SAMPLES + 1):
             errors.update(run(target, Closed(CLIENTS, seconds=_LONGEST, warm_up=0, requests=part)).errors)
-            held.append(memory(running.pid))
+            held.append(memory(*running.pids))
             logger.info("%d requests: %.1f MB", part * len(held), held[-1].pss)
     pss = [sample.pss for sample in held]
     return {
@@ -93,7 +93,7 @@ def _after(subject: Subject, requests: int, *, workers: int) -> Memory:
     with servers.ours(subject, workers=workers) as running:
         target = Target(running.port, mixed_requests(subject.jpegs))
         run(target, Closed(CLIENTS, seconds=_LONGEST, warm_up=0, requests=requests))
-        return memory(running.pid)
+        return memory(*running.pids)
 
 
 def _print_processes(pss: dict[str, float]) -> None:

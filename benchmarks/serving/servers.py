@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -18,7 +19,6 @@ from benchmarks.serving.requests_of import LITSERVE, OURS, TORCH, Dialect
 from benchmarks.serving.subjects import Subject
 from benchmarks.tools.child import ROOT
 from core.machine.ports import free_port
-from serving.inference.choice import Form
 from serving.torchserve.launch import Server
 from serving.torchserve.leash import end_group
 from serving.torchserve.settings import HOST, LaunchError, Settings
@@ -29,29 +29,40 @@ _POLL_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Running:
-    """A server that answers: where, in which dialect, and the process that all of its processes descend from."""
+    """A server that answers: where, in which dialect, and the processes that all of its processes descend from."""
 
     port: int
-    pid: int
+    pids: Sequence[int]
     dialect: Dialect
 
 
 @contextmanager
 def ours(subject: Subject, *, workers: int, cache_mb: int = 0) -> Iterator[Running]:
-    """TorchServe on the subject's archive, with our settings as they are but for these."""
-    form: Form = subject.form  # type: ignore[assignment]
-    settings = Settings(subject.archive, port=0, workers=workers, form=form, cache_mb=cache_mb)
-    with Server(settings) as server:
-        yield Running(int(server.url.rpartition(":")[2]), server.pid, OURS)
+    """Our server on the subject's archive, with our settings as they are but for these."""
+    with serving(subject.archive, workers=workers, form=subject.form, cache_mb=cache_mb) as running:
+        yield running
+
+
+@contextmanager
+def serving(archive: Path, *, workers: int, form: str, **settings: Any) -> Iterator[Running]:
+    """Our server on an archive."""
+    with Server(Settings(archive, port=0, workers=workers, form=form, **settings)) as server:  # type: ignore[arg-type]
+        yield Running(int(server.url.rpartition(":")[2]), server.pids, OURS)
 
 
 @contextmanager
 def litserve(subject: Subject, *, workers: int) -> Iterator[Running]:
     """LitServe with the same file, by `benchmarks.serving.litserve_server`."""
-    command = ["--file", str(subject.file.resolve()), "--size", str(subject.size)]
-    command += ["--workers", str(workers)]
+    with litserve_of(subject.file, subject.size, workers=workers) as running:
+        yield running
+
+
+@contextmanager
+def litserve_of(file: Path, size: int, *, workers: int) -> Iterator[Running]:
+    """LitServe with a file for images of `size` pixels."""
+    command = ["--file", str(file.resolve()), "--size", str(size), "--workers", str(workers)]
     with _peer("benchmarks.serving.litserve_server", command, ready="/health") as (port, pid):
-        yield Running(port, pid, LITSERVE)
+        yield Running(port, [pid], LITSERVE)
 
 
 @contextmanager
@@ -59,7 +70,7 @@ def plain_torch(subject: Subject) -> Iterator[Running]:
     """The same encoder in torch, fp32, without batching, by `benchmarks.serving.torch_server`."""
     command = ["--release", str(subject.release.folder.resolve())]
     with _peer("benchmarks.serving.torch_server", command, ready="/.well-known/ready") as (port, pid):
-        yield Running(port, pid, TORCH)
+        yield Running(port, [pid], TORCH)
 
 
 @contextmanager

@@ -31,17 +31,19 @@ from export.formats.int8 import Quantiser, Variant
 from export.formats.onnx import write_onnx
 from export.formats.torchscript import write_torchscript
 from training.model.encoder import Encoder, build_encoder, freeze
-from training.recipe.config import Architecture, EncoderConfig, PretrainConfig, to_dict
+from training.recipe.config import Architecture, EncoderConfig, PretrainConfig, Stem, to_dict
 
 NAME = "random-weights"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _JUDGEMENT = "not judged: random weights, for measuring speed only"
 
 
-def write_random_release(folder: Path, images: NDArray[np.uint8], *, architecture: Architecture) -> Release:
+def write_random_release(
+    folder: Path, images: NDArray[np.uint8], *, architecture: Architecture, stem: Stem = "auto"
+) -> Release:
     """A release in `folder`, which must not exist, for images like these: real ones, uint8 (N, S, S, 3)."""
     size = images.shape[1]
-    config = PretrainConfig(encoder=EncoderConfig(architecture, image_size=size, zero_init_residual=False))
+    config = PretrainConfig(encoder=EncoderConfig(architecture, stem=stem, image_size=size, zero_init_residual=False))
     graph = ServingGraph(_settled(build_encoder(config.encoder), images), mean=_MEAN, std=_STD)
     folder.mkdir(parents=True)
     _write_files(graph, folder, images=images)

@@ -4,7 +4,8 @@ PSS divides each page among the processes that map it, so the sum over a tree co
 counts shared pages as often as they are mapped. GPUs are not looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -21,10 +22,10 @@ class Memory:
     pss_by_process: dict[str, float]
 
 
-def cpu_seconds(root: int) -> float:
-    """User and system time that the tree's living processes have taken since they began."""
+def cpu_seconds(*roots: int) -> float:
+    """User and system time that the trees' living processes have taken since they began."""
     total = 0.0
-    for process in _tree(root):
+    for process in _trees(roots):
         try:
             times = process.cpu_times()
         except psutil.NoSuchProcess:
@@ -33,10 +34,10 @@ def cpu_seconds(root: int) -> float:
     return total
 
 
-def memory(root: int) -> Memory:
-    """What the tree holds now."""
+def memory(*roots: int) -> Memory:
+    """What the trees hold now."""
     pss, rss = {}, 0.0
-    for process in _tree(root):
+    for process in _trees(roots):
         try:
             held = process.memory_full_info()
             pss[f"{process.pid} {process.name()}"] = held.pss / _MIB
@@ -46,13 +47,12 @@ def memory(root: int) -> Memory:
     return Memory(sum(pss.values()), rss, pss)
 
 
-def _tree(root: int) -> Iterator[psutil.Process]:
-    try:
-        parent = psutil.Process(root)
-        yield parent
-        yield from parent.children(recursive=True)
-    except psutil.NoSuchProcess:
-        return
+def _trees(roots: Sequence[int]) -> Iterator[psutil.Process]:
+    for root in roots:
+        with suppress(psutil.NoSuchProcess):
+            parent = psutil.Process(root)
+            yield parent
+            yield from parent.children(recursive=True)
 
 
 def busy_share(seconds: float) -> float:

@@ -63,6 +63,12 @@ class Server:
         return self.torchserve.pid
 
     @property
+    def pids(self) -> list[int]:
+        """The processes from which all descend that answer requests: Java and the gateway."""
+        assert self.gateway is not None
+        return [self.pid, self.gateway.pid]
+
+    @property
     def management(self) -> Management | None:
         """TorchServe's management API."""
         return self.torchserve.management if self.torchserve is not None else None

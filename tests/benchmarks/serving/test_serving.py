@@ -56,11 +56,11 @@ def test_wrong_answers_are_not_timed(subject: Subject) -> None:
     vector = np.random.default_rng(0).normal(size=wanted.shape[1:]).tolist()
     wrong = reply(200, orjson.dumps({"results": [{"embedding": vector}]}))
     with LocalServer(lambda number: wrong) as server:
-        running = Running(server.port, os.getpid(), OURS)
+        running = Running(server.port, [os.getpid()], OURS)
         with pytest.raises(WrongAnswers, match=r"below 0.999; speed is not measured"):
             check(running, subject, wanted=wanted, name="ours")
     with LocalServer(lambda number: reply(503, b"busy")) as server:
-        running = Running(server.port, os.getpid(), OURS)
+        running = Running(server.port, [os.getpid()], OURS)
         with pytest.raises(WrongAnswers, match="answered 503: busy"):
             check(running, subject, wanted=wanted, name="ours")
 
