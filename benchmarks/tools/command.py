@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ def benchmark(
 
     def run(given: argparse.Namespace) -> int:
         logging.getLogger("benchmarks").setLevel(logging.INFO)
+        os.environ["SIMCLR_KEYS"] = "/nonexistent/keys.json"  # the servers that are measured need none of ours
         figures = measure(given)
         print(json.dumps(figures))
         return int(any(figures[name] for name in must_be_zero))
