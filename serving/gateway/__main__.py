@@ -13,6 +13,7 @@ import uvloop
 from serving.gateway.access.certificate import Certificate
 from serving.gateway.access.cors import with_cors
 from serving.gateway.access.gate import Gate
+from serving.gateway.access_log import AccessLog
 from serving.gateway.addresses import ROUTES
 from serving.gateway.app import Gateway
 from serving.gateway.connection import Connection
@@ -29,7 +30,8 @@ async def serve(options: GatewayOptions, listening: socket.socket) -> None:
     upstream = Upstream(Path(options.socket))
     dispatcher = Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size))
     access = options.access
-    gateway = Gateway(dispatcher, ROUTES, gate=Gate(access))
+    observers = [AccessLog()] if options.access_log else []
+    gateway = Gateway(dispatcher, ROUTES, gate=Gate(access), observers=observers)
     certificate = Certificate(access.tls_cert, access.tls_key) if access.tls else None
     config = uvicorn.Config(
         with_cors(gateway, access.allowed_origins),

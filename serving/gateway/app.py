@@ -12,7 +12,10 @@ from serving.gateway.access.gate import Gate
 from serving.gateway.bodies import Bodies
 from serving.gateway.call import Call, Receive, Scope
 from serving.gateway.dispatcher import Dispatcher
+from serving.gateway.metrics import CLIENT_GONE, Metrics
+from serving.gateway.origin import REQUEST_ID
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
+from serving.gateway.service import Observer
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error
@@ -21,19 +24,25 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LOOK_SECONDS = 0.1
 _ABOUT_SECONDS = 1.0
+_REQUEST_ID = REQUEST_ID.encode()
 _LOG = logging.getLogger(__name__)
 
 
 class Gateway:
-    """Answers HTTP; `start` it in the event loop that serves it, and `close` it there."""
+    """Answers HTTP; `start` it in the event loop that serves it, and `close` it there.
+
+    `observers` are told of every reply, after its metrics.
+    """
 
     def __init__(
-        self, dispatcher: Dispatcher, routes: Iterable[Route], *, gate: Gate, bodies: Bodies | None = None
+        self, dispatcher: Dispatcher, routes: Iterable[Route], *, gate: Gate, observers: Iterable[Observer] = ()
     ) -> None:
         self.dispatcher = dispatcher
         self._gate = gate
         self.table = Table(routes)
-        self._bodies = bodies or Bodies()
+        self._bodies = Bodies()
+        self.metrics = Metrics(dispatcher, self._bodies)
+        self._observers: tuple[Observer, ...] = (self.metrics, *observers)
         self._calls: set[Call] = set()
         self._about: tuple[float, Mapping[str, Any]] | None = None
         self._asking: asyncio.Task[RequestError | None] | None = None
@@ -65,7 +74,8 @@ class Gateway:
             self._calls.discard(call)
             call.close()
         if reply is not None:
-            await _send(reply, send, close=not call.read and scope["method"] not in ("GET", "HEAD"))
+            await _send(reply, send, call)
+        self._tell(call, reply)
 
     async def ask(self, call: Call, request: Request) -> Answer | RequestError:
         """A worker's answer to a request, which waits in the line of its caller.
@@ -74,7 +84,8 @@ class Gateway:
         """
         if refusal := call.caller.refusal(operation_of(request).scope, _collection_of(request, call)):
             raise refusal
-        return await self.dispatcher.answer(request, caller=call.caller.name)
+        call.operation = request.op
+        return await self.dispatcher.answer(request, caller=call.caller.name, id=call.id)
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
@@ -100,7 +111,7 @@ class Gateway:
         refuse: Callable[[Failure], Reply] = encode_error
         try:
             route, call.params = self.table.find(call.method, _path_of(call.scope))
-            refuse = route.refuse
+            refuse, call.route = route.refuse, route.path
             call.caller = self._gate.admit(
                 call.scope["headers"],
                 method=call.method,
@@ -115,8 +126,14 @@ class Gateway:
         except ConnectionResetError:
             return None
         except Exception as error:
-            _LOG.exception("%s %s failed", call.method, call.scope["path"])
+            _LOG.exception("%s %s failed (request %s)", call.method, call.scope["path"], call.id)
             return refuse(RequestError(f"internal error: {type(error).__name__}", 500))
+
+    def _tell(self, call: Call, reply: Reply | None) -> None:
+        seconds = asyncio.get_running_loop().time() - call.since
+        status, size = (CLIENT_GONE, 0) if reply is None else (reply.status, len(reply.body))
+        for observer in self._observers:
+            observer.replied(call, status, size, seconds)
 
     async def _look_after_all(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,12 +162,16 @@ def _path_of(scope: Scope) -> str:
     return raw.partition(b"?")[0].decode("latin-1")
 
 
-async def _send(reply: Reply, send: Send, *, close: bool) -> None:
-    headers = [(b"content-type", reply.content_type.encode()), (b"content-length", b"%d" % len(reply.body))]
-    if reply.status == HTTPStatus.NO_CONTENT:  # then neither may be there (RFC 9110, section 8.6)
-        headers = []
+async def _send(reply: Reply, send: Send, call: Call) -> None:
+    headers = [(_REQUEST_ID, call.id.encode())]
+    if reply.status != HTTPStatus.NO_CONTENT:  # then neither may be there (RFC 9110, section 8.6)
+        headers.append((b"content-type", reply.content_type.encode()))
+        headers.append((b"content-length", b"%d" % len(reply.body)))
     headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-    if close:  # what is left of the body would be taken for the next request
+    if not call.read and call.method not in (
+        "GET",
+        "HEAD",
+    ):  # what is left of the body would be taken for the next request
         headers.append((b"connection", b"close"))
     with suppress(OSError):  # the client has gone
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})

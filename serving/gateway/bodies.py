@@ -72,6 +72,7 @@ async def _of_known_length(receive: Receive, progress: Progress) -> bytes:
     message = await receive()
     _check_there(message)
     first: bytes = message.get("body", b"")
+    progress(len(first))
     if not message.get("more_body", False):
         return first
     content = bytearray(first)

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from serving.gateway.access.callers import NOBODY, Caller
 from serving.gateway.bodies import Bodies, is_form, multipart_boundary, parts_of
+from serving.gateway.origin import request_id
 from serving.gateway.room import Held
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import RequestError
@@ -21,12 +22,17 @@ _WATCH_SECONDS = 0.3  # a client is watched only if its answer takes longer than
 
 
 class Call:
-    """A request as ASGI brings it; `params` are the parts of the path that its route names."""
+    """A request as ASGI brings it; `params` are the parts of the path that its route names.
+
+    `since` is when its head came, in seconds of the loop's clock; `came` counts the bytes of its body, as sent.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
         self.scope = scope
         self.method: str = scope["method"]
+        self.route = ""  # the path with names in braces, as its table has it, once it is found there
         self.params: Mapping[str, str] = {}
+        self.operation = ""  # which one was asked for, once that is known
         self.caller: Caller = NOBODY
         self.failure: RequestError | None = None  # why it was given up
         self.gone = False  # whether its client went away
@@ -35,9 +41,9 @@ class Call:
         self._bodies = bodies
         self._held = Held()
         self._task = asyncio.current_task()
-        self._since = asyncio.get_running_loop().time()
+        self.since = asyncio.get_running_loop().time()
+        self.came = 0
         self._reading = False
-        self._came = 0
         self._body: bytes | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -49,6 +55,11 @@ class Call:
             key, text = name.decode("latin-1"), value.decode("latin-1")
             found[key] = f"{found[key]}, {text}" if key in found else text
         return found
+
+    @cached_property
+    def id(self) -> str:
+        """What it is called in its reply, in logs and in traces."""
+        return request_id(self.headers)
 
     @cached_property
     def query(self) -> Sequence[tuple[str, str]]:
@@ -79,10 +90,10 @@ class Call:
 
     def look_after(self, now: float) -> None:
         """To be called now and then: gives a slow body up, and notices if the client of a long request has gone."""
-        age = now - self._since
+        age = now - self.since
         if self._reading:
-            if age > _GRACE_SECONDS and self._came < (age - _GRACE_SECONDS) * _BYTES_PER_SECOND:
-                self.failure = RequestError(f"the body comes too slowly: {self._came} bytes in {age:.0f} s", 408)
+            if age > _GRACE_SECONDS and self.came < (age - _GRACE_SECONDS) * _BYTES_PER_SECOND:
+                self.failure = RequestError(f"the body comes too slowly: {self.came} bytes in {age:.0f} s", 408)
                 self._cancel()
         elif self.read and self._watcher is None and age > _WATCH_SECONDS:
             self._watcher = asyncio.create_task(self._until_gone())
@@ -94,7 +105,7 @@ class Call:
             self._watcher.cancel()
 
     def _progress(self, came: int) -> None:
-        self._came = came
+        self.came = came
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -17,6 +17,7 @@ from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 
 Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | RequestError]]]
+Carried = Callable[[Sequence[Waiting], float, float], None]
 
 _FRAME_SECONDS = 0.1
 _MOST_IMAGES, _FIRST_IMAGES = 64, 8
@@ -58,17 +59,21 @@ class Dispatcher:
         self.quick, self.slow = Lane(), Lane()
         self.limits = limits
         self.under_way = 0
-        self.frames: Callable[[int, float], None] | None = None  # told of each: its requests, its seconds
+        self.carried: list[Carried] = []  # told of each frame: its requests, when it left (loop's clock), its seconds
+        self.lost = 0  # frames
         self._send = send
         self._per_request, self._per_image = Pace(0.001), Pace(_FRAME_SECONDS / _FIRST_IMAGES)
         self._quick_last = False
         self._pausing = self._scheduled = False
         self._carrying: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: Request, *, caller: str = "") -> Answer | RequestError:
-        """The answer to a request; if it is cancelled before its frame leaves, no work is done for it."""
+    async def answer(self, request: Request, *, caller: str = "", id: str = "") -> Answer | RequestError:
+        """The answer to a request; if it is cancelled before its frame leaves, no work is done for it.
+
+        `caller` is whose turn it uses, and `id` what logs call it.
+        """
         loop = asyncio.get_running_loop()
-        one = Waiting(request, caller, loop.time(), loop.create_future())
+        one = Waiting(request, caller, loop.time(), loop.create_future(), id)
         if (wait := self.expected_wait(one)) is not None:
             return RequestError("the server is overloaded: try again later", 503, retry_after=wait)
         (self.slow if one.images else self.quick).push(one)
@@ -141,24 +146,25 @@ class Dispatcher:
             answers = await self._send([one.request for one in frame])
             for one, answer in zip(frame, answers, strict=True):
                 one.settle(answer)
-            self._saw(frame, asyncio.get_running_loop().time() - begun)
+            self._saw(frame, begun)
         except NotSent as error:
             self._wait_for_workers(frame, error)
         except Lost as error:
             self._lose(frame, error)
         except Exception as error:
-            _LOG.exception("a frame of %d requests failed", len(frame))
+            _LOG.exception("a frame of %d requests failed: %s", len(frame), _ids(frame))
             for one in frame:
                 one.settle(RequestError(f"internal error: {type(error).__name__}", 500))
         finally:
             self.under_way -= 1
             self._pump_soon()
 
-    def _saw(self, frame: list[Waiting], seconds: float) -> None:
+    def _saw(self, frame: list[Waiting], begun: float) -> None:
+        seconds = asyncio.get_running_loop().time() - begun
         images = sum(one.images for one in frame)
         (self._per_image if images else self._per_request).saw(seconds, images or len(frame))
-        if self.frames is not None:
-            self.frames(len(frame), seconds)
+        for tell in self.carried:
+            tell(frame, begun, seconds)
 
     def _wait_for_workers(self, frame: list[Waiting], error: NotSent) -> None:
         """Nobody took the frame: all of it waits again, for as long as it has patience left."""
@@ -175,7 +181,8 @@ class Dispatcher:
 
     def _lose(self, frame: list[Waiting], error: Lost) -> None:
         """A worker died with the frame: reads go again, of writes nobody here knows whether they were made."""
-        _LOG.error("a frame of %d requests was lost: %s", len(frame), error)
+        self.lost += 1
+        _LOG.error("a frame of %d requests was lost: %s (%s)", len(frame), error, _ids(frame))
         for one in reversed(frame):
             one.attempts += 1
             if one.changes:
@@ -188,3 +195,7 @@ class Dispatcher:
 
     def _lane_of(self, one: Waiting) -> Lane:
         return self.slow if one.images else self.quick
+
+
+def _ids(frame: Sequence[Waiting]) -> str:
+    return ", ".join(one.id or "-" for one in frame)

@@ -1,6 +1,7 @@
-"""Whether the service is up, for whoever looks after it: these need no key."""
+"""Whether the service is up, for whoever looks after it, and how it does: these need no key."""
 
 import asyncio
+from contextlib import suppress
 
 from serving.gateway.call import Call
 from serving.gateway.routes import Route
@@ -8,7 +9,7 @@ from serving.gateway.service import Service
 from serving.protocol.messages import RequestError
 from serving.protocol.wire import Reply, encode_error
 
-_SECONDS = 2.0
+_SECONDS = 2.0  # for a worker's answer
 
 
 async def alive(service: Service, call: Call) -> Reply:
@@ -26,8 +27,19 @@ async def ready(service: Service, call: Call) -> Reply:
     return Reply(200, b'{"status":"ready"}')
 
 
+async def metrics(service: Service, call: Call) -> Reply:
+    """What Prometheus reads; the collection's items are counted by a worker, if one answers soon."""
+    items = None
+    with suppress(TimeoutError, RequestError):
+        async with asyncio.timeout(_SECONDS):
+            items = ((await service.about()).get("collection") or {}).get("items")
+    page, media_type = service.metrics.page(call.headers.get("accept", ""), items)
+    return Reply(200, page, media_type)
+
+
 ROUTES = (
     Route("GET", "/healthz", alive, None, "Whether the gateway runs."),
     Route("GET", "/readyz", ready, None, "Whether a worker answers."),
+    Route("GET", "/metrics", metrics, None, "Figures for Prometheus."),
     Route("GET", "/ping", ready, None, "What TorchServe calls /readyz.", listed=False),
 )

@@ -15,12 +15,16 @@ _PICTURE_REPLY = 1 << 20  # nobody knows here; it keeps two of them from travell
 
 @dataclass(eq=False)
 class Waiting:
-    """A request that waits for its answer; `since` is when it came, in seconds of the loop's clock."""
+    """A request that waits for its answer; `since` is when it came, in seconds of the loop's clock.
+
+    `id` is what logs call it.
+    """
 
     request: Request
     caller: str
     since: float
     future: "asyncio.Future[Answer | RequestError]"
+    id: str = ""
     attempts: int = 0
     images: int = field(init=False)
     size: int = field(init=False)

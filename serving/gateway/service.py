@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
 from serving.gateway.call import Call
+from serving.gateway.metrics import Metrics
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 from serving.protocol.wire import Reply
@@ -11,6 +12,10 @@ from serving.protocol.wire import Reply
 
 class Service(Protocol):
     """The gateway, as its endpoints see it."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What the gateway measures."""
 
     async def ask(self, call: Call, request: Request) -> Answer | RequestError:
         """A worker's answer to a request, which waits in the line of its caller.
@@ -20,6 +25,13 @@ class Service(Protocol):
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
+
+
+class Observer(Protocol):
+    """Who is told of every request that was answered."""
+
+    def replied(self, call: Call, status: int, size: int, seconds: float) -> None:
+        """`status` and a body of `size` bytes were sent, so many seconds after the request's head had come."""
 
 
 Endpoint = Callable[[Service, Call], Awaitable[Reply]]
