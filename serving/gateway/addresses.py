@@ -4,7 +4,7 @@ from serving.gateway import earlier, health, interpreter
 from serving.gateway.collections import collections, snapshot_job
 from serving.gateway.items import items, patch_item, put_item
 from serving.gateway.labels import labels
-from serving.gateway.openapi import openapi_route
+from serving.gateway.openapi import CREATED, TABLE, openapi_route
 from serving.gateway.operations import operation_route
 from serving.gateway.routes import Route
 
@@ -20,21 +20,23 @@ IMAGES = (
 )
 
 ITEMS = (
-    Route("GET", f"{_HERE}/items", items, "read", "A page of items, or those whose ids the query has."),
+    Route(
+        "GET", f"{_HERE}/items", items, "read", "A page of items, or those whose ids the query has.", operation="list"
+    ),
     operation_route("POST", f"{_HERE}/items", "upsert", "Store items; an id that exists is replaced."),
     operation_route("PATCH", f"{_HERE}/items", "update", "Change label and metadata of items."),
     operation_route("DELETE", f"{_HERE}/items", "delete", "Delete items by id or by a filter."),
     operation_route("POST", f"{_HERE}/items/get", "get", "Items by id."),
     operation_route("POST", f"{_HERE}/items/delete", "delete", "Delete items, for clients whose DELETE has no body."),
     operation_route("GET", _ITEM, "get", "An item.", single=True),
-    Route("PUT", _ITEM, put_item, "write", "Store an item with its image."),
-    Route("PATCH", _ITEM, patch_item, "write", "Change label and metadata of an item, by a merge patch of them."),
+    Route("PUT", _ITEM, put_item, "write", "Store an item with its image.", operation="upsert", about=CREATED),
+    Route("PATCH", _ITEM, patch_item, "write", "Change label and metadata, by a merge patch.", operation="update"),
     operation_route("DELETE", _ITEM, "delete", "Delete an item.", single=True),
     operation_route("GET", f"{_ITEM}/image", "get", "The image file of an item.", picture=True),
     operation_route(
         "GET", f"{_ITEM}/thumbnail", "get", "A small JPEG of it.", picture=True, said={"include": ["thumbnail"]}
     ),
-    Route("POST", f"{_HERE}/labels", labels, "write", "Labels of many items, from a CSV or TSV table."),
+    Route("POST", f"{_HERE}/labels", labels, "write", "Labels of many items, from a CSV or TSV table.", about=TABLE),
 )
 
 COLLECTION = (

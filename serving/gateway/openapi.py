@@ -17,7 +17,7 @@ from serving.gateway.operations import Ask
 from serving.gateway.routes import Route
 from serving.gateway.service import Service
 from serving.protocol.media_types import JSON, PICTURE
-from serving.protocol.operations import OPERATIONS, NewItem, Request, UpsertRequest
+from serving.protocol.operations import OPERATIONS, ItemChange, NewItem, Request, UpdateRequest, UpsertRequest
 from serving.protocol.validation import NO_OPTIONS, SINGULAR
 from serving.protocol.wire import Reply
 
@@ -94,19 +94,28 @@ def _schemas() -> dict[str, Any]:
 def _described(route: Route) -> dict[str, Any]:
     parameters = [_in_path(name) for name in _PARAMETER.findall(route.path)]
     found: dict[str, Any] = {"summary": route.summary, "operationId": _name(route)}
-    if isinstance(route.endpoint, Ask):
-        fields = _fields(route.endpoint, {one["name"] for one in parameters})
+    if (ask := _asked(route)) is not None:
+        fields = _fields(ask, {one["name"] for one in parameters})
         if route.method == "GET":
             parameters += [_in_query(name, one) for name, one in fields["properties"].items() if name not in NO_OPTIONS]
         elif fields["properties"]:
             found["requestBody"] = {"required": _are_needed(fields), "content": _bodies(fields)}
-        found["responses"] = _responses(route.endpoint)
+        found["responses"] = _responses(ask)
     else:
         found["responses"] = {"200": {"description": "OK", "content": {JSON: {"schema": {"type": "object"}}}}}
-    if parameters:
+    if parameters := [*parameters, *route.about.get("parameters", ())]:
         found["parameters"] = parameters
     found["responses"]["default"] = {"description": "Error", "content": {JSON: {"schema": _reference("Error")}}}
-    return found | ({"security": []} if route.scope is None else {}) | route.about
+    found["responses"] |= route.about.get("responses", {})
+    besides = {name: one for name, one in route.about.items() if name not in found}
+    return found | ({"security": []} if route.scope is None else {}) | besides
+
+
+def _asked(route: Route) -> Ask | None:
+    """What the route asks of a worker, where that is one operation."""
+    if isinstance(route.endpoint, Ask):
+        return route.endpoint
+    return None if route.operation is None else Ask(route.operation)
 
 
 def _name(route: Route) -> str:
@@ -117,8 +126,8 @@ def _name(route: Route) -> str:
 
 def _fields(ask: Ask, in_path: set[str]) -> dict[str, Any]:
     """The schema of an operation's fields, without those that the path says."""
-    schema, ways = _all_fields(OPERATIONS[ask.operation].request)
     said = {*in_path, *ask.said}
+    schema, ways = _all_fields(OPERATIONS[ask.operation].request, of_one="id" in said)
     decided = said & {name for way in ways for name in way}
     kept = [way - said for way in ways if decided <= way]
     gone = said | {name for way in ways for name in way} - {name for way in kept for name in way}
@@ -129,8 +138,8 @@ def _fields(ask: Ask, in_path: set[str]) -> dict[str, Any]:
     return schema | {"required": [], "anyOf": [{"required": sorted(way)} for way in kept]}
 
 
-def _all_fields(request: type[Request]) -> tuple[dict[str, Any], list[set[str]]]:
-    """The schema of what an operation takes, and each set of fields that is enough."""
+def _all_fields(request: type[Request], *, of_one: bool) -> tuple[dict[str, Any], list[set[str]]]:
+    """The schema of what an operation takes, perhaps of one item, and each set of fields that is enough."""
     schema = copy.deepcopy(_schemas()[request.__name__])
     fields: dict[str, Any] = schema["properties"]
     del fields["op"]
@@ -138,6 +147,9 @@ def _all_fields(request: type[Request]) -> tuple[dict[str, Any], list[set[str]]]
     if request is UpsertRequest:  # one item's fields may stand in place of a list
         fields |= _schemas()[NewItem.__name__]["properties"]
         ways += [{"id", "image"}]
+    elif request is UpdateRequest and of_one:
+        fields |= _schemas()[ItemChange.__name__]["properties"]
+        ways += [{"id"}]
     for plural, singular in SINGULAR.items():
         if plural in fields:
             fields[singular] = fields[plural]["items"]
@@ -178,3 +190,15 @@ def _responses(ask: Ask) -> dict[str, Any]:
 
 def _reference(name: str) -> dict[str, str]:
     return {"$ref": _TEMPLATE.format(name=name)}
+
+
+# What a route may say besides, as its `about`.
+CREATED = {"responses": {"201": {"description": "There was none"}}}
+TABLE = {
+    "requestBody": {"required": True, "content": {"text/csv": {}, "text/tab-separated-values": {}}},
+    "parameters": [
+        _in_query("id_column", {"type": "string"}),
+        _in_query("label_column", {"type": "string"}),
+        _in_query("remove_empty", {"type": "boolean"}),
+    ],
+}

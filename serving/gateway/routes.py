@@ -32,6 +32,7 @@ class Route:
     scope: Scope | None = "read"
     summary: str = ""
     refuse: Callable[[Failure], Reply] = encode_error
+    operation: str | None = None
     about: dict[str, Any] = field(default_factory=dict)
     listed: bool = True
 

@@ -45,6 +45,8 @@ def test_only_what_is_public_asks_for_no_key() -> None:
             for path in ("/v1/embed", "/v1/classify")
         ),
         (ITEMS, "post", {"items", "id", "image", "label"}, [{"required": ["items"]}, {"required": ["id", "image"]}]),
+        (ITEMS, "patch", {"items"}, ["items"]),
+        (f"{ITEMS}/{{id}}", "patch", {"label", "metadata"}, []),
         (f"{ITEMS}/{{id}}", "put", {"image", "label", "metadata"}, ["image"]),
         ("/v1/search", "post", {"id", "ids", "vector", "image", "positives", "k", "filter"}, []),
     ],
