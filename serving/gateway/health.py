@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 
 from serving.gateway.call import Call
+from serving.gateway.replies import Status
 from serving.gateway.routes import Route
 from serving.gateway.service import Service
 from serving.protocol.messages import RequestError
@@ -37,9 +38,10 @@ async def metrics(service: Service, call: Call) -> Reply:
     return Reply(200, page, media_type)
 
 
+_TEXT = {"responses": {"200": {"description": "OK", "content": {"text/plain": {"schema": {"type": "string"}}}}}}
 ROUTES = (
-    Route("GET", "/healthz", alive, None, "Whether the gateway runs."),
-    Route("GET", "/readyz", ready, None, "Whether a worker answers."),
-    Route("GET", "/metrics", metrics, None, "Figures for Prometheus."),
+    Route("GET", "/healthz", alive, None, "Whether the gateway runs.", replies=(Status,)),
+    Route("GET", "/readyz", ready, None, "Whether a worker answers.", replies=(Status,)),
+    Route("GET", "/metrics", metrics, None, "Figures for Prometheus.", about=_TEXT),
     Route("GET", "/ping", ready, None, "What TorchServe calls /readyz.", listed=False),
 )

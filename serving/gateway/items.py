@@ -9,6 +9,7 @@ from serving.gateway.call import Call
 from serving.gateway.operations import Ask, check_collection, only
 from serving.gateway.routes import DEFAULT_COLLECTION
 from serving.gateway.service import Service
+from serving.protocol.agreed import MAX_IDS
 from serving.protocol.body import Body, read_json
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import Answer, RequestError
@@ -17,32 +18,64 @@ from serving.protocol.parts import Part, body_from
 from serving.protocol.wire import Reply, encode, request_for
 
 MERGE_PATCH = "application/merge-patch+json"
-_LIST, _GET, _PUT = Ask("list"), Ask("get"), Ask("upsert", single=True)
+_GET = Ask("get")
 
 
-async def items(service: Service, call: Call) -> Reply:
+class ItemsOrPage(Ask):
     """Those items whose ids the query has; without any, a page of all."""
-    named = {name for name, _ in call.query}
-    return await (_LIST if named.isdisjoint(("id", "ids")) else _GET)(service, call)
+
+    async def __call__(self, service: Service, call: Call) -> Reply:
+        """List, or get."""
+        if any(name in ("id", "ids") for name, _ in call.query):
+            return await _GET(service, call)
+        return await super().__call__(service, call)
 
 
-async def put_item(service: Service, call: Call) -> Reply:
-    """Store an item; 201 where there was none."""
-    answer, media_type = await _PUT.answer(service, call)
-    reply = encode(answer, media_type)
-    if isinstance(answer, Answer) and answer.more["outcome"] == "created":
-        address = f"/v1/collections/{DEFAULT_COLLECTION}/items/{quote(call.params['id'], safe='')}"
-        return replace(reply, status=201, headers={**reply.headers, "location": address})
-    return reply
+class PutItem(Ask):
+    """Stores an item; the reply is 201 where there was none."""
+
+    async def __call__(self, service: Service, call: Call) -> Reply:
+        """Store it, and say where it is if it is new."""
+        answer, media_type = await self.answer(service, call)
+        reply = encode(answer, media_type)
+        if isinstance(answer, Answer) and answer.more["outcome"] == "created":
+            address = f"/v1/collections/{DEFAULT_COLLECTION}/items/{quote(call.params['id'], safe='')}"
+            return replace(reply, status=201, headers={**reply.headers, "location": address})
+        return reply
 
 
-async def patch_item(service: Service, call: Call) -> Reply:
-    """Change label and metadata of an item, by a merge patch of both."""
-    check_collection(call)
-    accept = call.headers.get("accept", "")
-    body = _change(call.params["id"], body_from(call.query, _as_json(await call.parts()), accept=accept))
-    request, media_type = request_for(body, OPERATIONS["update"], accept)
-    return encode(only(await service.ask(call, request)), media_type)
+class PatchItem(Ask):
+    """Changes label and metadata of an item, by a merge patch of both."""
+
+    async def __call__(self, service: Service, call: Call) -> Reply:
+        """Change it."""
+        check_collection(call)
+        accept = call.headers.get("accept", "")
+        body = _change(call.params["id"], body_from(call.query, _as_json(await call.parts()), accept=accept))
+        request, media_type = request_for(body, OPERATIONS[self.operation], accept)
+        return encode(only(await service.ask(call, request)), media_type)
+
+
+ITEMS_OR_PAGE, PUT_ITEM = ItemsOrPage("list"), PutItem("upsert", single=True)
+PATCH_ITEM = PatchItem("update", single=True)
+
+IDS: Mapping[str, Any] = {
+    "name": "id",
+    "in": "query",
+    "description": "The items to get, in place of a page.",
+    "style": "form",
+    "explode": True,
+    "schema": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_IDS},
+}
+CREATED: Mapping[str, Any] = {
+    "responses": {
+        "201": {
+            "description": "Created",
+            "headers": {"location": {"schema": {"type": "string"}}},
+            "content": {JSON: {"schema": {"$ref": "#/components/schemas/OneStored"}}},
+        }
+    }
+}
 
 
 def _change(name: str, body: Body) -> Body:

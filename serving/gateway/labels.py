@@ -1,7 +1,7 @@
 """Labels of many items from a table, which is sent as it is: `curl --data-binary @labels.csv .../labels`."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -19,6 +19,22 @@ from serving.protocol.parts import body_from
 from serving.protocol.wire import Reply
 
 _NAMED = 20  # of the ids that no item has, and of the errors
+
+_FORM = {"type": "object", "properties": {"table": {"type": "string", "format": "binary"}}, "required": ["table"]}
+_TEXTS = {"id_column": ID_COLUMN, "label_column": LABEL_COLUMN}
+ABOUT_LABELS: Mapping[str, Any] = {
+    "parameters": [
+        *({"name": name, "in": "query", "schema": {"type": "string", "default": of}} for name, of in _TEXTS.items()),
+        {"name": "remove_empty", "in": "query", "schema": {"type": "boolean", "default": False}},
+    ],
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{name: {"schema": {"type": "string"}} for name in ("text/csv", "text/tab-separated-values")},
+            "multipart/form-data": {"schema": _FORM},
+        },
+    },
+}
 
 Labels = Sequence[tuple[str, str | None]]
 

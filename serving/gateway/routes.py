@@ -3,7 +3,7 @@
 A part of a path in braces takes any one segment, percent-encoded where it has a slash: `/items/{id}`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -21,9 +21,9 @@ DEFAULT_COLLECTION = "default"  # where the path names none
 class Route:
     """`method` and `path` are answered by `endpoint`, for keys that have at least `scope`; None needs no key.
 
-    `refuse` writes its errors, also those that the gateway itself finds. `summary` is what OpenAPI says of it. `about`
-    is a part of an OpenAPI operation, which goes before what is read from the endpoint; a route that is not `listed` is
-    not shown there.
+    `refuse` writes its errors, also those that the gateway itself finds. `summary` is what OpenAPI says of it,
+    with the types of the JSON that it may reply, where the endpoint does not tell them, and what is `about` it besides,
+    as OpenAPI has it. A route that is not `listed` is not shown there.
     """
 
     method: str
@@ -32,8 +32,8 @@ class Route:
     scope: Scope | None = "read"
     summary: str = ""
     refuse: Callable[[Failure], Reply] = encode_error
-    operation: str | None = None
-    about: dict[str, Any] = field(default_factory=dict)
+    replies: tuple[type, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
     listed: bool = True
 
 

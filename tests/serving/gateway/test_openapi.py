@@ -60,6 +60,6 @@ def test_a_route_takes_what_its_path_does_not_say(path: str, method: str, takes:
 
 def test_a_get_has_its_fields_in_the_query() -> None:
     parameters = {one["name"]: one for one in DOCUMENT["paths"][ITEMS]["get"]["parameters"]}
-    assert parameters.keys() == {"collection", *OPERATIONS["list"].request.__struct_fields__}
+    assert parameters.keys() == {"collection", "id", *OPERATIONS["list"].request.__struct_fields__}
     assert parameters["collection"]["in"] == "path"
     assert parameters["limit"]["schema"]["maximum"] == 1000
