@@ -1,4 +1,4 @@
-"""What every command that asks a running server has: --url, --model and --api-key, and a `Client` while it runs.
+"""What every command that asks a running server has: --url and --api-key, and a `Client` while it runs.
 
 The client's module takes a moment to import, so that happens when a command runs and not for its --help.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from core.command_line.command import Command
 from core.command_line.values import json_object
 from serving.client.errors import ServerError
-from serving.protocol.agreed import API_KEY, DEFAULT_URL, MODEL
+from serving.protocol.agreed import API_KEY, DEFAULT_URL
 
 if TYPE_CHECKING:
     from serving.client.client import Client
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 def add_server(parser: argparse._ActionsContainer) -> None:
     """The options that say which server is asked."""
     parser.add_argument("--url", default=DEFAULT_URL, help="the server's address (default: %(default)s)")
-    parser.add_argument("--model", default=MODEL, help="the model's name in TorchServe (default: %(default)s)")
     parser.add_argument("--api-key", metavar="KEY", help=f"for a server that needs one (default: ${API_KEY})")
 
 
@@ -29,7 +28,7 @@ def asking(ask: "Callable[[Client, argparse.Namespace], int]") -> Callable[[argp
     def run(given: argparse.Namespace) -> int:
         from serving.client.client import Client
 
-        with Client(given.url, given.model, api_key=given.api_key) as client:
+        with Client(given.url, api_key=given.api_key) as client:
             return ask(client, given)
 
     return run

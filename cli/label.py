@@ -20,7 +20,6 @@ from cli.printing import print_results
 from core.command_line.endings import conclude, counted, first_few
 from core.command_line.values import json_object
 from serving.client.errors import ServerError
-from serving.client.patience import patiently
 from serving.protocol.labels import ID_COLUMN, LABEL_COLUMN, labels_from_csv
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def _send(client: "Client", part: Labels, done: Labelling) -> None:
     """Give the labels; where the request fails as a whole, as none can be given, find out why for each."""
     changes: list[ItemChange] = [{"id": name, "label": label} for name, label in part]
     try:
-        results = patiently(lambda: client.update(changes))["results"]
+        results = client.update(changes)["results"]
     except ServerError as error:
         if error.status not in _REFUSED:
             raise
@@ -121,11 +120,11 @@ def _compare(client: "Client", part: Labels, done: Labelling) -> None:
 def _stored(client: "Client", part: Labels) -> dict[str, str | None]:
     """The labels that those items have which exist."""
     try:
-        items = patiently(lambda: client.get([name for name, _ in part]))
+        items = client.get([name for name, _ in part])
     except ServerError as error:
         if error.status != 404:
             raise
-        client.count()  # fails with 404, too, where there is no such server or model, and not where no item exists
+        client.count()  # fails with 404, too, where there is no such server, and not where no item exists
         return {}
     return {item["id"]: item["label"] for item in items if "error" not in item}
 

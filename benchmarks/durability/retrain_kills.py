@@ -84,7 +84,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Until `stop`."""
-        with Client(self._url) as client:
+        with Client(self._url, patience=0) as client:  # every failure counts
             while not self._ended.wait(0.05):
                 self.counts["asked"] += 1
                 try:

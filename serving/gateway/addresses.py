@@ -30,6 +30,7 @@ ITEMS = (
     operation_route("PATCH", f"{_HERE}/items", "update", "Change label and metadata of items."),
     operation_route("DELETE", f"{_HERE}/items", "delete", "Delete items by id or by a filter."),
     operation_route("POST", f"{_HERE}/items/get", "get", "Items by id."),
+    operation_route("POST", f"{_HERE}/items/list", "list", "A page of items, for filters too long for an address."),
     operation_route("POST", f"{_HERE}/items/delete", "delete", "Delete items, for clients whose DELETE has no body."),
     operation_route("GET", _ITEM, "get", "An item.", single=True),
     Route("PUT", _ITEM, PUT_ITEM, "write", "Store an item with its image.", about=CREATED),

@@ -2,6 +2,7 @@
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 MODEL = "simclr"  # the name under which TorchServe registers whatever release it serves
+DEFAULT_COLLECTION = "default"  # the one that there is
 API_KEY = "SIMCLR_API_KEY"  # the environment variable from which a client takes its key
 MAX_IMAGES = 64
 MAX_IDS = 1000  # of a get or a delete, where an id costs little

@@ -13,6 +13,7 @@ from cli.main import GROUPS, main, parser_for
 from cli.printing import groups_of
 from serving.client.client import Client
 from serving.protocol.operations import OPERATIONS
+from tests.sent import asked_for, sent_body
 
 NEAR = {"id": "cat", "score": 0.98765, "label": "pet", "metadata": {"year": 2024}}
 ANSWERS: dict[str, dict[str, Any]] = {
@@ -50,7 +51,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[httpx.Request]:
 
     def answer(request: httpx.Request) -> httpx.Response:
         sent.append(request)
-        return httpx.Response(200, json=ANSWERS[request.url.params["op"]])
+        return httpx.Response(200, json=ANSWERS[asked_for(request).name])
 
     begin: Callable[..., None] = Client.__init__
 
@@ -79,7 +80,7 @@ def test_search_sends_its_options_and_prints_neighbours_and_vote(
         '  0.9877  cat  pet  {"year": 2024}',
         "  neighbours say pet (100.0%)",
     ]
-    body = json.loads(asked[0].content)
+    body = sent_body(asked[0]).said
     assert (body["k"], body["filter"], body["include"]) == (3, {"label": "pet"}, ["metadata", "vote"])
     assert (body["min_score"], body["group_by"], body["offset"], body["exact"]) == (0.5, "year", 2, True)
 

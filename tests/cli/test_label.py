@@ -14,9 +14,9 @@ from serving.engine import Engine
 from serving.inference.options import EngineOptions
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import NewItem, UpsertRequest
-from serving.protocol.parts import Part
-from serving.protocol.wire import encode, parse
+from serving.protocol.wire import encode, request_for
 from tests.conftest import Chain
+from tests.sent import asked_for, sent_body
 
 ITEMS = 4
 
@@ -30,9 +30,8 @@ def asked(chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
-        body = Part("body", request.content, request.headers["content-type"])
         try:
-            parsed, media_type = parse(request.url.params.multi_items(), [body], headers={})
+            parsed, media_type = request_for(sent_body(request), asked_for(request))
         except RequestError as error:
             reply = encode(error)
         else:
@@ -109,9 +108,9 @@ def test_where_no_item_is_known_few_requests_find_out(
 def test_another_404_is_no_unknown_item(
     asked: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As TorchServe replies where there is no model of that name."""
+    """As another server replies, that has no such address."""
     begin: Callable[..., None] = Client.__init__
-    none = httpx.MockTransport(lambda _: httpx.Response(404, json={"code": 404, "message": "Model not found: x"}))
+    none = httpx.MockTransport(lambda _: httpx.Response(404, json={"code": 404, "message": "Not found: x"}))
 
     def begin_elsewhere(self: Client, *arguments: Any, **options: Any) -> None:
         begin(self, *arguments, **options)
@@ -120,7 +119,7 @@ def test_another_404_is_no_unknown_item(
     monkeypatch.setattr(Client, "__init__", begin_elsewhere)
     for rows in (["n0,cat"], ["n0,cat", "n1,cat"]):
         assert main(["label", table(tmp_path, *rows), "--ignore-unknown"]) == 1
-        assert capsys.readouterr().err == "error: 404: Model not found: x\n"
+        assert capsys.readouterr().err == "error: 404: Not found: x\n"
 
 
 def test_a_label_that_no_item_can_have_fails_alone(

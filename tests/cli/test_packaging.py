@@ -181,7 +181,9 @@ def test_with_the_light_packages_alone_images_are_sent_to_a_server(installed: Pa
 
 
 def test_with_the_light_packages_alone_the_client_is_imported_from_where_it_was_installed(installed: Path) -> None:
-    done = alone(installed, "from serving.client import Client, ServerError; print(sys.modules['serving'].__file__)")
+    done = alone(
+        installed, "from serving.client import AsyncClient, Client, ServerError; print(sys.modules['serving'].__file__)"
+    )
     assert (done.stderr, done.stdout.strip()) == ("", str(installed / "serving" / "__init__.py"))
 
 

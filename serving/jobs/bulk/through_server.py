@@ -22,7 +22,6 @@ from core.command_line.endings import conclude
 from core.files.durable import publish_file
 from core.files.rows_file import RowsWriter
 from serving.client.client import Client, ServerError
-from serving.client.patience import patiently
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.listing import Entry, Listing, write_listing
 from serving.jobs.bulk.records import ImageRecord, RecordsWriter
@@ -133,7 +132,7 @@ class _Asking:
         if not images:
             return [], set()
         try:
-            embeddings, release = patiently(lambda: self._client.embed_once(images))
+            embeddings, release = self._client.embed_once(images)
         except ServerError as error:
             if error.status not in _OF_AN_IMAGE:
                 raise

@@ -13,7 +13,7 @@ from core.releases.model_store import find_release
 from serving.client.errors import ServerError
 from serving.jobs.ingest.ingestion import Ingestion
 from serving.jobs.ingest.sources import Images, data_folder, image_files
-from serving.protocol.agreed import API_KEY, DEFAULT_URL, MODEL
+from serving.protocol.agreed import API_KEY, DEFAULT_URL
 
 _DETAILS = """\
 simclr ingest ~/photographs --labels
@@ -44,7 +44,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--json", action="store_true", help="print what came of it as JSON")
     server = parser.add_argument_group("through a running server").add_argument
     server("--url", help=f"the server's address (default: {DEFAULT_URL})")
-    server("--model", help=f"the model's name in TorchServe (default: {MODEL})")
     server("--api-key", metavar="KEY", help=f"for a server that needs one (default: ${API_KEY})")
     server("--connections", type=positive, help="requests at the same time (default: 4)")
     folder = parser.add_argument_group("into a folder").add_argument
@@ -73,9 +72,7 @@ def _refuse_misplaced(given: argparse.Namespace) -> None:
     elif given.release is None:
         raise ValueError("--collection needs --release REF, the release that embeds")
     else:
-        _refuse(
-            given, ("url", "model", "api_key", "connections"), "is for a running server, and --collection needs none"
-        )
+        _refuse(given, ("url", "api_key", "connections"), "is for a running server, and --collection needs none")
     if given.data is None:
         _refuse(given, ("splits",), "is for --data DIR: a folder or zip has no splits")
     else:
@@ -92,7 +89,7 @@ def _send(given: argparse.Namespace, images: Images) -> int:
     from serving.client.client import Client
     from serving.jobs.ingest.through_server import CONNECTIONS, ingest_images
 
-    with Client(given.url or DEFAULT_URL, given.model or MODEL, api_key=given.api_key) as client:
+    with Client(given.url or DEFAULT_URL, api_key=given.api_key) as client:
         done = ingest_images(client, images, connections=given.connections or CONNECTIONS)
     _list_left_out(done)
     source = given.path or given.data

@@ -15,13 +15,12 @@ from tqdm import tqdm
 
 from core.images.folders import UnreadableFile
 from serving.client.client import Client, NewItem, ServerError
-from serving.client.patience import patiently
 from serving.jobs.ingest.ingestion import Ingestion
 from serving.jobs.ingest.sources import Images, Listed, in_batches
 
 CONNECTIONS = 4
 _GROUP = 16  # images
-_GROUP_BYTES = 32 << 20  # of one request; TorchServe takes twice that
+_GROUP_BYTES = 32 << 20  # of one request; a server takes twice that
 _REQUESTS_AHEAD = 2  # for each connection
 
 
@@ -63,7 +62,7 @@ def _ingest_group(client: Client, images: Images, batch: Sequence[Listed]) -> In
         except (UnreadableFile, ValueError) as error:  # ValueError: the name can't be a path
             done.left_out[listed.id] = f"can't be read: {error}"
     readable = [listed for listed in batch if listed.id in read]
-    stored = patiently(lambda: _get(client, [listed.id for listed in readable]))
+    stored = _get(client, [listed.id for listed in readable])
     fresh: list[NewItem] = []
     for listed, there in zip(readable, stored, strict=True):
         digest = hashlib.sha256(read[listed.id]).hexdigest()
@@ -91,7 +90,7 @@ def _get(client: Client, ids: Sequence[str]) -> list[dict[str, Any]]:
 def _send(client: Client, items: Sequence[NewItem], done: Ingestion) -> None:
     """Upsert them; if a request is refused as a whole, item by item, so that only its cause is left out."""
     try:
-        results = patiently(lambda: client.upsert(items))["results"]
+        results = client.upsert(items)["results"]
     except ServerError as error:
         if error.status not in (400, 413, 415, 422):
             raise

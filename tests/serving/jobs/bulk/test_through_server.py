@@ -16,10 +16,11 @@ from serving.engine import Engine
 from serving.jobs.bulk.errors import BulkError
 from serving.jobs.bulk.reader import read
 from serving.jobs.bulk.through_server import embed_paths
-from serving.protocol.parts import Part
-from serving.protocol.wire import Reply, encode, parse
+from serving.protocol.parts import body_from
+from serving.protocol.wire import Reply, encode, request_for
 from serving.torchserve.launch import Server
 from tests.conftest import Chain
+from tests.sent import operation_at, sent_parts
 from tests.serving.jobs.conftest import Whole, write_images
 
 Change = Callable[[int, Reply], Reply]
@@ -34,14 +35,16 @@ class Door:
         self._engine = engine
         self._lock = Lock()
 
-    def reply(self, body: bytes, headers: dict[str, str]) -> Reply:
-        """Answer one request."""
+    def reply(self, address: tuple[str, str], body: bytes, headers: dict[str, str]) -> Reply:
+        """Answer one request to a method and path."""
         plain = {name.lower(): value for name, value in headers.items()}
-        request, accept = parse((), [Part("body", body, plain.get("content-type"))], headers=plain)
+        parts = sent_parts(body, plain.get("content-type")) if body else []
+        accept = plain.get("accept", "")
+        request, accepted = request_for(body_from((), parts, accept=accept), operation_at(*address), accept)
         with self._lock:
             [answer] = self._engine.answer([request])
             self.sizes.append(len(request.files))
-            return self.change(len(self.sizes) - 1, encode(answer, accept))
+            return self.change(len(self.sizes) - 1, encode(answer, accepted))
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
         """What the HTTP server calls."""
@@ -50,10 +53,10 @@ class Door:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
-                self._send(door.reply(body, dict(self.headers)))
+                self._send(door.reply(("POST", self.path), body, dict(self.headers)))
 
             def do_GET(self) -> None:
-                self._send(door.reply(b'{"op": "describe"}', {"content-type": "application/json"}))
+                self._send(door.reply(("GET", self.path), b"", dict(self.headers)))
 
             def log_message(self, format: str, *arguments: object) -> None:
                 pass
