@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import resource
+import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -19,7 +21,11 @@ from serving.gateway.app import Gateway
 from serving.gateway.connection import Connection
 from serving.gateway.dispatcher import Dispatcher, Limits
 from serving.gateway.options import GatewayOptions
+from serving.gateway.service import Observers
 from serving.gateway.upstream import Upstream
+
+if TYPE_CHECKING:
+    from serving.gateway.traces import Traces
 
 _CONNECTIONS = 4000
 _DRAIN_SECONDS = 20
@@ -29,8 +35,10 @@ async def serve(options: GatewayOptions, listening: socket.socket) -> None:
     """Answer at the socket until SIGTERM, then what was asked before it."""
     upstream = Upstream(Path(options.socket))
     dispatcher = Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size))
+    traces = _traces(options.otlp, dispatcher) if options.otlp else None
+    logs = [AccessLog()] if options.access_log else []
+    observers = Observers([*logs, traces], traces.begin) if traces is not None else Observers(logs)
     access = options.access
-    observers = [AccessLog()] if options.access_log else []
     gateway = Gateway(dispatcher, ROUTES, gate=Gate(access), observers=observers)
     certificate = Certificate(access.tls_cert, access.tls_key) if access.tls else None
     config = uvicorn.Config(
@@ -56,11 +64,23 @@ async def serve(options: GatewayOptions, listening: socket.socket) -> None:
             renewal.cancel()
         await gateway.close()
         await upstream.close()
+        if traces is not None:
+            traces.close()
+
+
+def _traces(address: str, dispatcher: Dispatcher) -> "Traces":
+    """They come with OpenTelemetry, which a service without them neither needs nor loads."""
+    from serving.gateway.traces import Traces
+
+    traces = Traces(address)
+    dispatcher.carried.append(traces.carried)
+    return traces
 
 
 def main() -> None:
     """Run the gateway."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # uvicorn raises it again once it has stopped: close all then
     options = GatewayOptions.load(Path(sys.argv[1]))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -32,6 +32,7 @@ def line_of(call: Call, status: int, size: int, seconds: float) -> Mapping[str, 
     return {
         "time": _written(time.time()),
         "id": call.id,
+        "trace": call.traceparent[3:35] or None,
         "method": call.method,
         "path": call.scope["path"][:_PATH],
         "route": call.route or None,

@@ -15,7 +15,7 @@ from serving.gateway.dispatcher import Dispatcher
 from serving.gateway.metrics import CLIENT_GONE, Metrics
 from serving.gateway.origin import REQUEST_ID
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
-from serving.gateway.service import Observer
+from serving.gateway.service import NOBODY_ELSE, Observer, Observers
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error
@@ -31,18 +31,19 @@ _LOG = logging.getLogger(__name__)
 class Gateway:
     """Answers HTTP; `start` it in the event loop that serves it, and `close` it there.
 
-    `observers` are told of every reply, after its metrics.
+    `observers` are told of every request, after its metrics.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, routes: Iterable[Route], *, gate: Gate, observers: Iterable[Observer] = ()
+        self, dispatcher: Dispatcher, routes: Iterable[Route], *, gate: Gate, observers: Observers = NOBODY_ELSE
     ) -> None:
         self.dispatcher = dispatcher
         self._gate = gate
         self.table = Table(routes)
         self._bodies = Bodies()
         self.metrics = Metrics(dispatcher, self._bodies)
-        self._observers: tuple[Observer, ...] = (self.metrics, *observers)
+        self._trace = observers.trace
+        self._observers: tuple[Observer, ...] = (self.metrics, *observers.replied)
         self._calls: set[Call] = set()
         self._about: tuple[float, Mapping[str, Any]] | None = None
         self._asking: asyncio.Task[RequestError | None] | None = None
@@ -63,6 +64,8 @@ class Gateway:
         if scope["type"] != "http":
             return
         call = Call(scope, receive, self._bodies)
+        if self._trace is not None:
+            call.traceparent = self._trace(call)
         self._calls.add(call)
         try:
             reply = await self._reply(call)
@@ -85,7 +88,7 @@ class Gateway:
         if refusal := call.caller.refusal(operation_of(request).scope, _collection_of(request, call)):
             raise refusal
         call.operation = request.op
-        return await self.dispatcher.answer(request, caller=call.caller.name, id=call.id)
+        return await self.dispatcher.answer(request, caller=call.caller.name, origin=call.origin)
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
@@ -126,12 +129,14 @@ class Gateway:
         except ConnectionResetError:
             return None
         except Exception as error:
-            _LOG.exception("%s %s failed (request %s)", call.method, call.scope["path"], call.id)
+            _LOG.exception("%s %s failed (request %s)", call.method, call.scope["path"], call.origin)
             return refuse(RequestError(f"internal error: {type(error).__name__}", 500))
 
     def _tell(self, call: Call, reply: Reply | None) -> None:
         seconds = asyncio.get_running_loop().time() - call.since
         status, size = (CLIENT_GONE, 0) if reply is None else (reply.status, len(reply.body))
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            _LOG.error("%s %s was answered with 500 (request %s)", call.method, call.scope["path"], call.origin)
         for observer in self._observers:
             observer.replied(call, status, size, seconds)
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 from serving.gateway.access.callers import NOBODY, Caller
 from serving.gateway.bodies import Bodies, is_form, multipart_boundary, parts_of
-from serving.gateway.origin import request_id
+from serving.gateway.origin import Origin, request_id
 from serving.gateway.room import Held
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import RequestError
@@ -33,6 +33,8 @@ class Call:
         self.route = ""  # the path with names in braces, as its table has it, once it is found there
         self.params: Mapping[str, str] = {}
         self.operation = ""  # which one was asked for, once that is known
+        self.traceparent = ""  # of its span, if traces are written
+        self.span: Any = None
         self.caller: Caller = NOBODY
         self.failure: RequestError | None = None  # why it was given up
         self.gone = False  # whether its client went away
@@ -60,6 +62,11 @@ class Call:
     def id(self) -> str:
         """What it is called in its reply, in logs and in traces."""
         return request_id(self.headers)
+
+    @property
+    def origin(self) -> Origin:
+        """What the frames that have it say of it."""
+        return Origin(self.id, self.traceparent)
 
     @cached_property
     def query(self) -> Sequence[tuple[str, str]]:

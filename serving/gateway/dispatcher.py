@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from serving.gateway.lane import Lane, Waiting
+from serving.gateway.origin import NOWHERE, Origin
 from serving.gateway.upstream import Lost, NotSent
+from serving.protocol.frames import Answered, Work
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 
-Send = Callable[[Sequence[Request]], Awaitable[Sequence[Answer | RequestError]]]
-Carried = Callable[[Sequence[Waiting], float, float], None]
+Send = Callable[[Sequence[Request], Sequence[str]], Awaitable[Answered]]
 
 _FRAME_SECONDS = 0.1
 _MOST_IMAGES, _FIRST_IMAGES = 64, 8
@@ -41,6 +42,20 @@ class Limits:
     waiting: int = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Journey:
+    """A frame that is over: `begun` by the loop's clock, it took `seconds`.
+
+    `work` is what its worker said of it, and `error` why it was lost.
+    """
+
+    requests: Sequence[Waiting]
+    begun: float
+    seconds: float
+    work: Work | None = None
+    error: str = ""
+
+
 class Pace:
     """How long an image (or a request) takes of one worker, as seen lately, in seconds."""
 
@@ -53,27 +68,29 @@ class Pace:
 
 
 class Dispatcher:
-    """Answers requests by frames that `send` carries to a worker; for one event loop."""
+    """Answers requests by frames that `send` carries to a worker, with their origins; for one event loop.
+
+    Each of `carried` is told of every frame that is over.
+    """
 
     def __init__(self, send: Send, limits: Limits = Limits()) -> None:
         self.quick, self.slow = Lane(), Lane()
         self.limits = limits
         self.under_way = 0
-        self.carried: list[Carried] = []  # told of each frame: its requests, when it left (loop's clock), its seconds
-        self.lost = 0  # frames
+        self.carried: list[Callable[[Journey], None]] = []
         self._send = send
         self._per_request, self._per_image = Pace(0.001), Pace(_FRAME_SECONDS / _FIRST_IMAGES)
         self._quick_last = False
         self._pausing = self._scheduled = False
         self._carrying: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: Request, *, caller: str = "", id: str = "") -> Answer | RequestError:
+    async def answer(self, request: Request, *, caller: str = "", origin: Origin = NOWHERE) -> Answer | RequestError:
         """The answer to a request; if it is cancelled before its frame leaves, no work is done for it.
 
-        `caller` is whose turn it uses, and `id` what logs call it.
+        `caller` is whose turn it uses, and `origin` what logs and traces call it.
         """
         loop = asyncio.get_running_loop()
-        one = Waiting(request, caller, loop.time(), loop.create_future(), id)
+        one = Waiting(request, caller, loop.time(), loop.create_future(), origin)
         if (wait := self.expected_wait(one)) is not None:
             return RequestError("the server is overloaded: try again later", 503, retry_after=wait)
         (self.slow if one.images else self.quick).push(one)
@@ -143,14 +160,14 @@ class Dispatcher:
     async def _carry(self, frame: list[Waiting]) -> None:
         begun = asyncio.get_running_loop().time()
         try:
-            answers = await self._send([one.request for one in frame])
-            for one, answer in zip(frame, answers, strict=True):
+            answered = await self._send([one.request for one in frame], [str(one.origin) for one in frame])
+            for one, answer in zip(frame, answered.answers, strict=True):
                 one.settle(answer)
-            self._saw(frame, begun)
+            self._saw(frame, begun, answered.work)
         except NotSent as error:
             self._wait_for_workers(frame, error)
         except Lost as error:
-            self._lose(frame, error)
+            self._lose(frame, begun, error)
         except Exception as error:
             _LOG.exception("a frame of %d requests failed: %s", len(frame), _ids(frame))
             for one in frame:
@@ -159,12 +176,15 @@ class Dispatcher:
             self.under_way -= 1
             self._pump_soon()
 
-    def _saw(self, frame: list[Waiting], begun: float) -> None:
+    def _saw(self, frame: list[Waiting], begun: float, work: Work | None) -> None:
         seconds = asyncio.get_running_loop().time() - begun
         images = sum(one.images for one in frame)
         (self._per_image if images else self._per_request).saw(seconds, images or len(frame))
+        self._tell(Journey(frame, begun, seconds, work))
+
+    def _tell(self, journey: Journey) -> None:
         for tell in self.carried:
-            tell(frame, begun, seconds)
+            tell(journey)
 
     def _wait_for_workers(self, frame: list[Waiting], error: NotSent) -> None:
         """Nobody took the frame: all of it waits again, for as long as it has patience left."""
@@ -179,9 +199,9 @@ class Dispatcher:
         self._pausing = False
         self._pump()
 
-    def _lose(self, frame: list[Waiting], error: Lost) -> None:
+    def _lose(self, frame: list[Waiting], begun: float, error: Lost) -> None:
         """A worker died with the frame: reads go again, of writes nobody here knows whether they were made."""
-        self.lost += 1
+        self._tell(Journey(frame, begun, asyncio.get_running_loop().time() - begun, error=str(error)))
         _LOG.error("a frame of %d requests was lost: %s (%s)", len(frame), error, _ids(frame))
         for one in reversed(frame):
             one.attempts += 1
@@ -198,4 +218,4 @@ class Dispatcher:
 
 
 def _ids(frame: Sequence[Waiting]) -> str:
-    return ", ".join(one.id or "-" for one in frame)
+    return ", ".join(str(one.origin) for one in frame)

@@ -4,6 +4,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
+from serving.gateway.origin import NOWHERE, Origin
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request, operation_of
 
@@ -17,14 +18,14 @@ _PICTURE_REPLY = 1 << 20  # nobody knows here; it keeps two of them from travell
 class Waiting:
     """A request that waits for its answer; `since` is when it came, in seconds of the loop's clock.
 
-    `id` is what logs call it.
+    `origin` is what logs and traces call it.
     """
 
     request: Request
     caller: str
     since: float
     future: "asyncio.Future[Answer | RequestError]"
-    id: str = ""
+    origin: Origin = NOWHERE
     attempts: int = 0
     images: int = field(init=False)
     size: int = field(init=False)

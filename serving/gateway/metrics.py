@@ -4,17 +4,14 @@ Every request passes here, so a series is looked up once and then kept. What can
 what is held) costs requests nothing.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
-from prometheus_client import GC_COLLECTOR, CollectorRegistry, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import GC_COLLECTOR, CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from serving.gateway.bodies import Bodies
 from serving.gateway.call import Call
-from serving.gateway.dispatcher import Dispatcher
-from serving.gateway.lane import Waiting
+from serving.gateway.dispatcher import Dispatcher, Journey
 
 CLIENT_GONE = 499  # in place of a status, where the client went away before its reply
 
@@ -43,7 +40,8 @@ class Metrics:
         self._frame_images = self._histogram("frame_images", "Images in a frame that has any.", _COUNTS)
         self._items: float | None = None
         dispatcher.carried.append(self.carried)
-        self.registry.register(_Lost(dispatcher))
+        lost = "Frames whose worker died or gave no answer."
+        self._lost = Counter("simclr_frames_lost", lost, registry=self.registry).inc
         self._gauges(dispatcher, bodies)
         ProcessCollector(registry=self.registry)
         self.registry.register(GC_COLLECTOR)
@@ -56,9 +54,13 @@ class Metrics:
             observe = self._durations[key] = self._duration.labels(*key).observe
         observe(seconds)
 
-    def carried(self, frame: Sequence[Waiting], begun: float, seconds: float) -> None:
-        """A frame left at `begun`, by the loop's clock, and was answered `seconds` later."""
-        self._frame_seconds(seconds)
+    def carried(self, journey: Journey) -> None:
+        """A frame was answered, or lost."""
+        if journey.error:
+            self._lost()
+            return
+        frame, begun = journey.requests, journey.begun
+        self._frame_seconds(journey.seconds)
         self._frame_requests(len(frame))
         if images := sum(one.images for one in frame):
             self._frame_images(images)
@@ -89,15 +91,3 @@ class Metrics:
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(f"simclr_{name}", text, labels, registry=self.registry)
-
-
-class _Lost(Collector):
-    """Counted by the dispatcher."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        """The count as it is now."""
-        text = "Frames whose worker died or gave no answer."
-        yield CounterMetricFamily("simclr_frames_lost", text, value=self._dispatcher.lost)

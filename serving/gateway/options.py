@@ -10,14 +10,15 @@ from serving.gateway.access.options import AccessOptions
 class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`socket` is TorchServe's inference socket, behind which `workers` embed.
 
-    Each of them takes at most `batch_size` requests at once. `access` says who may ask;
-    `access_log` writes a line for every request.
+    Each of them takes at most `batch_size` requests at once. `access` says who may ask; `access_log` writes a line for
+    every request. `otlp` is where an OpenTelemetry collector takes traces, if one does.
     """
 
     socket: str
     workers: int = 1
     batch_size: int = 32
     access_log: bool = False
+    otlp: str = ""
     access: AccessOptions = AccessOptions()
 
     def save(self, path: Path) -> None:

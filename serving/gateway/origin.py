@@ -2,9 +2,24 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 REQUEST_ID = "x-request-id"
 _LONGEST = 128  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A request's id, and the span that covers it as W3C's `traceparent`, empty where no traces are written."""
+
+    id: str = ""
+    traceparent: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.id} {self.traceparent}".strip() or "-"
+
+
+NOWHERE = Origin()  # of what the gateway itself asks
 
 
 def request_id(headers: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """What an endpoint may ask of the gateway that it is part of."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from serving.gateway.call import Call
@@ -34,4 +35,13 @@ class Observer(Protocol):
         """`status` and a body of `size` bytes were sent, so many seconds after the request's head had come."""
 
 
+@dataclass(frozen=True)
+class Observers:
+    """Who is told: `trace` when a request came, and says its `traceparent`; `replied` when they were answered."""
+
+    replied: Sequence[Observer] = ()
+    trace: Callable[[Call], str] | None = None
+
+
+NOBODY_ELSE = Observers()
 Endpoint = Callable[[Service, Call], Awaitable[Reply]]

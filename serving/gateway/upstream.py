@@ -10,8 +10,8 @@ from pathlib import Path
 import aiohttp
 
 from serving.protocol.agreed import MODEL
-from serving.protocol.frames import FRAME, pack_requests, unpack_answers
-from serving.protocol.messages import Answer, RequestError
+from serving.protocol.frames import FRAME, Answered, pack_requests, unpack_answers
+from serving.protocol.messages import RequestError
 from serving.protocol.operations import Request
 
 _SECONDS = 125.0  # TorchServe itself ends a worker that has not answered for two minutes
@@ -37,14 +37,14 @@ class Upstream:
             cookie_jar=aiohttp.DummyCookieJar(),
         )
 
-    async def send(self, requests: Sequence[Request]) -> list[Answer | RequestError]:
-        """The answers to a frame of requests. Raises `NotSent` or `Lost`."""
-        status, body = await self._post(pack_requests(requests))
+    async def send(self, requests: Sequence[Request], origins: Sequence[str] = ()) -> Answered:
+        """The answers to a frame of requests, which `origins` name. Raises `NotSent` or `Lost`."""
+        status, body = await self._post(pack_requests(requests, origins))
         if status == 200:
             return unpack_answers(body)
         text = body[:300].decode(errors="replace")
         if status == 413:
-            return [RequestError("the request is too large for the server", 413) for _ in requests]
+            return Answered([RequestError("the request is too large for the server", 413) for _ in requests])
         if status == 503 and "Worker died" not in text:  # a full queue, or no worker yet
             raise NotSent(f"TorchServe answered 503: {text}")
         raise Lost(f"TorchServe answered {status}: {text}")

@@ -7,7 +7,7 @@ engine answered, to the bit. A frame is of one version of this project: the gate
 from collections.abc import Sequence
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,31 +20,59 @@ from serving.protocol.operations import OPERATIONS, Request
 FRAME = "application/x-simclr-frame"
 
 _ARRAY, _PICTURE, _FAILURE = 1, 2, 3
-_ANY_REQUEST = reduce(or_, (row.request for row in OPERATIONS.values()))
+if TYPE_CHECKING:
+    AnyRequest = Request
+else:
+    AnyRequest = reduce(or_, (row.request for row in OPERATIONS.values()))
 
 
-def pack_requests(requests: Sequence[Request]) -> bytes:
+class Asked(msgspec.Struct, array_like=True, frozen=True):
+    """What comes in a frame: requests, and what logs call each of them, where that is known."""
+
+    requests: list[AnyRequest]
+    origins: list[str] = []
+
+
+class Work(msgspec.Struct, array_like=True, frozen=True):
+    """What the process `worker` says of a frame: when it began, in seconds since 1970, and how many it took."""
+
+    worker: int
+    begun: float
+    seconds: float
+
+
+class Answered(NamedTuple):
+    """The answers to a frame, and the work that they were."""
+
+    answers: Sequence[Answer | RequestError]
+    work: Work | None = None
+
+
+def pack_requests(requests: Sequence[Request], origins: Sequence[str] = ()) -> bytes:
     """The message that carries these requests."""
-    return _ENCODER.encode(requests)
+    return _ENCODER.encode((requests, origins))
 
 
-def unpack_requests(message: bytes) -> list[Request]:
-    """The requests that a message carries; raises `RequestError` if it is none of this version."""
+def unpack_requests(message: bytes) -> Asked:
+    """What a message carries; raises `RequestError` if it is none of this version."""
     try:
-        return _REQUESTS.decode(message)
+        return _ASKED.decode(message)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise RequestError(f"the frame can't be read: {error}") from error
 
 
-def pack_answers(answers: Sequence[Answer | RequestError], *, worker: int | None = None) -> bytes:
-    """The message that carries these answers of this process."""
-    return _ENCODER.encode([worker, *map(_plain, answers)])
+def pack_answers(answers: Sequence[Answer | RequestError], *, work: Work | None = None) -> bytes:
+    """The message that carries these answers."""
+    return _ENCODER.encode([work, *map(_plain, answers)])
 
 
-def unpack_answers(message: bytes) -> list[Answer | RequestError]:
+def unpack_answers(message: bytes) -> Answered:
     """The answers that a message carries. Arrays are read-only views of it."""
-    worker, *answers = _ANSWERS.decode(message)
-    return [one if isinstance(one, RequestError) else Answer(**one, worker=worker) for one in answers]
+    said, *answers = _ANSWERS.decode(message)
+    work = Work(*said) if said is not None else None
+    worker = work.worker if work is not None else None
+    found = [one if isinstance(one, RequestError) else Answer(**one, worker=worker) for one in answers]
+    return Answered(found, work)
 
 
 def _plain(answer: Answer | RequestError) -> Any:
@@ -103,6 +131,6 @@ def _extension(code: int, parts: tuple[Any, ...]) -> msgspec.msgpack.Ext:
 
 
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_written)
-_REQUESTS: "msgspec.msgpack.Decoder[list[Request]]" = msgspec.msgpack.Decoder(list[_ANY_REQUEST])  # type: ignore[valid-type]
+_ASKED = msgspec.msgpack.Decoder(Asked)
 _ANSWERS = msgspec.msgpack.Decoder(list[Any], ext_hook=_read)
 _PARTS = msgspec.msgpack.Decoder()

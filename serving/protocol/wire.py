@@ -44,6 +44,7 @@ class Call:
     request: Request | None = None
     media_type: MediaType = JSON
     answer: Answer | RequestError | None = None
+    origins: Sequence[str] = ()  # what logs call its requests, where that is known
 
     @property
     def requests(self) -> Sequence[Request]:

@@ -2,12 +2,13 @@
 
 import logging
 import os
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from serving.protocol.batches import fitting
-from serving.protocol.frames import FRAME, pack_answers, unpack_requests
+from serving.protocol.frames import FRAME, Work, pack_answers, unpack_requests
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import Request
 from serving.protocol.wire import Call, Reply, encode, encode_error, parse
@@ -22,6 +23,8 @@ class Frame(Call):
     """A call that brings many requests, and wants their answers as they are."""
 
     framed: Sequence[Request] = ()
+    begun: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.perf_counter)
     answers: Sequence[Answer | RequestError] = ()
 
     @property
@@ -41,7 +44,8 @@ def call_of(received: Received, headers: Mapping[str, Any]) -> Call:
         parts = parts_of(received, headers)
         if plain.get("content-type") == FRAME:
             (whole,) = parts
-            return Frame(framed=unpack_requests(whole.content))
+            asked = unpack_requests(whole.content)
+            return Frame(framed=asked.requests, origins=asked.origins)
         return Call(*parse((), parts, headers=plain, posted=has_body(parts, plain)))
     except RequestError as error:
         return Call(answer=error)
@@ -54,7 +58,8 @@ def reply_to(call: Call) -> Reply:
     """The reply to an answered call; raises nothing."""
     try:
         if isinstance(call, Frame):
-            return Reply(200, pack_answers(call.answers, worker=os.getpid()), FRAME)
+            work = Work(os.getpid(), call.begun, time.perf_counter() - call.clock)
+            return Reply(200, pack_answers(call.answers, work=work), FRAME)
         assert call.answer is not None, "every request is answered"
         return encode(call.answer, call.media_type)
     except Exception as error:

@@ -9,6 +9,7 @@ from core.command_line.command import Command, main
 from core.command_line.values import not_negative, port_number, positive
 from serving.collection.index.choice import index_name
 from serving.gateway.access.options import access_of, add_access
+from serving.gateway.collector import collector
 from serving.inference.choice import FORMS
 from serving.torchserve.settings import LaunchError, Settings
 
@@ -43,7 +44,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--form", choices=FORMS, default="auto", help="which file of the release runs (default: what suits)")
     add("--cache-mb", type=not_negative, default=0, help="megabytes of embeddings kept for images that come again")
     add("--index", type=index_name, metavar="faiss|milvus:URI", help="what the collection is searched with")
-    add("--access-log", action="store_true", help="log a line for every request")
+    add("--access-log", action="store_true", help="log a line of JSON for every request")
+    add("--otlp", type=collector, metavar="URL", help="OpenTelemetry collector for traces: http://127.0.0.1:4318")
     add("--keep-previous", action="store_true", help="keep the previous release loaded, for a quick rollback")
 
 

@@ -72,21 +72,22 @@ class Handler:
     def replies(self, batch: Sequence[tuple[Received, Mapping[str, Any]]]) -> list[Reply]:
         """The replies to pairs of what was received and headers: one engine call for all that can be read."""
         calls = [call_of(received, headers) for received, headers in batch]
-        answers = iter(self._answers([request for call in calls for request in call.requests]))
+        origins = [origin for call in calls for origin in call.origins]
+        answers = iter(self._answers([request for call in calls for request in call.requests], origins))
         for call in calls:
             call.take([next(answers) for _ in call.requests])
         return encoded_together(calls, reply_to)
 
-    def _answers(self, requests: Sequence[Request]) -> Sequence[Answer | RequestError]:
+    def _answers(self, requests: Sequence[Request], origins: Sequence[str]) -> Sequence[Answer | RequestError]:
         """All in one pass; if something unforeseen breaks it, one by one, so that only its cause fails."""
         assert self._engine is not None
         try:
             return self._engine.answer(requests)
         except Exception as error:
-            _LOG.exception("a batch of %d requests failed", len(requests))
+            _LOG.exception("a batch of %d requests failed: %s", len(requests), ", ".join(origins) or "-")
             if len(requests) == 1:
                 return [RequestError(f"internal error: {type(error).__name__}", 500)]
-            return [self._answers([request])[0] for request in requests]
+            return [self._answers([request], ())[0] for request in requests]
 
 
 def _return_free_memory() -> None:

@@ -19,6 +19,7 @@ from typing import NoReturn, Self
 import httpx
 
 from serving.gateway.access.gate import check_access
+from serving.gateway.collector import check_traces
 from serving.gateway.process import GatewayProcess
 from serving.protocol.agreed import MODEL
 from serving.torchserve.log_file import LogFile
@@ -81,9 +82,11 @@ class Server:
     def start(self) -> None:
         """Start everything and wait until it answers; raises `LaunchError`, and leaves nothing but the log.
 
-        Raises ValueError before, if the gateway must not listen like that (`serving.gateway.access`).
+        Raises ValueError before, if the gateway must not listen like that (`serving.gateway.access`) or can't
+        write traces.
         """
         check_access(self.settings.access)
+        check_traces(self.settings.otlp)
         self._listening = self._listen()
         self._port = self._listening.getsockname()[1]
         self._folder = own_folder()

@@ -41,9 +41,10 @@ class Settings:
     """How to serve one model archive, or the champion of the releases `name` in the model store `store`.
 
     `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once.
-    `access` says who may ask, and at which address; `port` 0 takes any free one. `access_log` writes a line a request.
-    `keep_previous` keeps the previous release loaded, so that a rollback waits for nothing. For `form` and `cache_mb`
-    see `serving.inference.options`, for `index` see `serving.collection.index.choice`.
+    `access` says who may ask, and at which address; `port` 0 takes any free one. `access_log` writes a line a request,
+    and `otlp` is the address of a collector of traces. `keep_previous` keeps the previous release loaded, so that a
+    rollback waits for nothing. For `form` and `cache_mb` see `serving.inference.options`, for `index` see
+    `serving.collection.index.choice`.
     """
 
     archive: Path | None = None
@@ -55,6 +56,7 @@ class Settings:
     form: Form = "auto"
     cache_mb: int = 0
     access_log: bool = False
+    otlp: str = ""
     store: Path | None = None
     name: str | None = None
     keep_previous: bool = False
@@ -95,6 +97,7 @@ class Settings:
             workers=self.workers,
             batch_size=self.batch_size,
             access_log=self.access_log,
+            otlp=self.otlp,
             access=self.access,
         )
 

@@ -23,6 +23,7 @@ EXTRAS = {
     "cli": "",
     "serving/client": "",
     "serving": "serve",
+    "serving/gateway/traces.py": "traces",
     "serving/collection/index/milvus": "milvus",
     "training": "train",
     "export": "train",
@@ -58,7 +59,7 @@ def imported(file: Path) -> Iterator[str]:
 
 def extra_of(file: Path) -> str:
     path = file.relative_to(ROOT).as_posix()
-    return EXTRAS[max((start for start in EXTRAS if path.startswith(f"{start}/")), key=len)]
+    return EXTRAS[max((start for start in EXTRAS if f"{path}/".startswith(f"{start}/")), key=len)]
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -112,6 +113,7 @@ def test_the_wheel_has_the_command_and_the_extras(wheel: Path) -> None:
     assert {line for line in lines if line.startswith("Provides-Extra")} == {
         "Provides-Extra: milvus",
         "Provides-Extra: serve",
+        "Provides-Extra: traces",
         "Provides-Extra: train",
     }
 

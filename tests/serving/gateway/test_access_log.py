@@ -33,6 +33,7 @@ def test_a_line_says_all_but_what_is_nobodys_business(served: Served) -> None:
     assert 0 < told.pop("ms") < 30_000
     assert told == {
         "id": "first",
+        "trace": None,
         "method": "POST",
         "path": "/v1/embed",
         "route": "/v1/embed",

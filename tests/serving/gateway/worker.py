@@ -22,7 +22,7 @@ import numpy as np
 from serving.gateway.access.options import AccessOptions
 from serving.gateway.options import GatewayOptions
 from serving.gateway.process import GatewayProcess
-from serving.protocol.frames import pack_answers, unpack_requests
+from serving.protocol.frames import Work, pack_answers, unpack_requests
 from serving.protocol.messages import Answer
 from serving.protocol.operations import DescribeRequest, Request
 
@@ -42,11 +42,11 @@ class _Worker(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         message = self.rfile.read(int(self.headers["content-length"]))
-        requests = unpack_requests(message)
-        if any(DEADLY in one.files for one in requests):
+        asked, begun = unpack_requests(message), time.time()
+        if any(DEADLY in one.files for one in asked.requests):
             self.close_connection = True
             return
-        body = pack_answers([answer(one) for one in requests], worker=os.getpid())
+        body = pack_answers([answer(one) for one in asked.requests], work=Work(os.getpid(), begun, time.time() - begun))
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.images.decode import ImageFormatUnknown, ImageTooLarge
-from serving.protocol.frames import pack_answers, pack_requests, unpack_answers, unpack_requests
+from serving.protocol.frames import Asked, Work, pack_answers, pack_requests, unpack_answers, unpack_requests
 from serving.protocol.messages import Answer, Picture, RequestError
 from serving.protocol.operations import (
     CountRequest,
@@ -30,7 +30,17 @@ REQUESTS: list[Request] = [
 
 
 def test_requests_come_out_as_they_went_in() -> None:
-    assert unpack_requests(pack_requests(REQUESTS)) == REQUESTS
+    assert unpack_requests(pack_requests(REQUESTS)) == Asked(REQUESTS)
+
+
+def test_origins_and_the_work_come_out_as_they_went_in() -> None:
+    origins = ["a", "b c", "-", "ü", ""]
+    assert unpack_requests(pack_requests(REQUESTS, origins)) == Asked(REQUESTS, origins)
+    work = Work(7, 1796010000.123456, 0.25)
+    answered = unpack_answers(pack_answers([Answer("a/1"), RequestError("x")], work=work))
+    assert answered.work == work
+    assert isinstance(answered.answers[0], Answer)
+    assert answered.answers[0].worker == 7
 
 
 @pytest.mark.parametrize("message", [b"", b"\xc1", b"\x91\x81\xa2op\xa4none", pack_requests(REQUESTS)[:-1]])
@@ -52,13 +62,13 @@ def test_answers_make_the_same_reply() -> None:
         Answer("digits/1", more={"items": [{"vector": None, "thumbnail": picture}], "cursor": None, "n": 3}),
         RequestError("later", 503, retry_after=2),
     ]
-    for before, after in zip(answers, unpack_answers(pack_answers(answers)), strict=True):
+    for before, after in zip(answers, unpack_answers(pack_answers(answers)).answers, strict=True):
         assert encode(after) == encode(before)
 
 
 def test_failures_keep_status_and_message() -> None:
     failures = [ImageTooLarge("x"), RequestError("y", 404), RequestError("z", 503, retry_after=7)]
-    (found,) = unpack_answers(pack_answers([Answer("a/1", [*failures])]))
+    (found,) = unpack_answers(pack_answers([Answer("a/1", [*failures])])).answers
     assert isinstance(found, Answer)
     assert [(str(one), one.status, one.retry_after) for one in found.results] == [
         ("x", 413, None),
@@ -69,7 +79,7 @@ def test_failures_keep_status_and_message() -> None:
 
 def test_numbers_are_kept_to_the_bit() -> None:
     vector = random(7)
-    (found,) = unpack_answers(pack_answers([Answer("a/1", [{"embedding": vector, "score": float(vector[0])}])]))
+    (found,) = unpack_answers(pack_answers([Answer("a/1", [{"embedding": vector, "score": float(vector[0])}])])).answers
     assert isinstance(found, Answer)
     assert np.array_equal(found.results[0]["embedding"], vector)
     assert found.results[0]["embedding"].dtype == np.float32
