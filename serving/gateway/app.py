@@ -24,6 +24,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 _LOOK_SECONDS = 0.1
 _ABOUT_SECONDS = 1.0
+_CHUNK = 256 << 10  # bytes of a reply that are sent at once; longer ones share the room of large bodies
 _REQUEST_ID = REQUEST_ID.encode()
 _LOG = logging.getLogger(__name__)
 
@@ -40,14 +41,19 @@ class Gateway:
         self.dispatcher = dispatcher
         self._gate = gate
         self.table = Table(routes)
-        self._bodies = Bodies()
-        self.metrics = Metrics(dispatcher, self._bodies)
+        self.bodies = Bodies()
+        self.metrics = Metrics(dispatcher, self.bodies)
         self._trace = observers.trace
         self._observers: tuple[Observer, ...] = (self.metrics, *observers.replied)
         self._calls: set[Call] = set()
         self._about: tuple[float, Mapping[str, Any]] | None = None
         self._asking: asyncio.Task[RequestError | None] | None = None
         self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def active(self) -> int:
+        """How many requests are not answered yet, or whose answer was not taken yet."""
+        return len(self._calls)
 
     async def start(self) -> None:
         """Begin to look after the requests that take long."""
@@ -63,22 +69,17 @@ class Gateway:
         """Answer one request, as ASGI calls it."""
         if scope["type"] != "http":
             return
-        call = Call(scope, receive, self._bodies)
+        call = Call(scope, receive, self.bodies)
         if self._trace is not None:
             call.traceparent = self._trace(call)
         self._calls.add(call)
         try:
-            reply = await self._reply(call)
-        except asyncio.CancelledError:
-            if call.failure is None and not call.gone:
-                raise
-            reply = encode_error(call.failure) if call.failure is not None else None
+            if (reply := await self._answered(call)) is not None:
+                await _send(reply, send, call)
+            self._tell(call, reply)
         finally:
             self._calls.discard(call)
             call.close()
-        if reply is not None:
-            await _send(reply, send, call)
-        self._tell(call, reply)
 
     async def ask(self, call: Call, request: Request) -> Answer | RequestError:
         """A worker's answer to a request, which waits in the line of its caller.
@@ -109,6 +110,20 @@ class Gateway:
             return answer
         self._about = (asyncio.get_running_loop().time(), {"release": answer.release, **answer.more})
         return None
+
+    async def _answered(self, call: Call) -> Reply | None:
+        """The reply, also where the call was given up meanwhile; None if nobody is there to take one."""
+        try:
+            reply = await self._reply(call)
+            if reply is not None and len(reply.body) > _CHUNK:
+                await call.hold_reply(len(reply.body))
+            return reply
+        except RequestError as error:
+            return encode_error(error)
+        except asyncio.CancelledError:
+            if call.failure is None and not call.gone:
+                raise
+            return encode_error(call.failure) if call.failure is not None else None
 
     async def _reply(self, call: Call) -> Reply | None:
         refuse: Callable[[Failure], Reply] = encode_error
@@ -173,11 +188,10 @@ async def _send(reply: Reply, send: Send, call: Call) -> None:
         headers.append((b"content-type", reply.content_type.encode()))
         headers.append((b"content-length", b"%d" % len(reply.body)))
     headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
-    if not call.read and call.method not in (
-        "GET",
-        "HEAD",
-    ):  # what is left of the body would be taken for the next request
+    if not call.read and call.method not in ("GET", "HEAD"):  # what is left of the body is no next request
         headers.append((b"connection", b"close"))
     with suppress(OSError):  # the client has gone
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        for at in range(0, len(reply.body) - _CHUNK, _CHUNK):  # each waits until most of the one before was taken
+            await send({"type": "http.response.body", "body": reply.body[at : at + _CHUNK], "more_body": True})
+        await send({"type": "http.response.body", "body": reply.body[(len(reply.body) - 1) // _CHUNK * _CHUNK :]})

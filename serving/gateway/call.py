@@ -95,6 +95,11 @@ class Call:
                 return [Part(name, value.encode()) for name, value in _pairs(content.decode())]
         return [Part(BODY, content, kind)] if content else []
 
+    async def hold_reply(self, size: int) -> None:
+        """Take the memory of a large reply until it is sent; raises `RequestError` if there is none."""
+        self._held.release()
+        await self._held.take(self._bodies.large, size)
+
     def look_after(self, now: float) -> None:
         """To be called now and then: gives a slow body up, and notices if the client of a long request has gone."""
         age = now - self.since

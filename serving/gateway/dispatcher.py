@@ -77,6 +77,7 @@ class Dispatcher:
         self.quick, self.slow = Lane(), Lane()
         self.limits = limits
         self.under_way = 0
+        self._images_under_way = 0
         self.carried: list[Callable[[Journey], None]] = []
         self._send = send
         self._per_request, self._per_image = Pace(0.001), Pace(_FRAME_SECONDS / _FIRST_IMAGES)
@@ -99,7 +100,8 @@ class Dispatcher:
 
     def expected_wait(self, one: Waiting) -> int | None:
         """In how many whole seconds it would be worth to come again; None if the request can wait in line."""
-        seconds = self.slow.images * self._per_image.seconds + self.quick.requests * self._per_request.seconds
+        images = self.slow.images + self._images_under_way
+        seconds = images * self._per_image.seconds + self.quick.requests * self._per_request.seconds
         seconds /= self.limits.slots
         full = self.slow.requests + self.quick.requests >= self.limits.waiting
         if not one.images and not full:
@@ -152,13 +154,15 @@ class Dispatcher:
         """The next that has not waited too long; the others are told so."""
         oldest = asyncio.get_running_loop().time() - self.limits.patience
         while (one := lane.pop()) is not None:
-            if one.since >= oldest or one.attempts:
+            if one.since >= oldest:
                 return one
             one.settle(RequestError("the server is overloaded or starting: try again later", 503, retry_after=1))
         return None
 
     async def _carry(self, frame: list[Waiting]) -> None:
         begun = asyncio.get_running_loop().time()
+        images = sum(one.images for one in frame)
+        self._images_under_way += images
         try:
             answered = await self._send([one.request for one in frame], [str(one.origin) for one in frame])
             for one, answer in zip(frame, answered.answers, strict=True):
@@ -174,6 +178,7 @@ class Dispatcher:
                 one.settle(RequestError(f"internal error: {type(error).__name__}", 500))
         finally:
             self.under_way -= 1
+            self._images_under_way -= images
             self._pump_soon()
 
     def _saw(self, frame: list[Waiting], begun: float, work: Work | None) -> None:
@@ -205,6 +210,7 @@ class Dispatcher:
         _LOG.error("a frame of %d requests was lost: %s (%s)", len(frame), error, _ids(frame))
         for one in reversed(frame):
             one.attempts += 1
+            one.since = asyncio.get_running_loop().time()
             if one.changes:
                 lost = "the worker that had this request died, and it may have been carried out: send it again"
                 one.settle(RequestError(lost, 503, retry_after=1))
