@@ -73,16 +73,16 @@ def save_contact_sheet(shown: list[Shown], data: Dataset, path: Path) -> Path:
 
 def print_questions(server: Server, shown: list[Shown]) -> None:
     """Commands that ask the same from a second terminal."""
-    address = f"{server.url}/models/{server.model}/invoke"
+    address = f"{server.url}/v1"
     file, near = shlex.quote(str(shown[0].file)), shown[0].neighbours[0]["id"]
     print("\nIn a second terminal:")
     print(f"  .venv/bin/simclr search {file} -k 5 --url {server.url}")
-    print(f"  curl '{address}?op=describe'")
-    print(f"  curl '{address}?op=embed' -F image=@{file}")
+    print(f"  curl {address}/describe")
+    print(f"  curl {address}/embed -F image=@{file}")
     if shown[0].prediction is not None:
-        print(f"  curl '{address}?op=classify' -F image=@{file}")
-    print(f"  curl '{address}?op=search&k=5' -F image=@{file}")
-    print(f"  curl -G '{address}?op=search&k=5' --data-urlencode {shlex.quote('id=' + near)}")
+        print(f"  curl {address}/classify -F image=@{file}")
+    print(f"  curl {address}/search -F image=@{file} -F k=5")
+    print(f"  curl {address}/search -F {shlex.quote('id=' + near)} -F k=5")
 
 
 def print_what_next(serve_again: str) -> None:

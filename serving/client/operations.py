@@ -4,7 +4,7 @@ The first line of each is what `Client` and `AsyncClient` say of the method. Res
 """
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import numpy as np
@@ -42,7 +42,7 @@ class ItemChange(TypedDict):
 # Images
 
 
-def embed(images: Sequence[Image]) -> Steps[NDArray[np.float32]]:
+def embed(images: Iterable[Image]) -> Steps[NDArray[np.float32]]:
     """Unit-norm embeddings, float32 (N, D), N >= 1; raises `ServerError` if any image is bad.
 
     Any number of images: they are read, and sent, as many at a time as one request may hold.
@@ -54,12 +54,12 @@ def embed(images: Sequence[Image]) -> Steps[NDArray[np.float32]]:
     return np.concatenate(found)
 
 
-def embed_once(images: Sequence[Image]) -> Steps[tuple[NDArray[np.float32], str]]:
+def embed_once(images: Iterable[Image]) -> Steps[tuple[NDArray[np.float32], str]]:
     """The same for at most as many images as one request may hold, and the release that embedded them."""
     return (yield from _embedded([*map(image_bytes, several(images))]))
 
 
-def classify(images: Sequence[Image], *, vote: bool = False) -> Steps[list[dict[str, Any]]]:
+def classify(images: Iterable[Image], *, vote: bool = False) -> Steps[list[dict[str, Any]]]:
     """For each image `label`, `probability` and `probabilities`, with `vote` also `vote`, its neighbours' label."""
     options = {"include": ["vote"]} if vote else {}
     found: list[dict[str, Any]] = []
@@ -69,7 +69,7 @@ def classify(images: Sequence[Image], *, vote: bool = False) -> Steps[list[dict[
 
 
 def search(
-    images: Sequence[Image] = (),
+    images: Iterable[Image] = (),
     *,
     ids: Sequence[str] = (),
     vectors: Vectors = (),

@@ -101,7 +101,7 @@ def test_the_wheel_holds_every_file_of_the_rooms_and_nothing_else(wheel: Path) -
     files = {file for room in ROOMS for file in (ROOT / room).rglob("*") if file.is_file()}
     expected = {file.relative_to(ROOT).as_posix() for file in files if "__pycache__" not in file.parts}
     assert held == expected
-    assert {Path(name).suffix for name in held} == {".py", ".jinja", ".xml"}
+    assert {Path(name).suffix for name in held} == {".css", ".jinja", ".py", ".xml"}
 
 
 def test_the_wheel_has_the_command_and_the_extras(wheel: Path) -> None:

@@ -37,6 +37,8 @@ def test_image_files_are_sent_as_they_are(tmp_path: Path) -> None:
 def test_arrays_keep_every_pixel(pixels: NDArray[np.uint8]) -> None:
     for image in (pixels, pixels[::-1, ::2], np.asfortranarray(pixels)):
         np.testing.assert_array_equal(seen(image), image)
+    (group,) = image_groups(np.stack([pixels, pixels]))
+    assert group == [image_bytes(pixels)] * 2
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA", "CMYK", "YCbCr", "HSV"])
