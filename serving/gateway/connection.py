@@ -5,9 +5,43 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+_REPLY = b"HTTP/1.1 "
+_CONTINUE = b"HTTP/1.1 100 "
 _HEAD_SECONDS = 10.0
 _HEAD_BYTES = 64 << 10
 _READ_SECONDS, _READ_BYTES = 10.0, 160 << 10  # a reply that goes more slowly is given up
+
+
+class Joined:
+    """A transport that sends the head of a reply together with what follows it: a call of the kernel less a request."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._head = b""
+
+    def write(self, data: bytes) -> None:
+        """Keep a head until its body is there; uvicorn writes that next."""
+        if not self._head and data.startswith(_REPLY) and not data.startswith(_CONTINUE):
+            self._head = data
+            return
+        if self._head:
+            data, self._head = self._head + data, b""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what was kept, and close."""
+        self.flush()
+        self._transport.close()
+
+    def flush(self) -> None:
+        """Send a head that no body follows."""
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.write(head)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the transport's own."""
+        return getattr(self._transport, name)
 
 
 class Connection(HttpToolsProtocol):
@@ -15,7 +49,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         """Expect the first head from now on."""
-        super().connection_made(transport)
+        self._joined = Joined(transport)
+        super().connection_made(self._joined)  # type: ignore[arg-type]
         self._head: asyncio.TimerHandle | None = None
         self._reading: asyncio.TimerHandle | None = None
         self._head_bytes = 0
@@ -45,6 +80,11 @@ class Connection(HttpToolsProtocol):
         """Begin to answer."""
         self._head_came()
         super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        """The reply is written."""
+        self._joined.flush()
+        super().on_response_complete()
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write: look whether it reads at all."""
