@@ -7,9 +7,9 @@ from urllib.parse import quote
 
 from serving.gateway.call import Call
 from serving.gateway.operations import Ask, check_collection, only
+from serving.gateway.request_schemas import MOST_IN_QUERY
 from serving.gateway.routes import DEFAULT_COLLECTION
 from serving.gateway.service import Service
-from serving.protocol.agreed import MAX_IDS
 from serving.protocol.body import Body, read_json
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import Answer, RequestError
@@ -65,7 +65,7 @@ IDS: Mapping[str, Any] = {
     "description": "The items to get, in place of a page.",
     "style": "form",
     "explode": True,
-    "schema": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_IDS},
+    "schema": {"type": "array", "items": {"type": "string"}, "maxItems": MOST_IN_QUERY},
 }
 CREATED: Mapping[str, Any] = {
     "responses": {

@@ -19,7 +19,7 @@ from serving.gateway.labels import Labelling
 from serving.gateway.operations import Ask
 from serving.gateway.replies import OF_ONE, OF_OPERATION, Collections, Error, Status
 from serving.gateway.request_schemas import bodies, in_query
-from serving.gateway.routes import Route
+from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
 from serving.gateway.service import Service
 from serving.protocol.media_types import JSON, PICTURE
 from serving.protocol.operations import OPERATIONS, ItemChange, NewItem, Request, UpdateRequest, UpsertRequest
@@ -158,7 +158,8 @@ def _are_needed(fields: Mapping[str, Any]) -> bool:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    schema = {"enum": [DEFAULT_COLLECTION]} if name == COLLECTION else {"type": "string", "minLength": 1}
+    return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
 def _responses(route: Route) -> dict[str, Any]:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
+from serving.protocol.agreed import MAX_KEYS
 from serving.protocol.media_types import JSON, RAW
 from serving.protocol.validation import NO_OPTIONS, SINGULAR
 
 FORM = "multipart/form-data"
 IMAGE = "image/*"
 _FILES = ("image", "images")
+MOST_IN_QUERY = 200  # ids, so that other fields find room among those that a request may have (MAX_FIELDS)
 _FILE = {"type": "string", "format": "binary"}
 _LISTS = [SINGULAR[name] for name in ("ids", "keys")]  # may be given several times
 _SIMPLE = ("string", "integer", "number", "boolean")
@@ -43,7 +45,12 @@ def _parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     """A field as the query has it: several words with commas, and JSON for what is no single value."""
     found: dict[str, Any] = {"name": name, "in": "query"}
     if name in _LISTS:
-        return found | {"style": "form", "explode": True, "schema": {"type": "array", "items": schema}}
+        most = MAX_KEYS if name == SINGULAR["keys"] else MOST_IN_QUERY
+        return found | {
+            "style": "form",
+            "explode": True,
+            "schema": {"type": "array", "items": schema, "maxItems": most},
+        }
     if name == "include":
         return found | {"style": "form", "explode": False, "schema": schema}
     if _is_simple(schema):
