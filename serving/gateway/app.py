@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from dataclasses import replace
@@ -93,7 +94,7 @@ class Gateway:
 
     async def about(self) -> Mapping[str, Any]:
         """What is being served, as `describe` says it; up to a second old. Raises `RequestError`."""
-        now = asyncio.get_running_loop().time()
+        now = time.monotonic()
         if self._about is None or now - self._about[0] > _ABOUT_SECONDS:
             self._asking = self._asking or asyncio.create_task(self._ask_about())  # one question for all who want it
             if (error := await asyncio.shield(self._asking)) is not None:
@@ -108,7 +109,7 @@ class Gateway:
             self._asking = None
         if isinstance(answer, RequestError):
             return answer
-        self._about = (asyncio.get_running_loop().time(), {"release": answer.release, **answer.more})
+        self._about = (time.monotonic(), {"release": answer.release, **answer.more})
         return None
 
     async def _answered(self, call: Call) -> Reply | None:
@@ -148,7 +149,7 @@ class Gateway:
             return refuse(RequestError(f"internal error: {type(error).__name__}", 500))
 
     def _tell(self, call: Call, reply: Reply | None) -> None:
-        seconds = asyncio.get_running_loop().time() - call.since
+        seconds = time.monotonic() - call.since
         status, size = (CLIENT_GONE, 0) if reply is None else (reply.status, len(reply.body))
         if status == HTTPStatus.INTERNAL_SERVER_ERROR:
             _LOG.error("%s %s was answered with 500 (request %s)", call.method, call.scope["path"], call.origin)
@@ -156,11 +157,10 @@ class Gateway:
             observer.replied(call, status, size, seconds)
 
     async def _look_after_all(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             for call in [*self._calls]:
-                call.look_after(loop.time())
+                call.look_after(time.monotonic())
 
 
 def _collection_of(request: Request, call: Call) -> str | None:

@@ -1,6 +1,7 @@
 """One HTTP request at the gateway: what its head says, its body once somebody wants it, and if its client is there."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -24,7 +25,7 @@ _WATCH_SECONDS = 0.3  # a client is watched only if its answer takes longer than
 class Call:
     """A request as ASGI brings it; `params` are the parts of the path that its route names.
 
-    `since` is when its head came, in seconds of the loop's clock; `came` counts the bytes of its body, as sent.
+    `since` is when its head came, in seconds of the monotonic clock; `came` counts the bytes of its body, as sent.
     """
 
     def __init__(self, scope: Scope, receive: Receive, bodies: Bodies) -> None:
@@ -43,7 +44,7 @@ class Call:
         self._bodies = bodies
         self._held = Held()
         self._task = asyncio.current_task()
-        self.since = asyncio.get_running_loop().time()
+        self.since = time.monotonic()
         self.came = 0
         self._reading = False
         self._body: bytes | None = None

@@ -8,6 +8,7 @@ that are under way. Nothing waits longer than `patience`: whoever would have to 
 import asyncio
 import logging
 import math
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Journey:
-    """A frame that is over: `begun` by the loop's clock, it took `seconds`.
+    """A frame that is over: `begun` by the monotonic clock, it took `seconds`.
 
     `work` is what its worker said of it, and `error` why it was lost.
     """
@@ -91,7 +92,7 @@ class Dispatcher:
         `caller` is whose turn it uses, and `origin` what logs and traces call it.
         """
         loop = asyncio.get_running_loop()
-        one = Waiting(request, caller, loop.time(), loop.create_future(), origin)
+        one = Waiting(request, caller, time.monotonic(), loop.create_future(), origin)
         if (wait := self.expected_wait(one)) is not None:
             return RequestError("the server is overloaded: try again later", 503, retry_after=wait)
         (self.slow if one.images else self.quick).push(one)
@@ -152,7 +153,7 @@ class Dispatcher:
 
     def _patient(self, lane: Lane) -> Waiting | None:
         """The next that has not waited too long; the others are told so."""
-        oldest = asyncio.get_running_loop().time() - self.limits.patience
+        oldest = time.monotonic() - self.limits.patience
         while (one := lane.pop()) is not None:
             if one.since >= oldest:
                 return one
@@ -160,7 +161,7 @@ class Dispatcher:
         return None
 
     async def _carry(self, frame: list[Waiting]) -> None:
-        begun = asyncio.get_running_loop().time()
+        begun = time.monotonic()
         images = sum(one.images for one in frame)
         self._images_under_way += images
         try:
@@ -182,7 +183,7 @@ class Dispatcher:
             self._pump_soon()
 
     def _saw(self, frame: list[Waiting], begun: float, work: Work | None) -> None:
-        seconds = asyncio.get_running_loop().time() - begun
+        seconds = time.monotonic() - begun
         images = sum(one.images for one in frame)
         (self._per_image if images else self._per_request).saw(seconds, images or len(frame))
         self._tell(Journey(frame, begun, seconds, work))
@@ -206,7 +207,7 @@ class Dispatcher:
 
     def _lose(self, frame: list[Waiting], begun: float, error: Lost) -> None:
         """A worker died with the frame: reads go again, of writes nobody here knows whether they were made."""
-        self._tell(Journey(frame, begun, asyncio.get_running_loop().time() - begun, error=str(error)))
+        self._tell(Journey(frame, begun, time.monotonic() - begun, error=str(error)))
         _LOG.error("a frame of %d requests was lost: %s (%s)", len(frame), error, _ids(frame))
         for one in reversed(frame):
             one.attempts += 1

@@ -16,7 +16,7 @@ _PICTURE_REPLY = 1 << 20  # nobody knows here; it keeps two of them from travell
 
 @dataclass(eq=False)
 class Waiting:
-    """A request that waits for its answer; `since` is when it came, in seconds of the loop's clock.
+    """A request that waits for its answer; `since` is when it came, in seconds of the monotonic clock.
 
     `origin` is what logs and traces call it.
     """

@@ -5,7 +5,6 @@ for the frames that had its request. Workers know nothing of OpenTelemetry: they
 took, by the clock of the machine that all of it runs on.
 """
 
-import asyncio
 import os
 import time
 
@@ -100,5 +99,5 @@ def _address(base: str) -> str:
 
 
 def _unix(at: float) -> int:
-    """A time of the loop's clock in nanoseconds since 1970."""
-    return time.time_ns() - int((asyncio.get_running_loop().time() - at) * 1e9)
+    """A time of the monotonic clock in nanoseconds since 1970."""
+    return time.time_ns() - int((time.monotonic() - at) * 1e9)

@@ -11,6 +11,7 @@ from serving.collection.index.choice import index_name
 from serving.gateway.access.options import access_of, add_access
 from serving.gateway.collector import collector
 from serving.inference.choice import FORMS
+from serving.torchserve.service_manager import READY, STOPPING, notify
 from serving.torchserve.settings import LaunchError, Settings
 
 _SETTINGS = {one.name for one in fields(Settings)}
@@ -19,8 +20,8 @@ simclr serve --store model_store --name digits --collection runs/digits/collecti
 simclr serve --archive model_store/digits-1.mar --collection runs/digits/collection
 
 The first serves the champion of the store, and rolls over to another release whenever the champion changes. The second
-serves this archive until it ends. It listens on loopback: to be reached from elsewhere, put a proxy that asks for
-authorisation in front. A server that is stopped, by Ctrl-C or SIGTERM, first answers what it was asked, for at most 20
+serves this archive until it ends. It listens at 127.0.0.1; to be reached from elsewhere (--host) it needs keys,
+and a certificate or a proxy that has one. A server that is stopped, by Ctrl-C or SIGTERM, first answers what it was asked, for at most 20
 seconds, and exits with 0; a second signal stops it at once. One that ends by itself exits with 1 and says why, and its
 log stays.
 """
@@ -59,9 +60,11 @@ def _run(given: argparse.Namespace) -> int:
     try:
         with Server(settings) as server:
             _announce(server.url, server.log, kept=settings.log is not None, searches=settings.collection is not None)
+            notify(READY)
             try:
                 server.wait()
             except (KeyboardInterrupt, SystemExit):
+                notify(STOPPING)
                 server.drain()  # a second signal ends this, too
                 raise
     except (KeyboardInterrupt, SystemExit):

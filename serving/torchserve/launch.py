@@ -27,6 +27,7 @@ from serving.torchserve.management import Management
 from serving.torchserve.process import Place, TorchServe
 from serving.torchserve.restarts import Restarts
 from serving.torchserve.rollover.following import Follower
+from serving.torchserve.service_manager import Watchdog
 from serving.torchserve.settings import INFERENCE_SOCKET, LaunchError, Settings
 from serving.torchserve.source import own_folder
 
@@ -107,9 +108,10 @@ class Server:
         """Keep the service running: what dies is started again; raises `LaunchError` where that does not help."""
         assert self.torchserve is not None
         assert self.gateway is not None
-        restarts = Restarts()
+        restarts, watchdog = Restarts(), Watchdog()
         while True:
             time.sleep(_POLL_SECONDS)
+            watchdog.tell(lambda: self._answers("/healthz"))
             if (code := self.gateway.poll()) is not None:
                 restarts.note("the gateway", f"the gateway ended with code {code}{self._last_words()}")
                 self._start_gateway()
@@ -199,13 +201,16 @@ class Server:
         while time.monotonic() < deadline:
             if (code := self.gateway.poll()) is not None:
                 raise LaunchError(f"the gateway ended with code {code}{self._last_words()}")
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=5.0, trust_env=False, verify=False).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
+            if self._answers("/readyz"):
+                return
             time.sleep(_POLL_SECONDS)
         raise LaunchError(f"the gateway was not ready after {_READY_SECONDS:.0f} s{self._last_words()}")
+
+    def _answers(self, path: str) -> bool:
+        try:
+            return httpx.get(f"{self.url}{path}", timeout=5.0, trust_env=False, verify=False).status_code == 200
+        except httpx.TransportError:
+            return False
 
     def _last_words(self) -> str:
         assert self._log_file is not None

@@ -165,17 +165,16 @@ def test_a_log_rotates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def launched(chain: Chain, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
+def launched(chain: Chain, temporary: Path, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str, int]]:
     """`simclr serve` as a process of its own: the process, the address, and Java's process id."""
     command = [sys.executable, "-m", "serving.torchserve.command", "--archive", str(chain.archive), "--port", "0"]
-    environment = {**os.environ, "TMPDIR": str(temporary)}
     with subprocess.Popen(
         [*command, "--workers", "1", "--form", "onnx"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
-        env=environment,
+        env={**os.environ, "TMPDIR": str(temporary), **environment},
     ) as process:
         assert process.stdout is not None
         url = process.stdout.readline().split()[1]
@@ -202,7 +201,12 @@ def runs(pid: int) -> bool:
 
 
 def test_what_is_killed_comes_back_and_it_is_said(chain: Chain, tmp_path: Path) -> None:
-    with launched(chain, tmp_path) as (process, url, java_pid):
+    systemd = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    systemd.bind(str(tmp_path / "notify"))
+    told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "2000000"}
+    with systemd, launched(chain, tmp_path, **told) as (process, url, java_pid):
+        systemd.settimeout(30)
+        assert [systemd.recv(100) for _ in range(2)] == [b"READY=1", b"WATCHDOG=1"]
         (gateway,) = [pid for pid in children(process.pid) if name_of(pid).startswith("python")]
         os.kill(gateway, signal.SIGKILL)
         wait_until(lambda: answers(url), "another gateway answers", seconds=10)
@@ -211,6 +215,8 @@ def test_what_is_killed_comes_back_and_it_is_said(chain: Chain, tmp_path: Path) 
         assert httpx.get(f"{url}/v1/describe", timeout=30).status_code == 200, "who waits is answered by the next"
         process.send_signal(signal.SIGTERM)
         assert process.wait(40) == 0
+        systemd.settimeout(0)
+        assert [*iter(lambda: systemd.recv(100), b"STOPPING=1")]
         assert process.stderr is not None
         said = process.stderr.read()
     assert "the gateway ended with code -9" in said
