@@ -211,7 +211,7 @@ class Dispatcher:
         _LOG.error("a frame of %d requests was lost: %s (%s)", len(frame), error, _ids(frame))
         for one in reversed(frame):
             one.attempts += 1
-            one.since = asyncio.get_running_loop().time()
+            one.since = time.monotonic()
             if one.changes:
                 lost = "the worker that had this request died, and it may have been carried out: send it again"
                 one.settle(RequestError(lost, 503, retry_after=1))

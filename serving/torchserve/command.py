@@ -20,10 +20,10 @@ simclr serve --store model_store --name digits --collection runs/digits/collecti
 simclr serve --archive model_store/digits-1.mar --collection runs/digits/collection
 
 The first serves the champion of the store, and rolls over to another release whenever the champion changes. The second
-serves this archive until it ends. It listens at 127.0.0.1; to be reached from elsewhere (--host) it needs keys,
-and a certificate or a proxy that has one. A server that is stopped, by Ctrl-C or SIGTERM, first answers what it was asked, for at most 20
-seconds, and exits with 0; a second signal stops it at once. One that ends by itself exits with 1 and says why, and its
-log stays.
+serves this archive until it ends. It listens at 127.0.0.1; to be reached from elsewhere (--host) it needs keys, and a
+certificate or a proxy that has one. A server that is stopped, by Ctrl-C or SIGTERM, first answers what it was asked,
+for at most 20 seconds, and exits with 0; a second signal stops it at once. One that ends by itself exits with 1 and
+says why, and its log stays.
 """
 
 
