@@ -7,6 +7,7 @@ import base64
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -88,7 +89,7 @@ def search(
     """
     body = said(k=k, filter=filter, **options) | {
         "ids": list(ids),
-        "vectors": [*map(_numbers, vectors)],
+        "vectors": msgspec.json.encode([*map(_numbers, vectors)]),  # ten times faster than `json` with floats
         "positives": [*map(_example, positives)],
         "negatives": [*map(_example, negatives)],
         "include": list(include),
@@ -242,7 +243,11 @@ def _files(images: Sequence[bytes]) -> list[tuple[str, bytes]]:
 
 
 def _numbers(vector: Sequence[float] | NDArray[np.float32]) -> list[float]:
-    return np.asarray(vector, np.float64).tolist()  # type: ignore[no-any-return]
+    numbers = np.asarray(vector, np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"a vector has a number that is not finite: {numbers[~np.isfinite(numbers)][0]}")
+    found: list[float] = numbers.tolist()
+    return found
 
 
 def _example(given: Example) -> str | dict[str, Any]:
