@@ -12,6 +12,7 @@ import logging
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -109,15 +110,17 @@ class Server:
         assert self.torchserve is not None
         assert self.gateway is not None
         restarts, watchdog = Restarts(), Watchdog()
+
+        def look_after_gateway() -> None:
+            watchdog.tell(lambda: self._answers("/healthz"))
+            self._keep_gateway(restarts)
+
         while True:
             time.sleep(_POLL_SECONDS)
-            watchdog.tell(lambda: self._answers("/healthz"))
-            if (code := self.gateway.poll()) is not None:
-                restarts.note("the gateway", f"the gateway ended with code {code}{self._last_words()}")
-                self._start_gateway()
+            look_after_gateway()
             if (code := self.torchserve.poll()) is not None:
                 restarts.note("TorchServe", self.torchserve.why_it_ended(code))
-                self._start_torchserve_again(restarts)
+                self._start_torchserve_again(restarts, meanwhile=look_after_gateway)
 
     def drain(self) -> None:
         """Take no new connections, and wait until everything that was asked is answered, for some seconds at most."""
@@ -175,20 +178,28 @@ class Server:
                     raise LaunchError(_no_port(self.settings, error)) from error
             time.sleep(_POLL_SECONDS)
 
-    def _start_torchserve(self) -> None:
+    def _start_torchserve(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         assert self._log_file is not None
         self.torchserve = TorchServe(self.settings, Place(self._folder, self.url, self._log_file))
-        self.torchserve.start()
+        self.torchserve.start(meanwhile)
 
-    def _start_torchserve_again(self, restarts: Restarts) -> None:
+    def _start_torchserve_again(self, restarts: Restarts, *, meanwhile: Callable[[], None]) -> None:
         while True:
             assert self.torchserve is not None
             self.torchserve.stop()
             try:
-                self._start_torchserve()
+                self._start_torchserve(meanwhile)
+                restarts.ready("TorchServe")
                 return
             except LaunchError as error:
                 restarts.note("TorchServe", str(error))
+
+    def _keep_gateway(self, restarts: Restarts) -> None:
+        assert self.gateway is not None
+        if (code := self.gateway.poll()) is not None:
+            restarts.note("the gateway", f"the gateway ended with code {code}{self._last_words()}")
+            self._start_gateway()
+            restarts.ready("the gateway")
 
     def _start_gateway(self) -> None:
         assert self.gateway is not None

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,8 +81,8 @@ class TorchServe:
         """The Unix socket that answers inference."""
         return self._place.folder / INFERENCE_SOCKET
 
-    def start(self) -> None:
-        """Start it and wait until the model answers; raises `LaunchError`."""
+    def start(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Start it and wait until the model answers, and do `meanwhile` now and then; raises `LaunchError`."""
         store = self.settings.model_store
         champion = champion_of(store) if store is not None else None
         archive = store.archive(champion.manifest.version) if store and champion else self.settings.archive
@@ -91,7 +91,7 @@ class TorchServe:
         if store is None:
             check_alone(archive)
         self._run(placed(archive, self._place.folder / "models"), version)
-        self._wait_until_ready()
+        self._wait_until_ready(meanwhile)
         self._refuse_if_grpc_is_open()
         self.management = Management(self._place.folder / MANAGEMENT_SOCKET)
         self.watch = Watch(self.management, self._place.folder, workers=self.settings.workers)
@@ -179,7 +179,7 @@ class TorchServe:
         misleading = ("PYTHONPATH", "TS_CONFIG_FILE")
         return {name: value for name, value in os.environ.items() if name not in misleading} | mine
 
-    def _wait_until_ready(self) -> None:
+    def _wait_until_ready(self, meanwhile: Callable[[], None]) -> None:
         deadline = time.monotonic() + _READY_SECONDS
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(self.socket)), timeout=5.0) as http:
             while time.monotonic() < deadline:
@@ -193,6 +193,7 @@ class TorchServe:
                         return
                 except httpx.TransportError:
                     pass
+                meanwhile()
                 time.sleep(_POLL_SECONDS)
         raise LaunchError(
             f"TorchServe was not ready after {_READY_SECONDS:.0f} s{self._place.log.last_words(self._heard)}"

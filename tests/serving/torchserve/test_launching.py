@@ -236,8 +236,22 @@ def test_what_dies_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) 
     for _ in range(5):
         restarts.note("TorchServe", "killed")
         restarts.note("the gateway", "killed")
-    with pytest.raises(LaunchError, match="TorchServe died 6 times within 5 minutes; last: no memory"):
+        restarts.ready("TorchServe")
+    with pytest.raises(LaunchError, match="TorchServe died 6 times without having run for 10 s in between; last: no"):
         restarts.note("TorchServe", "no memory")
+
+
+def test_what_ran_for_a_while_is_started_again_however_often_it_dies(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.torchserve.restarts._PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("serving.torchserve.restarts._HEALTHY_SECONDS", 0.0)
+    restarts = Restarts()
+    for _ in range(50):
+        restarts.note("TorchServe", "killed")
+        restarts.ready("TorchServe")
+    for _ in range(5):
+        restarts.note("TorchServe", "it does not get ready")
+    with pytest.raises(LaunchError, match="TorchServe died 6 times"):
+        restarts.note("TorchServe", "it does not get ready")
 
 
 def test_launcher_and_leash_killed_together_leave_no_server(chain: Chain, tmp_path: Path) -> None:
