@@ -61,6 +61,14 @@ class KilledService:
             time.sleep(_POLL_SECONDS)
         return found
 
+    def kill(self, pid: int) -> float:
+        """Kill one of them; the moment (`time.monotonic`) at which it was gone, which a busy machine puts off."""
+        process = psutil.Process(pid)
+        process.kill()
+        while process.is_running() and _kind_of(process):
+            time.sleep(_POLL_SECONDS / 10)
+        return time.monotonic()
+
     def kill_supervisor(self) -> tuple[float, int]:
         """Kill the supervisor alone: seconds until all that it started had ended, and how many had not at last.
 

@@ -10,15 +10,13 @@ itself is killed: what it started must end, the port be free, and a new one must
 catalogue is read as well.
 
 Failed requests are counted by kind: without a reply; 503 with Retry-After, which says "again"; anything else is
-wrong. One that failed though it was sent after the kill is counted as `failed_later`. Prints a last line of JSON, and
-fails if anything was lost, wrong, late (over 10 seconds) or left over.
+wrong. One that failed though it was sent once the process had gone is counted as `failed_later`. Prints a last line of
+JSON, and fails if anything was lost, wrong, late (over 10 seconds) or left over.
 """
 
 import argparse
 import json
-import os
 import random
-import signal
 import sys
 import tempfile
 import time
@@ -71,8 +69,8 @@ class Rounds:
         victims = self._service.wait_for(kind)
         time.sleep(self._chance.random() * _LONGEST_PAUSE)
         killed = time.monotonic()
-        os.kill(self._chance.choice(victims), signal.SIGKILL)
-        self._judge(kind, killed)
+        gone = self._service.kill(self._chance.choice(victims))
+        self._judge(kind, killed, gone)
 
     def kill_supervisor(self) -> None:
         """The last round; the clients go on meanwhile, and are without a service until the new one answers."""
@@ -80,7 +78,7 @@ class Rounds:
         self.ended_seconds, left = self._service.kill_supervisor()
         self.counts["left_over"] += left
         self._service.start()
-        self._judge(SUPERVISOR, killed)
+        self._judge(SUPERVISOR, killed, time.monotonic())
 
     def compare(self, found: dict[str, str]) -> None:
         """Everything that was acknowledged, with what was found; nobody may write meanwhile."""
@@ -94,14 +92,14 @@ class Rounds:
         for name in undeleted[:_SHOWN]:
             print(f"undeleted: {name}", file=sys.stderr)
 
-    def _judge(self, kind: str, killed: float) -> None:
+    def _judge(self, kind: str, killed: float, gone: float) -> None:
         seconds = self._outage(killed)
         self.outages[kind].append(seconds)
         self.counts["late"] += kind != SUPERVISOR and seconds > LATEST_SECONDS
         time.sleep(_CALM_SECONDS)
         with all_paused(self._clients):
             self.compare({name: label for name, label in self._asking.labels().items() if name != _PROBE})
-            self._take_failures(kind, killed)
+            self._take_failures(kind, gone)
 
     def _outage(self, killed: float) -> float:
         """Seconds from the kill until a search and a write were answered."""
@@ -111,10 +109,10 @@ class Rounds:
             time.sleep(0.05)
         return time.monotonic() - killed
 
-    def _take_failures(self, kind: str, killed: float) -> None:
+    def _take_failures(self, kind: str, gone: float) -> None:
         for asking in (self._asking, *(client.asking for client in self._clients)):
             for one in asking.failed:
-                self._count(one, kind, later=one.begun > killed)
+                self._count(one, kind, later=one.begun > gone)
             asking.failed.clear()
 
     def _count(self, one: Failed, kind: str, *, later: bool) -> None:
@@ -122,7 +120,7 @@ class Rounds:
         self.counts["wrong"] += one.what not in (AGAIN, NO_REPLY)
         if later and kind != SUPERVISOR:
             self.counts["failed_later"] += 1
-            print(f"failed though sent after the kill of {kind}: {one.what}: {one.text}", file=sys.stderr)
+            print(f"failed though sent once {kind} was gone: {one.what}: {one.text}", file=sys.stderr)
         elif one.what not in (AGAIN, NO_REPLY):
             print(f"wrong after the kill of {kind}: {one.what}: {one.text}", file=sys.stderr)
 
