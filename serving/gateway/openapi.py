@@ -18,7 +18,7 @@ from serving.gateway.items import MERGE_PATCH, PatchItem
 from serving.gateway.labels import Labelling
 from serving.gateway.operations import Ask
 from serving.gateway.replies import OF_ONE, OF_OPERATION, Collections, Error, Status
-from serving.gateway.request_schemas import bodies, in_query
+from serving.gateway.request_schemas import bodies, in_query, takes_files
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
 from serving.gateway.service import Service
 from serving.protocol.media_types import JSON, PICTURE
@@ -27,9 +27,15 @@ from serving.protocol.validation import SINGULAR
 from serving.protocol.wire import Reply
 
 _TEMPLATE = "#/components/schemas/{name}"
+_WITHOUT_BODY = ("GET", "DELETE")  # of a DELETE no OpenAPI tool sends one
 _PARAMETER = re.compile(r"\{(\w+)\}")
 _FILTER = {"type": ["object", "null"], "description": "Only items that match, as docs/collections.md has filters."}
 _REPLIES: tuple[type, ...] = (*OF_OPERATION.values(), *OF_ONE.values(), Collections, Labelling, Status)
+_NOT_EMPTY = {"id", "ids", "label", "key", "keys"}
+_IN_PATH: dict[str, dict[str, Any]] = {
+    COLLECTION: {"enum": [DEFAULT_COLLECTION]},
+    "name": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"},
+}
 _PAGE = {"responses": {"200": {"description": "OK", "content": {"text/html": {"schema": {"type": "string"}}}}}}
 _KEYS: list[dict[str, Any]] = [{"bearer": []}, {"header": []}]
 
@@ -91,9 +97,22 @@ def _schemas() -> dict[str, Any]:
         fields = schema.get("properties", {})
         if "filter" in fields:
             fields["filter"] = _FILTER
+        if "include" in fields:
+            del fields["include"]["uniqueItems"]
+        for name in _NOT_EMPTY & fields.keys():
+            fields[name] = _not_empty(fields[name])
         if "results" in fields:
             fields["results"]["items"] = {"anyOf": [fields["results"]["items"], _reference(Error)]}
     return found
+
+
+def _not_empty(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a text, or of a list of texts, that may not be empty."""
+    if schema.get("type") == "array":
+        return schema | {"items": _not_empty(schema["items"])}
+    if "anyOf" in schema:
+        return schema | {"anyOf": [_not_empty(one) for one in schema["anyOf"]]}
+    return schema | {"minLength": 1} if schema.get("type") == "string" else schema
 
 
 def _described(route: Route) -> dict[str, Any]:
@@ -103,8 +122,10 @@ def _described(route: Route) -> dict[str, Any]:
         found["description"] = f"Needs a key with scope {route.scope}, where keys are needed."
     if isinstance(route.endpoint, Ask):
         fields = _fields(route.endpoint, {one["name"] for one in parameters})
-        parameters += in_query(fields, is_all=route.method == "GET")
-        if route.method != "GET" and fields["properties"]:
+        has_body = route.method not in _WITHOUT_BODY
+        if not has_body or takes_files(fields):
+            parameters += in_query(fields, is_all=not has_body)
+        if has_body and fields["properties"]:
             patch = (MERGE_PATCH,) if isinstance(route.endpoint, PatchItem) else ()
             found["requestBody"] = {"required": _are_needed(fields), "content": bodies(fields, JSON, *patch)}
     found["responses"] = _responses(route) | route.about.get("responses", {})
@@ -123,7 +144,7 @@ def _name(route: Route) -> str:
 def _fields(ask: Ask, in_path: set[str]) -> dict[str, Any]:
     """The schema of an operation's fields, without those that the path says."""
     schema, ways = _all_fields(OPERATIONS[ask.operation].request, single=ask.single)
-    said = {*in_path, *ask.said}
+    said = {*in_path, *ask.said} | ({"filter"} if ask.single else set())
     decided = said & {name for way in ways for name in way}
     kept = [way - said for way in ways if decided <= way]
     gone = said | {name for way in ways for name in way} - {name for way in kept for name in way}
@@ -158,7 +179,7 @@ def _are_needed(fields: Mapping[str, Any]) -> bool:
 
 
 def _in_path(name: str) -> dict[str, Any]:
-    schema = {"enum": [DEFAULT_COLLECTION]} if name == COLLECTION else {"type": "string", "minLength": 1}
+    schema = _IN_PATH.get(name, {"type": "string", "minLength": 1})
     return {"name": name, "in": "path", "required": True, "schema": schema}
 
 
