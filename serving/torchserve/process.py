@@ -114,6 +114,8 @@ class TorchServe:
     def stop(self) -> None:
         """Stop Java and its workers, and leave nothing of them in the folder; harmless if it does not run."""
         self.cancel_following()
+        if self.watch is not None:
+            self.watch.cancel()
         if self._process is not None:
             end_group(self._process)
             self._process = None

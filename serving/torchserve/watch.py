@@ -48,6 +48,10 @@ class Watch:
         """Look from now on."""
         self._thread.start()
 
+    def cancel(self) -> None:
+        """Say nothing more: TorchServe is being ended."""
+        self._ended.set()
+
     def stop(self) -> None:
         """Look no more; call it once TorchServe has ended."""
         self._ended.set()
