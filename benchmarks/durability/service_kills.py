@@ -127,9 +127,10 @@ class Rounds:
 
 def run(options: argparse.Namespace, work: Path) -> Figures:
     """All rounds; the figures."""
+    work.mkdir(parents=True, exist_ok=True)
     release, archive = prepare(work)
     images = draw_pictures(release).files
-    collection = work / "collection"
+    collection = Path(tempfile.mkdtemp(prefix="collection-", dir=work))
     with KilledService(archive, collection, work / "log", workers=options.workers) as service:
         clients = [
             LoadClient(service.url, f"client{number}", images, seed=options.seed) for number in range(options.clients)

@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.durability.checks import Judge, lost
 from benchmarks.durability.child import BATCH, RELEASE, items_of, names_of, vectors_of
 from benchmarks.durability.http import wrong
+from benchmarks.durability.kill_load import missing_and_undeleted
 from benchmarks.durability.worker import Heard
 from serving.collection.catalogue.opening import open_catalogue
 from serving.collection.catalogue.sqlite.catalogue import FILE_NAME
@@ -27,6 +28,12 @@ def test_what_was_acknowledged_must_be_there_unless_its_deletion_had_begun() -> 
     assert lost("a", before, after, {("a", 3): BATCH}) == 0
     assert lost("a", before, after, {("b", 3): BATCH}) == 1
     assert lost("a", before, after, {("a", 3): BATCH, ("a", 1): BATCH}) == 1
+
+
+def test_an_item_must_have_the_label_that_was_acknowledged_last() -> None:
+    expected = {"a": "1", "b": "2"}
+    assert missing_and_undeleted(expected, {"a": "1", "b": "2"}) == ([], [])
+    assert missing_and_undeleted(expected, {"a": "0", "c": "3"}) == (["a", "b"], ["c"])
 
 
 def test_the_judge_finds_what_is_wrong(tmp_path: Path) -> None:
