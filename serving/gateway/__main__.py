@@ -34,7 +34,8 @@ _DRAIN_SECONDS = 20
 async def serve(options: GatewayOptions, listening: socket.socket) -> None:
     """Answer at the socket until SIGTERM, then what was asked before it."""
     upstream = Upstream(Path(options.socket))
-    dispatcher = Dispatcher(upstream.send, Limits(slots=options.workers, requests=options.batch_size))
+    limits = Limits(slots=options.workers, requests=options.batch_size, patience=options.max_wait)
+    dispatcher = Dispatcher(upstream.send, limits)
     traces = _traces(options.otlp, dispatcher) if options.otlp else None
     logs = [AccessLog()] if options.access_log else []
     observers = Observers([*logs, traces], traces.begin) if traces is not None else Observers(logs)

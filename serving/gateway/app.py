@@ -17,6 +17,7 @@ from serving.gateway.metrics import CLIENT_GONE, Metrics
 from serving.gateway.origin import REQUEST_ID
 from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
 from serving.gateway.service import NOBODY_ELSE, Observer, Observers
+from serving.gateway.turning_away import brings_images, pass_over
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error
@@ -137,6 +138,9 @@ class Gateway:
                 scope=route.scope,
                 collection=call.params.get(COLLECTION),
             )
+            if brings_images(call) and (refusal := self.dispatcher.overload(1)) is not None:
+                await pass_over(call)
+                raise refusal
             return await route.endpoint(self, call)
         except NotAllowed as error:
             return _allowed(error, asked=call.method == "OPTIONS")

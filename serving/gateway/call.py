@@ -18,7 +18,7 @@ from serving.protocol.parts import BODY, MAX_FIELDS, Part
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-_GRACE_SECONDS, _BYTES_PER_SECOND = 5.0, 16 << 10  # slower bodies are given up
+_GRACE_SECONDS, _BYTES_PER_SECOND = 5.0, 16 << 10  # slower bodies are given up, and those that stop for as long
 _WATCH_SECONDS = 0.3  # a client is watched only if its answer takes longer than this
 
 
@@ -47,6 +47,7 @@ class Call:
         self.since = time.monotonic()
         self.came = 0
         self._reading = False
+        self._body_since = self._came_at = self.since
         self._body: bytes | None = None
         self._watcher: asyncio.Task[None] | None = None
 
@@ -79,6 +80,7 @@ class Call:
         """The whole body, without its content encoding. Raises `RequestError` as `Bodies.read` does."""
         if self._body is None:
             self._reading = True
+            self._body_since = self._came_at = asyncio.get_running_loop().time()
             self._body = await self._bodies.read(self.headers, self._receive, self._held, progress=self._progress)
             self._reading, self.read = False, True
         return self._body
@@ -105,7 +107,10 @@ class Call:
         """To be called now and then: gives a slow body up, and notices if the client of a long request has gone."""
         age = now - self.since
         if self._reading:
-            if age > _GRACE_SECONDS and self.came < (age - _GRACE_SECONDS) * _BYTES_PER_SECOND:
+            if self._held.waiting:  # for us, not for its client
+                self._came_at = now
+                self._body_since = self._body_since if self.came else now
+            elif self._too_slow(now):
                 self.failure = RequestError(f"the body comes too slowly: {self.came} bytes in {age:.0f} s", 408)
                 self._cancel()
         elif self.read and self._watcher is None and age > _WATCH_SECONDS:
@@ -118,7 +123,12 @@ class Call:
             self._watcher.cancel()
 
     def _progress(self, came: int) -> None:
-        self.came = came
+        self.came, self._came_at = came, asyncio.get_running_loop().time()
+
+    def _too_slow(self, now: float) -> bool:
+        """Whether the body comes too slowly, or has stopped: a large one that had come half held its room for long."""
+        over = now - self._body_since - _GRACE_SECONDS
+        return self.came < over * _BYTES_PER_SECOND or now - self._came_at > _GRACE_SECONDS
 
     async def _until_gone(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":

@@ -2,7 +2,8 @@
 
 There are two lanes. What brings images is slow, and fills frames that take about as long as `_FRAME_SECONDS`; what
 brings none is quick, and goes before it, but for every other frame. So a search by id waits for no more than the frames
-that are under way. Nothing waits longer than `patience`: whoever would have to is told at once when to come again.
+that are under way. Whoever would have to wait longer than `patience` is told at once when to come again; where the
+line turns out slower than that, nothing waits longer than `_OVERDUE` times as long.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ _MOST_IMAGES, _FIRST_IMAGES = 64, 8
 _FRAME_BYTES = 8 << 20
 _REPLY_BYTES = 1 << 20  # TorchServe reads a reply again from its beginning with every packet
 _PAUSE_SECONDS = 0.05
+_OVERDUE = 2.0  # or half of a line that is as long as it may be would wait for nothing, whenever it is a bit slower
 _ATTEMPTS = 3  # of them the last alone, so that only the cause of a worker's death is not answered
 _LOG = logging.getLogger(__name__)
 
@@ -34,12 +36,12 @@ _LOG = logging.getLogger(__name__)
 class Limits:
     """`slots` frames are under way at once, each of at most so many `requests`.
 
-    `patience` (seconds) bounds the wait, and `waiting` the requests in line.
+    `patience` (seconds) bounds the wait that is foreseen, and `waiting` the requests in line.
     """
 
     slots: int = 1
     requests: int = 64
-    patience: float = 10.0
+    patience: float = 5.0
     waiting: int = 10_000
 
 
@@ -93,21 +95,23 @@ class Dispatcher:
         """
         loop = asyncio.get_running_loop()
         one = Waiting(request, caller, time.monotonic(), loop.create_future(), origin)
-        if (wait := self.expected_wait(one)) is not None:
-            return RequestError("the server is overloaded: try again later", 503, retry_after=wait)
+        if (refusal := self.overload(one.images)) is not None:
+            return refusal
         (self.slow if one.images else self.quick).push(one)
         self._pump_soon()
         return await one.future
 
-    def expected_wait(self, one: Waiting) -> int | None:
-        """In how many whole seconds it would be worth to come again; None if the request can wait in line."""
-        images = self.slow.images + self._images_under_way
-        seconds = images * self._per_image.seconds + self.quick.requests * self._per_request.seconds
-        seconds /= self.limits.slots
+    def overload(self, images: int) -> RequestError | None:
+        """Why a request with so many images can't wait in line, and when to come again; None if it can."""
+        seconds = self.quick.requests * self._per_request.seconds
         full = self.slow.requests + self.quick.requests >= self.limits.waiting
-        if not one.images and not full:
-            seconds = self.quick.requests * self._per_request.seconds / self.limits.slots
-        return max(1, math.ceil(seconds / 2)) if full or seconds > self.limits.patience else None
+        if images or full:
+            seconds += (self.slow.images + self._images_under_way) * self._per_image.seconds
+        seconds /= self.limits.slots
+        if not full and seconds <= self.limits.patience:
+            return None
+        again = max(1, math.ceil(seconds / 2))
+        return RequestError("the server is overloaded: try again later", 503, retry_after=again)
 
     async def close(self) -> None:
         """Wait for the frames under way."""
@@ -153,7 +157,7 @@ class Dispatcher:
 
     def _patient(self, lane: Lane) -> Waiting | None:
         """The next that has not waited too long; the others are told so."""
-        oldest = time.monotonic() - self.limits.patience
+        oldest = time.monotonic() - _OVERDUE * self.limits.patience
         while (one := lane.pop()) is not None:
             if one.since >= oldest:
                 return one

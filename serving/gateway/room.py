@@ -42,14 +42,19 @@ class Room:
 
 
 class Held:
-    """What one request has taken of the rooms, to be given back all at once."""
+    """What one request has taken of the rooms, to be given back all at once; `waiting` while there is no place."""
 
     def __init__(self) -> None:
+        self.waiting = False
         self._taken: list[tuple[Room, int]] = []
 
     async def take(self, room: Room, count: int) -> None:
         """Take so many bytes of a room."""
-        await room.take(count)
+        self.waiting = True
+        try:
+            await room.take(count)
+        finally:
+            self.waiting = False
         self._taken.append((room, count))
 
     def release(self) -> None:

@@ -37,6 +37,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_access(parser.add_argument_group("who may ask"))
     add("--workers", type=positive, help="worker processes (default: two a GPU, else one a core and at most four)")
     add("--batch-size", type=positive, default=32, help="most requests in one batch (default: %(default)s)")
+    add("--max-wait", type=positive, metavar="SECONDS", help="who would wait longer is refused, with 503 (default: 5)")
     add(
         "--log",
         type=Path,

@@ -40,7 +40,8 @@ class LaunchError(RuntimeError):
 class Settings:
     """How to serve one model archive, or the champion of the releases `name` in the model store `store`.
 
-    `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once.
+    `workers` is the number of processes that embed. `batch_size` is the most requests that one of them takes at once;
+    whoever would have to wait longer than `max_wait` seconds is refused.
     `access` says who may ask, and at which address; `port` 0 takes any free one. `access_log` writes a line a request,
     and `otlp` is the address of a collector of traces. `keep_previous` keeps the previous release loaded, so that a
     rollback waits for nothing. For `form` and `cache_mb` see `serving.inference.options`, for `index` see
@@ -52,6 +53,7 @@ class Settings:
     port: int = 8080
     workers: int = field(default_factory=default_workers)
     batch_size: int = 32
+    max_wait: float = 5.0
     log: Path | None = None
     form: Form = "auto"
     cache_mb: int = 0
@@ -96,6 +98,7 @@ class Settings:
             socket=str(inference),
             workers=self.workers,
             batch_size=self.batch_size,
+            max_wait=self.max_wait,
             access_log=self.access_log,
             otlp=self.otlp,
             access=self.access,

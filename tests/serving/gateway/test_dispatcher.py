@@ -226,6 +226,40 @@ def test_overload_is_told_at_once() -> None:
     run(work())
 
 
+def test_a_line_that_turns_out_slower_is_still_answered_for_a_while() -> None:
+    async def work() -> None:
+        workers = Workers()
+        dispatcher = Dispatcher(workers.send, Limits(slots=1, patience=1.0))
+        late = asyncio.create_task(dispatcher.answer(embed("running")))
+        await settle()
+        waits = asyncio.create_task(dispatcher.answer(embed("waits")))
+        await settle()
+        await asyncio.sleep(1.05)  # longer than was foreseen
+        workers.open.set()
+        assert all(isinstance(one, Answer) for one in await asyncio.gather(late, waits))
+
+    run(work())
+
+
+def test_the_wait_that_is_foreseen_is_of_images_and_workers() -> None:
+    async def work() -> None:
+        dispatcher = Dispatcher(Workers().send, Limits(slots=2, patience=1.0))
+        assert dispatcher.overload(1) is None
+        lines = [asyncio.create_task(dispatcher.answer(embed("x", images=64))) for _ in range(2)]
+        await settle()
+        assert dispatcher.overload(1) is None, "128 images at 12.5 ms for two workers are 0.8 s"
+        lines.append(asyncio.create_task(dispatcher.answer(embed("x", images=64))))
+        await settle()
+        refusal = dispatcher.overload(1)
+        assert refusal is not None
+        assert (refusal.status, refusal.retry_after) == (503, 1)
+        assert dispatcher.overload(0) is None, "no image, no wait behind images"
+        for one in lines:
+            one.cancel()
+
+    run(work())
+
+
 def test_no_work_is_done_for_whoever_has_gone() -> None:
     async def work() -> None:
         workers = Workers()

@@ -18,10 +18,10 @@ from serving.gateway.addresses import ROUTES
 from serving.gateway.app import Gateway
 from serving.gateway.bodies import Bodies
 from serving.gateway.connection import Connection
-from serving.gateway.dispatcher import Dispatcher, Send
+from serving.gateway.dispatcher import Dispatcher, Limits, Send
 from serving.protocol.frames import Answered
 from serving.protocol.messages import Answer, Picture
-from serving.protocol.operations import Request
+from serving.protocol.operations import EmbedRequest, Request
 
 
 async def at_once(requests: Sequence[Request], origins: Sequence[str]) -> Answered:
@@ -107,6 +107,35 @@ def test_a_body_that_stops_is_given_up_and_its_room_given_back(monkeypatch: pyte
     asyncio.run(work())
 
 
+def test_an_upload_that_stops_half_way_is_given_up_however_much_had_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "_GRACE_SECONDS", 0.3)
+
+    async def work() -> None:
+        async with running() as here:
+            reader, writer = await here.connect()
+            writer.write(head("/v1/embed", 60 << 20) + bytes(8 << 20))
+            said = await reader.read()
+            assert said.startswith(b"HTTP/1.1 408 ")
+            assert here.bodies.large.free == here.bodies.large.size
+
+    asyncio.run(work())
+
+
+def test_whoever_waits_for_room_is_not_called_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.gateway.room._WAIT_SECONDS", 0.6)
+    monkeypatch.setattr(calls, "_GRACE_SECONDS", 0.2)
+
+    async def work() -> None:
+        async with running() as here:
+            await here.bodies.large.take(here.bodies.large.size)
+            reader, writer = await here.connect()
+            writer.write(head("/v1/embed", 60 << 20) + b"x" * 1000)
+            said = await reader.read()
+            assert said.startswith(b"HTTP/1.1 503 "), "the server has no room, which is not the client's fault"
+
+    asyncio.run(work())
+
+
 def test_unfinished_uploads_leave_the_door_open_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.gateway.room._WAIT_SECONDS", 0.3)
 
@@ -183,5 +212,61 @@ def test_a_refusal_before_the_body_closes_the_connection() -> None:
             said = await reader.read()
             assert said.startswith(b"HTTP/1.1 404 ")
             assert b"connection: close" in said
+
+    asyncio.run(work())
+
+
+@asynccontextmanager
+async def overloaded() -> AsyncIterator[Running]:
+    """A gateway whose line of images is longer than anybody would wait, with workers that hold what they have."""
+    hold = asyncio.Event()
+
+    async def held(requests: Sequence[Request], origins: Sequence[str]) -> Answered:
+        await hold.wait()
+        return await at_once(requests, origins)
+
+    async with running(held) as here:
+        dispatcher = here.gateway.dispatcher
+        dispatcher.limits = Limits(slots=2)
+        many = EmbedRequest(images=(b"x",) * 64)
+        line = [asyncio.create_task(dispatcher.answer(many)) for _ in range(20)]
+        while dispatcher.overload(1) is None:
+            await asyncio.sleep(0)
+        try:
+            yield here
+        finally:
+            for one in line:
+                one.cancel()
+            hold.set()
+
+
+@pytest.mark.parametrize("path", ["/v1/embed", "/models/simclr/invoke?op=embed", "/v1/embeddings"])
+def test_in_overload_a_short_body_is_refused_unparsed_and_its_connection_kept(path: str) -> None:
+    async def work() -> None:
+        async with overloaded() as here:
+            reader, writer = await here.connect()
+            for _ in range(3):
+                writer.write(head(path, 5, "Content-Type: image/jpeg\r\n") + b"x" * 5)
+                said = await reader.readuntil(b"\r\n\r\n")
+                assert said.startswith(b"HTTP/1.1 503 ")
+                assert b"retry-after: " in said.lower()
+                assert b"connection: close" not in said.lower()
+                await reader.readexactly(int(said.lower().partition(b"content-length: ")[2].split()[0]))
+            writer.write(head(COUNT, 2) + b"{}")
+            while len(here.gateway.dispatcher.quick) == 0:  # what brings no image goes next
+                await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+
+
+def test_in_overload_a_long_body_is_refused_before_it_comes() -> None:
+    async def work() -> None:
+        async with overloaded() as here:
+            reader, writer = await here.connect()
+            writer.write(head("/v1/embed", 60 << 20))
+            said = await reader.read()
+            assert said.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after: " in said.lower()
+            assert here.bodies.large.free == here.bodies.large.size
 
     asyncio.run(work())
