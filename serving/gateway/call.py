@@ -80,7 +80,7 @@ class Call:
         """The whole body, without its content encoding. Raises `RequestError` as `Bodies.read` does."""
         if self._body is None:
             self._reading = True
-            self._body_since = self._came_at = asyncio.get_running_loop().time()
+            self._body_since = self._came_at = time.monotonic()
             self._body = await self._bodies.read(self.headers, self._receive, self._held, progress=self._progress)
             self._reading, self.read = False, True
         return self._body
@@ -123,7 +123,7 @@ class Call:
             self._watcher.cancel()
 
     def _progress(self, came: int) -> None:
-        self.came, self._came_at = came, asyncio.get_running_loop().time()
+        self.came, self._came_at = came, time.monotonic()
 
     def _too_slow(self, now: float) -> bool:
         """Whether the body comes too slowly, or has stopped: a large one that had come half held its room for long."""

@@ -11,7 +11,8 @@ class GatewayOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """`socket` is TorchServe's inference socket, behind which `workers` embed.
 
     Each of them takes at most `batch_size` requests at once. Whoever would wait longer than `max_wait` seconds is
-    refused. `access` says who may ask; `access_log` writes a line for every request. `otlp` is where an OpenTelemetry collector takes traces, if one does.
+    refused. `access` says who may ask; `access_log` writes a line for every request. `otlp` is where an
+    OpenTelemetry collector takes traces, if one does.
     """
 
     socket: str
