@@ -63,7 +63,7 @@ async def _again_and_again(client: Client, port: int, dropped: Counter[str]) -> 
                 await client(reader, writer)
             finally:
                 writer.transport.abort()
-        dropped[client.__name__] += 1  # type: ignore[attr-defined]
+        dropped[client.__name__] += 1
         await asyncio.sleep(_AGAIN_SECONDS)
 
 
