@@ -37,7 +37,7 @@ async def serve(options: GatewayOptions, listening: socket.socket) -> None:
     limits = Limits(slots=options.workers, requests=options.batch_size, patience=options.max_wait)
     dispatcher = Dispatcher(upstream.send, limits)
     traces = _traces(options.otlp, dispatcher) if options.otlp else None
-    logs = [AccessLog()] if options.access_log else []
+    logs = [AccessLog(behind_proxy=options.access.behind_proxy)] if options.access_log else []
     observers = Observers([*logs, traces], traces.begin) if traces is not None else Observers(logs)
     access = options.access
     gateway = Gateway(dispatcher, ROUTES, gate=Gate(access), observers=observers)

@@ -26,7 +26,7 @@ def line(served: Served, name: str) -> Any:
 
 def test_a_line_says_all_but_what_is_nobodys_business(served: Served) -> None:
     content = b"\x89PNG"
-    headers = {"x-request-id": "first", "content-type": "image/png"}
+    headers = {"x-request-id": "first", "content-type": "image/png", "x-forwarded-for": "1.2.3.4"}
     reply = served.client.post("/v1/embed?encoding_format=float", content=content, headers=headers)
     told = line(served, "first")
     assert datetime.now(UTC) - datetime.fromisoformat(told.pop("time")) < timedelta(minutes=1)
@@ -54,12 +54,14 @@ def test_what_is_not_there_is_logged_in_one_line(served: Served) -> None:
     assert told["path"] == path[:1000]
 
 
-def test_the_key_is_named_and_not_told(tmp_path: Path) -> None:
+def test_the_key_is_named_and_not_told_and_a_proxy_is_heeded(tmp_path: Path) -> None:
     key = add(tmp_path / "keys.json", "camera").decode()
-    with gateway(tmp_path, access_log=True) as served:
-        served.client.get("/v1/describe", headers={"x-api-key": key, "x-request-id": "known"})
+    with gateway(tmp_path, access_log=True, behind_proxy=True) as served:
+        proxied = {"x-forwarded-for": "1.2.3.4, 2001:db8::7", "x-api-key": key, "x-request-id": "known"}
+        served.client.get("/v1/describe", headers=proxied)
         served.client.get("/v1/describe", headers={"x-api-key": "wrong", "x-request-id": "unknown"})
         assert (line(served, "known")["key"], line(served, "known")["status"]) == ("camera", 200)
+        assert [line(served, name)["client"] for name in ("known", "unknown")] == ["2001:db8::7", "127.0.0.1"]
         assert (line(served, "unknown")["key"], line(served, "unknown")["status"]) == (None, 401)
         assert not [one for one in served.lines if key in one or "wrong" in one]
 

@@ -86,14 +86,14 @@ def until(found: Callable[[], bool], *, seconds: float = 30.0) -> None:
 
 
 @contextmanager
-def gateway(folder: Path, *, behind: bool = True, **options: Any) -> Iterator[Served]:
+def gateway(folder: Path, *, behind: bool = True, behind_proxy: bool = False, **options: Any) -> Iterator[Served]:
     """A gateway with these options; `behind` says whether there is a worker."""
     path = folder / "inference.sock"
     server = _Server(str(path), _Worker) if behind else None
     if server is not None:
         Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     listening = socket.create_server(("127.0.0.1", 0))
-    access = AccessOptions(keys=str(folder / "keys.json"))
+    access = AccessOptions(keys=str(folder / "keys.json"), behind_proxy=behind_proxy)
     process = GatewayProcess(GatewayOptions(socket=str(path), access=access, **options), listening, folder)
     lines: list[str] = []
     Thread(target=_copy, args=(process.start(), lines), daemon=True).start()
