@@ -14,10 +14,11 @@ from serving.protocol.body import Body
 from serving.protocol.image_text import image_of
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import OPERATIONS, Operation, Request, SearchRequest, UpsertRequest
-from serving.protocol.validation import ACCEPTED, SINGULAR, check_taken, request_from, value_from_text
+from serving.protocol.validation import ACCEPTED, SINGULAR, check_numbers, check_taken, request_from, value_from_text
 
 Files = Sequence[tuple[str, bytes]]
 _REPEATABLE = ("ids", "keys", "include")
+_FREE = {"filter", "metadata", "items"}  # JSON of any kind
 _SINGLE_ITEM = {"id": str, "label": str, "metadata": dict[str, Any]}  # the types of what may stand beside an image
 
 
@@ -51,6 +52,8 @@ def _values(body: Body, op: str) -> dict[str, Any]:
         if name != "op" and {check_taken(name, text, op) for text in texts} == {True}:
             said[name] = _from_texts(body, name, op)
     values = {name: value for name, value in said.items() if value is not None}
+    for name in _FREE & values.keys():
+        check_numbers(name, values[name])
     for plural in ("ids", "keys"):
         if plural in ACCEPTED[op] and (more := body.texts.get(SINGULAR[plural], ())[1:]):
             values[plural] = [*more, *_list(values, plural, Any)]

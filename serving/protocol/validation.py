@@ -21,6 +21,7 @@ SINGULAR = {
     "keys": "key",
 }  # a field for one, in place of a list of one
 NO_OPTIONS = ("image", "images", "vector", "vectors")  # fields that no text stands for
+_CARRIED = range(-(2**63), 2**64)
 _PLACE = re.compile(r" - at `\$\.(\w+)(.*)`$")
 _FIELDS = {name: {one.name: one for one in msgspec.structs.fields(row.request)} for name, row in OPERATIONS.items()}
 
@@ -84,6 +85,18 @@ def check_taken(name: str, value: Any, op: str) -> bool:
     if value and value not in defaults:
         raise RequestError(f"{op} takes no {name}; {_are_for(name)} {', '.join(takers)}")
     return False
+
+
+def check_numbers(name: str, value: Any) -> None:
+    """Raise `RequestError` for a whole number that no message to a worker can carry, however deep in plain JSON."""
+    if isinstance(value, int) and value not in _CARRIED:
+        raise RequestError(f"{name} has {value!r:.80}; whole numbers go from -2^63 to 2^64 - 1")
+    if isinstance(value, dict | list):
+        try:
+            for inner in value.values() if isinstance(value, dict) else value:
+                check_numbers(name, inner)
+        except RecursionError as error:
+            raise RequestError(f"{name} is nested too deeply") from error
 
 
 def _explained(error: msgspec.ValidationError, values: Mapping[str, Any], op: str) -> RequestError:
