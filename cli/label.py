@@ -20,7 +20,7 @@ from cli.printing import print_results
 from core.command_line.endings import conclude, counted, first_few
 from core.command_line.values import json_object
 from serving.client.errors import ServerError
-from serving.protocol.labels import ID_COLUMN, LABEL_COLUMN, labels_from_csv
+from serving.protocol.agreed import ID_COLUMN, LABEL_COLUMN
 
 if TYPE_CHECKING:
     from serving.client.client import Client, ItemChange
@@ -68,6 +68,8 @@ def _add_label(parser: argparse.ArgumentParser) -> None:
 
 
 def _label(client: "Client", given: argparse.Namespace) -> int:
+    from serving.protocol.labels import labels_from_csv  # with NumPy, which takes a moment
+
     found = labels_from_csv(given.table.read_bytes(), id_column=given.id_column, label_column=given.label_column)
     labels = [one for one in found if given.remove_empty or one[1] is not None]
     done = Labelling()

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
-from core.files.json_text import json_text
 from core.machine.interrupts import Interrupted
 
 FAILED, FAULT = 1, 70
@@ -49,6 +48,8 @@ def discard_output() -> None:
 def conclude(sentence: str, *, then: str = "", as_json: bool = False, **values: Any) -> None:
     """Close long work: say what came of it, and what to type next; or print `values` as one line of JSON."""
     if as_json:
+        from core.files.json_text import json_text  # only here: every command imports this module
+
         print(json_text(values, default=str))
         return
     print(sentence)

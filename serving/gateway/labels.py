@@ -10,9 +10,9 @@ import orjson
 from serving.gateway.call import Call
 from serving.gateway.operations import check_collection
 from serving.gateway.service import Service
-from serving.protocol.agreed import MAX_IDS
+from serving.protocol.agreed import ID_COLUMN, LABEL_COLUMN, MAX_IDS
 from serving.protocol.body import Body
-from serving.protocol.labels import ID_COLUMN, LABEL_COLUMN, labels_from_csv
+from serving.protocol.labels import labels_from_csv
 from serving.protocol.messages import RequestError
 from serving.protocol.operations import ItemChange, UpdateRequest
 from serving.protocol.parts import body_from

@@ -12,3 +12,4 @@ MAX_LIMIT = 1000
 MAX_KEYS = 16  # whose values one request may have counted
 MAX_SEED = 2**53 - 1  # the largest number that every JSON reader takes as it is
 MAX_HEAVY = 256  # results with a vector or a picture in one reply: a vector in JSON takes some twenty kilobytes
+ID_COLUMN, LABEL_COLUMN = "id", "label"  # of a table of labels

@@ -14,9 +14,9 @@ import io
 from collections.abc import Iterator
 
 from core.command_line.endings import counted
+from serving.protocol.agreed import ID_COLUMN, LABEL_COLUMN
 from serving.protocol.messages import RequestError
 
-ID_COLUMN, LABEL_COLUMN = "id", "label"
 _DELIMITERS = ",;\t|"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
