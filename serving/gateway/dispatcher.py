@@ -84,6 +84,7 @@ class Dispatcher:
         self.carried: list[Callable[[Journey], None]] = []
         self._send = send
         self._per_request, self._per_image = Pace(0.001), Pace(_FRAME_SECONDS / _FIRST_IMAGES)
+        self._image_work = Pace(self._per_image.seconds)
         self._quick_last = False
         self._pausing = self._scheduled = False
         self._carrying: set[asyncio.Task[None]] = set()
@@ -140,7 +141,7 @@ class Dispatcher:
         return frame
 
     def _taken(self, lane: Lane) -> list[Waiting]:
-        room = max(1, min(_MOST_IMAGES, int(_FRAME_SECONDS / self._per_image.seconds)))
+        room = max(1, min(_MOST_IMAGES, int(_FRAME_SECONDS / self._image_work.seconds)))
         frame: list[Waiting] = []
         size = reply = 0
         while len(frame) < self.limits.requests and (one := self._patient(lane)) is not None:
@@ -190,6 +191,8 @@ class Dispatcher:
         seconds = time.monotonic() - begun
         images = sum(one.images for one in frame)
         (self._per_image if images else self._per_request).saw(seconds, images or len(frame))
+        if images:  # a busy gateway's own delays must not make frames small: then it would have still more to do
+            self._image_work.saw(work.seconds if work is not None else seconds, images)
         self._tell(Journey(frame, begun, seconds, work))
 
     def _tell(self, journey: Journey) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from serving.gateway.dispatcher import Dispatcher, Limits
 from serving.gateway.upstream import Lost, NotSent
-from serving.protocol.frames import Answered
+from serving.protocol.frames import Answered, Work
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import CountRequest, DeleteRequest, EmbedRequest, GetRequest, Request, SearchRequest
 
@@ -256,6 +256,22 @@ def test_the_wait_that_is_foreseen_is_of_images_and_workers() -> None:
         assert dispatcher.overload(0) is None, "no image, no wait behind images"
         for one in lines:
             one.cancel()
+
+    run(work())
+
+
+def test_delays_that_are_not_the_workers_do_not_make_frames_small() -> None:
+    async def work() -> None:
+        sizes: list[int] = []
+
+        async def delayed(requests: Sequence[Request], origins: Sequence[str]) -> Answered:
+            sizes.append(len(requests))
+            await asyncio.sleep(0.1)
+            return Answered([Answer("a/1") for _ in requests], Work(1, 0.0, 0.01 * len(requests)))
+
+        dispatcher = Dispatcher(delayed, Limits(slots=1))
+        await asyncio.gather(*(dispatcher.answer(embed(str(number))) for number in range(80)))
+        assert min(sizes[:-1]) >= 8, sizes
 
     run(work())
 
