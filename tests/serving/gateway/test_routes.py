@@ -172,6 +172,7 @@ def test_many_items_at_once(ask: Asker, files: list[bytes]) -> None:
     assert [one["label"] for one in by_query] == ["uno", None]
     page = ask("GET", ITEMS, params={"limit": 1, "filter": '{"n":{"gte":2}}'}).json()
     assert [one["id"] for one in page["items"]] == ["m/2"]
+    assert page == ask("POST", f"{ITEMS}/list", json={"limit": 1, "filter": {"n": {"gte": 2}}}).json()
     first = ask("GET", ITEMS, params={"limit": 200}).json()
     rest = ask("GET", ITEMS, params={"limit": 200, "cursor": first["cursor"]}).json()
     assert len(first["items"]) + len(rest["items"]) == ask("GET", HERE).json()["items"]
