@@ -28,6 +28,9 @@ _LOOK_SECONDS = 0.1
 _ABOUT_SECONDS = 1.0
 _CHUNK = 256 << 10  # bytes of a reply that are sent at once; longer ones share the room of large bodies
 _REQUEST_ID = REQUEST_ID.encode()
+# No browser guesses another type, nor lets another site's page have a reply that did not name it (by CORS).
+_NO_GUESSING = "x-content-type-options"
+_FOR_BROWSERS = ((_NO_GUESSING.encode(), b"nosniff"), (b"cross-origin-resource-policy", b"same-origin"))
 _LOG = logging.getLogger(__name__)
 
 
@@ -187,11 +190,11 @@ def _path_of(scope: Scope) -> str:
 
 
 async def _send(reply: Reply, send: Send, call: Call) -> None:
-    headers = [(_REQUEST_ID, call.id.encode())]
+    headers = [(_REQUEST_ID, call.id.encode()), *_FOR_BROWSERS]
     if reply.status != HTTPStatus.NO_CONTENT:  # then neither may be there (RFC 9110, section 8.6)
         headers.append((b"content-type", reply.content_type.encode()))
         headers.append((b"content-length", b"%d" % len(reply.body)))
-    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    headers += [(name.encode(), value.encode()) for name, value in reply.headers.items() if name != _NO_GUESSING]
     if not call.read and call.method not in ("GET", "HEAD"):  # what is left of the body is no next request
         headers.append((b"connection", b"close"))
     with suppress(OSError):  # the client has gone

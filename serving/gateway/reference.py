@@ -40,7 +40,7 @@ def headers() -> dict[str, str]:
     )
     return {
         "content-security-policy": policy,
-        "x-content-type-options": "nosniff",
+        "x-frame-options": "DENY",
         "referrer-policy": "no-referrer",
     }
 

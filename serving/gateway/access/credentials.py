@@ -7,7 +7,7 @@ from serving.protocol.messages import RequestError
 _READ = frozenset(
     {
         *(b"host", b"authorization", b"x-api-key", b"origin", b"sec-fetch-site", b"sec-fetch-mode"),
-        *(b"x-forwarded-host", b"x-forwarded-proto"),
+        *(b"sec-fetch-dest", b"x-forwarded-host", b"x-forwarded-proto"),
     }
 )
 _BEARER = b"bearer "

@@ -34,6 +34,7 @@ class Gate:
             )
         self._hosts = Hosts(options.host, options.allowed_hosts)
         self._names_hosts = bool(options.allowed_hosts)
+        self._local = is_loopback(options.host) and not options.behind_proxy
         self._origins = Origins(options.allowed_origins, secure=options.tls, behind_proxy=options.behind_proxy)
         self._behind_proxy = options.behind_proxy
         self._rates = Rates()
@@ -62,7 +63,7 @@ class Gate:
         now = self._clock()
         self._ring.refresh(now)
         found = heeded(headers)
-        if self._names_hosts or not self._ring.required:  # a browser does not send our keys by itself
+        if self._needs_our_name(public=scope is None):
             self._check_hosts(found)
         if scope is None:
             self._origins.check(found, navigation=method == "GET")
@@ -76,6 +77,10 @@ class Gate:
         if refusal := caller.refusal(scope, collection):
             raise refusal
         return caller
+
+    def _needs_our_name(self, *, public: bool) -> bool:
+        """Whether only our own names are answered: a browser sends no key by itself, but what is public needs none."""
+        return self._names_hosts or not self._ring.required or (public and self._local)
 
     def _caller(self, found: dict[bytes, bytes]) -> Caller | None:
         """Whose key it is; None without a valid one, where none is needed."""

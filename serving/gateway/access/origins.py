@@ -64,7 +64,8 @@ def _first(value: bytes) -> bytes:
 
 
 def _navigates(found: Mapping[bytes, bytes]) -> bool:
-    return found.get(b"sec-fetch-mode") == b"navigate"
+    """Whether a whole page is to be shown, not a frame in one of the other site's."""
+    return found.get(b"sec-fetch-mode") == b"navigate" and found.get(b"sec-fetch-dest", b"document") == b"document"
 
 
 def _refusal(who: str) -> RequestError:

@@ -189,6 +189,8 @@ def test_only_our_names_are_answered(host: str, expected: int, file: Path) -> No
 def test_with_keys_the_name_matters_only_if_one_is_given(file: Path) -> None:
     key = add(file, "a")
     assert status(Gate(AccessOptions(keys=str(file))), {"host": "x", "x-api-key": key}) == 200
+    assert status(Gate(AccessOptions(keys=str(file))), {"host": "x"}, scope=None) == 421
+    assert status(Gate(AccessOptions(keys=str(file), behind_proxy=True)), {"host": "x"}, scope=None) == 200
     named = Gate(AccessOptions(keys=str(file), allowed_hosts=("a.example.org",)))
     assert status(named, {"host": "x", "x-api-key": key}) == 421
     assert status(named, {"host": "a.example.org", "x-api-key": key}) == 200
@@ -239,6 +241,8 @@ def test_pages_of_other_sites_may_not_ask(headers: Headers, expected: int, metho
     ("method", "headers", "expected"),
     [
         ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, 200),
+        ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}, 200),
+        ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "iframe"}, 403),
         ("GET", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),
         ("POST", {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, 403),
         ("GET", {"origin": "https://evil.example", "sec-fetch-mode": "navigate"}, 403),
