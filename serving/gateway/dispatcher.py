@@ -36,13 +36,15 @@ _LOG = logging.getLogger(__name__)
 class Limits:
     """`slots` frames are under way at once, each of at most so many `requests`.
 
-    `patience` (seconds) bounds the wait that is foreseen, and `waiting` the requests in line.
+    `patience` (seconds) bounds the wait that is foreseen, and `waiting` the requests in line. Until an image was
+    embedded, one is taken to need `guess` seconds: with 0 nobody is refused because of a guess.
     """
 
     slots: int = 1
     requests: int = 64
     patience: float = 5.0
     waiting: int = 10_000
+    guess: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,20 @@ class Journey:
 
 
 class Pace:
-    """How long an image (or a request) takes of one worker, as seen lately, in seconds."""
+    """How long an image (or a request) takes of one worker, as seen lately, in seconds; `first` is a guess."""
 
     def __init__(self, first: float) -> None:
         self.seconds = first
+        self._frames = 0
+
+    def seen(self, otherwise: float) -> float:
+        """The same, but `otherwise` until something was seen."""
+        return self.seconds if self._frames else otherwise
 
     def saw(self, seconds: float, count: int) -> None:
         """`count` of them took `seconds` together."""
-        self.seconds += 0.1 * (seconds / max(count, 1) - self.seconds)
+        self._frames += 1
+        self.seconds += max(0.1, 1 / self._frames) * (seconds / max(count, 1) - self.seconds)
 
 
 class Dispatcher:
@@ -104,10 +112,10 @@ class Dispatcher:
 
     def overload(self, images: int) -> RequestError | None:
         """Why a request with so many images can't wait in line, and when to come again; None if it can."""
-        seconds = self.quick.requests * self._per_request.seconds
+        seconds = self.quick.requests * self._per_request.seen(0.0)
         full = self.slow.requests + self.quick.requests >= self.limits.waiting
         if images or full:
-            seconds += (self.slow.images + self._images_under_way) * self._per_image.seconds
+            seconds += (self.slow.images + self._images_under_way) * self._per_image.seen(self.limits.guess)
         seconds /= self.limits.slots
         if not full and seconds <= self.limits.patience:
             return None

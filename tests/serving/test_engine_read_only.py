@@ -1,5 +1,6 @@
 """A collection that can only be read: reads go on, writes say why, and once it can be written to they work."""
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -55,19 +56,31 @@ def folder(chain: Chain) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as top:
         Path(top).chmod(0o755)
         copy = Path(shutil.copytree(chain.collection, Path(top, "collection")))
+        shutil.copytree(chain.release.folder, Path(top, "release"))
+        assert pictures(chain)
         (copy / "snapshots").mkdir()
         (copy / "snapshots/kept.json").write_text("{}")
         yield copy
 
 
+@functools.lru_cache
+def _pictures(images: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted(images.rglob("*.jpg"))[:3]]
+
+
+def pictures(chain: Chain) -> list[bytes]:
+    """Some that the collection has not, read before we become another user."""
+    return _pictures(chain.collection.with_name("images") / "test")
+
+
 def reads(chain: Chain, stored: str) -> list[Request]:
-    found = SearchRequest(images=(chain.test_files()[0],), ids=(stored,), k=3)
+    found = SearchRequest(images=(pictures(chain)[0],), ids=(stored,), k=3)
     looked_at: list[Request] = [GetRequest((stored,)), ListRequest(limit=3), CountRequest(), DuplicatesRequest(limit=3)]
     return [found, *looked_at, StatsRequest(), DescribeRequest(), SnapshotsRequest()]
 
 
 def writes(chain: Chain, stored: str) -> list[Request]:
-    upsert = UpsertRequest(items=(NewItem("new", chain.test_files()[0]),))
+    upsert = UpsertRequest(items=(NewItem("new", pictures(chain)[0]),))
     return [upsert, DeleteRequest(ids=(stored,)), SnapshotRequest(name="now"), RemoveSnapshotRequest(name="kept")]
 
 
@@ -103,7 +116,7 @@ def test_reads_go_on_and_writes_say_why(
         (folder / f"{FILE_NAME}-shm").unlink()
     count = whole if left == "nothing" else whole - 1
     with read_only(folder) as place:
-        engine = Engine.open(chain.release.folder, place, options=OPTIONS)
+        engine = Engine.open(folder.with_name("release"), place, options=OPTIONS)
         keeper = Keeper(engine.collection, Policy(least=0, share=0.0)) if engine.collection is not None else None
         check_read_only(engine, chain, stored)
         (answer,) = engine.answer([CountRequest()])
@@ -116,10 +129,10 @@ def test_reads_go_on_and_writes_say_why(
 
 def test_once_it_is_writable_writes_are_made_and_read(chain: Chain, folder: Path) -> None:
     with no_permission(folder):
-        engine = Engine.open(chain.release.folder, folder, options=OPTIONS)
+        engine = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
         stored = open_catalogue(folder).items.page(limit=1).items[0].id
         check_read_only(engine, chain, stored)
-        reader = Engine.open(chain.release.folder, folder, options=OPTIONS)
+        reader = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
     (upserted, deleted) = engine.answer(writes(chain, stored)[:2])
     assert isinstance(upserted, Answer)
     assert isinstance(deleted, Answer)
@@ -132,17 +145,17 @@ def test_once_it_is_writable_writes_are_made_and_read(chain: Chain, folder: Path
 
 def test_what_is_written_elsewhere_is_read_through_a_read_only_mount(chain: Chain, folder: Path) -> None:
     with read_only_mount(folder, folder.with_name("mounted")) as place:
-        reader = Engine.open(chain.release.folder, place, options=OPTIONS)
-        writer = Engine.open(chain.release.folder, folder, options=OPTIONS)
+        reader = Engine.open(folder.with_name("release"), place, options=OPTIONS)
+        writer = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
         for number in range(3):
-            (written,) = writer.answer([UpsertRequest(items=(NewItem(f"new{number}", chain.test_files()[number]),))])
+            (written,) = writer.answer([UpsertRequest(items=(NewItem(f"new{number}", pictures(chain)[number]),))])
             assert isinstance(written, Answer)
-            (found,) = reader.answer([SearchRequest(images=(chain.test_files()[number],), k=1)])
+            (found,) = reader.answer([SearchRequest(images=(pictures(chain)[number],), k=1)])
             assert isinstance(found, Answer)
             assert found.results[0]["neighbours"][0]["id"] == f"new{number}"
             if number == 1:
                 closed(writer)
-                writer = Engine.open(chain.release.folder, folder, options=OPTIONS)
+                writer = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
         closed(reader)
         closed(writer)
 
@@ -152,8 +165,8 @@ def test_a_collection_that_lacks_the_space_can_be_read(chain: Chain, folder: Pat
     catalogue.spaces.close(chain.release.space)
     catalogue.close()
     with no_permission(folder):
-        engine = Engine.open(chain.release.folder, folder, options=OPTIONS)
-        (listed, found) = engine.answer([ListRequest(limit=3), SearchRequest(images=(chain.test_files()[0],), k=1)])
+        engine = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
+        (listed, found) = engine.answer([ListRequest(limit=3), SearchRequest(images=(pictures(chain)[0],), k=1)])
         assert isinstance(listed, Answer)
         assert isinstance(found, Answer)
         assert engine.collection is not None
@@ -167,12 +180,12 @@ def test_a_collection_that_lacks_the_space_can_be_read(chain: Chain, folder: Pat
 
 def test_an_item_that_waits_holds_up_no_search(chain: Chain, folder: Path) -> None:
     catalogue = open_catalogue(folder)
-    picture = chain.test_files()[0]
+    picture = pictures(chain)[0]
     catalogue.upsert([Item("waits", Source.kept(picture))], unit_vectors(1, 512), "0" * 64)
     assert catalogue.spaces.behind(chain.release.space)
     catalogue.close()
     with no_permission(folder):
-        engine = Engine.open(chain.release.folder, folder, options=OPTIONS)
+        engine = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
         for _ in range(2):
             (found,) = engine.answer([SearchRequest(images=(picture,), k=1)])
             assert isinstance(found, Answer)

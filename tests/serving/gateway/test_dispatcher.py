@@ -27,10 +27,12 @@ class Workers:
     frames: list[Sequence[Request]] = field(default_factory=list)
     open: asyncio.Event = field(default_factory=asyncio.Event)
     failures: list[Exception] = field(default_factory=list)
+    delay: float = 0.0
 
     async def send(self, requests: Sequence[Request], origins: Sequence[str]) -> Answered:
         self.frames.append(requests)
         await self.open.wait()
+        await asyncio.sleep(self.delay)
         if self.failures:
             raise self.failures.pop(0)
         return Answered([Answer("a/1", more={"of": request}) for request in requests])
@@ -209,8 +211,14 @@ def test_nobody_waits_longer_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_overload_is_told_at_once() -> None:
     async def work() -> None:
-        workers = Workers()
+        workers = Workers(delay=0.1)
+        workers.open.set()
         dispatcher = Dispatcher(workers.send, Limits(slots=1, patience=1.0))
+        guessed = [dispatcher.answer(embed("first", images=8)) for _ in range(20)]
+        assert all(isinstance(one, Answer) for one in await asyncio.gather(*guessed)), (
+            "nobody knows yet how long it takes"
+        )
+        workers.open.clear()
         tasks = [asyncio.create_task(dispatcher.answer(embed("x", images=64))) for _ in range(10)]
         await settle()
         late = await dispatcher.answer(embed("late"))
@@ -243,7 +251,7 @@ def test_a_line_that_turns_out_slower_is_still_answered_for_a_while() -> None:
 
 def test_the_wait_that_is_foreseen_is_of_images_and_workers() -> None:
     async def work() -> None:
-        dispatcher = Dispatcher(Workers().send, Limits(slots=2, patience=1.0))
+        dispatcher = Dispatcher(Workers().send, Limits(slots=2, patience=1.0, guess=0.0125))
         assert dispatcher.overload(1) is None
         lines = [asyncio.create_task(dispatcher.answer(embed("x", images=64))) for _ in range(2)]
         await settle()

@@ -227,7 +227,7 @@ async def overloaded() -> AsyncIterator[Running]:
 
     async with running(held) as here:
         dispatcher = here.gateway.dispatcher
-        dispatcher.limits = Limits(slots=2)
+        dispatcher.limits = Limits(slots=2, guess=0.0125)
         many = EmbedRequest(images=(b"x",) * 64)
         line = [asyncio.create_task(dispatcher.answer(many)) for _ in range(20)]
         while dispatcher.overload(1) is None:

@@ -44,8 +44,9 @@ def files(chain: Chain) -> list[bytes]:
 
 @pytest.fixture
 def http(server: Server) -> Iterator[httpx.Client]:
-    """Its paths are options of the query."""
-    with httpx.Client(timeout=30) as client:
+    """TorchServe itself, without the gateway: so is a .mar asked in any TorchServe."""
+    assert server.torchserve is not None
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(server.torchserve.socket)), timeout=30) as client:
         yield client
 
 
