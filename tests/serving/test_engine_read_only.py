@@ -58,6 +58,7 @@ def folder(chain: Chain) -> Iterator[Path]:
         copy = Path(shutil.copytree(chain.collection, Path(top, "collection")))
         shutil.copytree(chain.release.folder, Path(top, "release"))
         assert pictures(chain)
+        open_catalogue(copy).close()  # so that no log is left, which servers of other tests may have just now
         (copy / "snapshots").mkdir()
         (copy / "snapshots/kept.json").write_text("{}")
         yield copy
@@ -130,7 +131,9 @@ def test_reads_go_on_and_writes_say_why(
 def test_once_it_is_writable_writes_are_made_and_read(chain: Chain, folder: Path) -> None:
     with no_permission(folder):
         engine = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
-        stored = open_catalogue(folder).items.page(limit=1).items[0].id
+        catalogue = open_catalogue(folder)
+        stored = catalogue.items.page(limit=1).items[0].id
+        catalogue.close()  # connections of one process share what SQLite knows of a file
         check_read_only(engine, chain, stored)
         reader = Engine.open(folder.with_name("release"), folder, options=OPTIONS)
     (upserted, deleted) = engine.answer(writes(chain, stored)[:2])
