@@ -15,9 +15,10 @@ from serving.gateway.call import Call, Receive, Scope
 from serving.gateway.dispatcher import Dispatcher
 from serving.gateway.metrics import CLIENT_GONE, Metrics
 from serving.gateway.origin import REQUEST_ID
-from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, NotAllowed, Route, Table
+from serving.gateway.routes import COLLECTION, NotAllowed, Route, Table
 from serving.gateway.service import NOBODY_ELSE, Observer, Observers
 from serving.gateway.turning_away import brings_images, pass_over
+from serving.protocol.agreed import DEFAULT_COLLECTION
 from serving.protocol.messages import Answer, Failure, RequestError
 from serving.protocol.operations import DescribeRequest, Request, operation_of
 from serving.protocol.wire import Reply, encode_error

@@ -4,8 +4,8 @@ import orjson
 
 from serving.gateway.call import Call
 from serving.gateway.operations import check_collection
-from serving.gateway.routes import DEFAULT_COLLECTION
 from serving.gateway.service import Service
+from serving.protocol.agreed import DEFAULT_COLLECTION
 from serving.protocol.messages import Answer, RequestError
 from serving.protocol.operations import CountRequest, Request, SnapshotsRequest
 from serving.protocol.wire import Reply

@@ -8,8 +8,8 @@ from urllib.parse import quote
 from serving.gateway.call import Call
 from serving.gateway.operations import Ask, check_collection, only
 from serving.gateway.request_schemas import MOST_IN_QUERY
-from serving.gateway.routes import DEFAULT_COLLECTION
 from serving.gateway.service import Service
+from serving.protocol.agreed import DEFAULT_COLLECTION
 from serving.protocol.body import Body, read_json
 from serving.protocol.media_types import JSON
 from serving.protocol.messages import Answer, RequestError

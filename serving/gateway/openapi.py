@@ -19,8 +19,9 @@ from serving.gateway.labels import Labelling
 from serving.gateway.operations import Ask
 from serving.gateway.replies import OF_ONE, OF_OPERATION, Collections, Error, Status
 from serving.gateway.request_schemas import bodies, in_query, takes_files
-from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
+from serving.gateway.routes import COLLECTION, Route
 from serving.gateway.service import Service
+from serving.protocol.agreed import DEFAULT_COLLECTION
 from serving.protocol.media_types import JSON, PICTURE
 from serving.protocol.operations import OPERATIONS, ItemChange, NewItem, Request, UpdateRequest, UpsertRequest
 from serving.protocol.validation import SINGULAR

@@ -6,8 +6,9 @@ from typing import Any
 
 from core.images.decode import ImageError
 from serving.gateway.call import Call
-from serving.gateway.routes import COLLECTION, DEFAULT_COLLECTION, Route
+from serving.gateway.routes import COLLECTION, Route
 from serving.gateway.service import Service
+from serving.protocol.agreed import DEFAULT_COLLECTION
 from serving.protocol.body import Body
 from serving.protocol.media_types import PICTURE, MediaType
 from serving.protocol.messages import Answer, RequestError

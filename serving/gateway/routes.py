@@ -14,7 +14,6 @@ from serving.protocol.operations import Scope
 from serving.protocol.wire import Reply, encode_error
 
 COLLECTION = "collection"  # the part of a path that names one
-DEFAULT_COLLECTION = "default"  # where the path names none
 
 
 @dataclass(frozen=True)
