@@ -5,29 +5,17 @@ once whenever it was refused. So each of many connections pauses after every rep
 the rate, and there are so many that those that wait in line are not missed. wrk tells its own CPU.
 """
 
-import json
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
+from benchmarks.serving.wrk import run_script
 
 _SCRIPT = """\
-local requests, at = {}, 0
-local file = io.open("%(file)s", "rb")
-while true do
-  local length = file:read("*n", 1)
-  if not length then break end
-  requests[#requests + 1] = file:read(length)
-end
-local pause, threads = %(pause)d, {}
+local pause, threads = %d, {}
 counted, silent = "", 0
 local by_status = {}
 function setup(thread) threads[#threads + 1] = thread end
 function delay() return math.random(0, 2 * pause) end
-function request() at = at %% #requests + 1; return requests[at] end
 function response(status, headers)
   by_status[status] = (by_status[status] or 0) + 1
   if status == 503 and not (headers["retry-after"] or headers["Retry-After"]) then silent = silent + 1 end
@@ -85,21 +73,6 @@ def meet(crowd: Crowd, *, seconds: float) -> Met:
     The counts may miss the last fifty replies or so: wrk's script is not told when the end is near.
     """
     pause = 1000 * max(crowd.connections - crowd.waiting, crowd.connections / 2) / crowd.rate
-    with tempfile.TemporaryDirectory() as folder:
-        file, script = Path(folder, "requests"), Path(folder, "crowd.lua")
-        file.write_bytes(b"".join(b"%d\n%b" % (len(one), one) for one in crowd.requests))
-        script.write_text(_SCRIPT % {"file": file, "pause": round(pause)})
-        before = psutil.Process().cpu_times()
-        command = ["wrk", "-t1", f"-c{crowd.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
-        done = subprocess.run(
-            [*command, "-s", str(script), f"http://127.0.0.1:{crowd.port}/"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        after = psutil.Process().cpu_times()
-    if done.returncode != 0:
-        raise RuntimeError(f"wrk failed with code {done.returncode}: {done.stderr[-500:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    options = [f"-c{crowd.connections}", f"-d{max(1, round(seconds))}s", "--timeout", "30s"]
+    found, cpu = run_script(_SCRIPT % round(pause), crowd.port, crowd.requests, options=options)
     return Met(found["statuses"], found["silent"], found["broken"], found["seconds"], cpu)

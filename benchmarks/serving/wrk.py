@@ -10,10 +10,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-_SCRIPT = """\
+_READ = """\
 local requests, at = {}, 0
 local file = io.open("%s", "rb")
 while true do
@@ -21,10 +22,12 @@ while true do
   if not length then break end
   requests[#requests + 1] = file:read(length)
 end
-request = function() at = at %% #requests + 1; return requests[at] end
+function request() at = at %% #requests + 1; return requests[at] end
+"""
+_SCRIPT = """\
 done = function(summary, latency)
   local errors = summary.errors
-  print(string.format('{"requests": %%d, "seconds": %%f, "refused": %%d, "broken": %%d, "p50_ms": %%f, "p99_ms": %%f}',
+  print(string.format('{"requests": %d, "seconds": %f, "refused": %d, "broken": %d, "p50_ms": %f, "p99_ms": %f}',
     summary.requests, summary.duration / 1e6, errors.status, errors.connect + errors.read + errors.write
     + errors.timeout, latency:percentile(50) / 1e3, latency:percentile(99) / 1e3))
 end
@@ -61,23 +64,9 @@ def load(
 
     Raises RuntimeError if wrk fails.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file, script = Path(folder, "requests"), Path(folder, "load.lua")
-        file.write_bytes(b"".join(b"%d\n%b" % (len(one), one) for one in requests))
-        script.write_text(_SCRIPT % file)
-        command = ["wrk", "-t1", f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-        at("begins")
-        before = psutil.Process().cpu_times()
-        done = subprocess.run(
-            [*command, "-s", str(script), f"http://127.0.0.1:{port}/"], capture_output=True, text=True, check=False
-        )
-        after = psutil.Process().cpu_times()
-        at("ends")
-    if done.returncode != 0:
-        raise RuntimeError(f"wrk failed with code {done.returncode}: {done.stderr[-500:]}")
-    found = json.loads(done.stdout.splitlines()[-1])
+    options = [f"-c{clients}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
+    found, cpu = run_script(_SCRIPT, port, requests, options=options, at=at)
     good = found["requests"] - found["refused"]
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return Loaded(
         per_second=good / found["seconds"],
         requests=good,
@@ -87,3 +76,31 @@ def load(
         p99_ms=found["p99_ms"],
         generator_cpu_seconds=cpu,
     )
+
+
+def run_script(
+    script: str,
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    options: Sequence[str],
+    at: Callable[[str], None] = lambda moment: None,
+) -> tuple[dict[str, Any], float]:
+    """What a script's last line says as JSON, and the CPU seconds that wrk took.
+
+    In the script `request` sends the requests in turn. Raises RuntimeError if wrk fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file, whole = Path(folder, "requests"), Path(folder, "load.lua")
+        file.write_bytes(b"".join(b"%d\n%b" % (len(one), one) for one in requests))
+        whole.write_text(_READ % file + script)
+        command = ["wrk", "-t1", *options, "-s", str(whole), f"http://127.0.0.1:{port}/"]
+        at("begins")
+        before = psutil.Process().cpu_times()
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        after = psutil.Process().cpu_times()
+        at("ends")
+    if done.returncode != 0:
+        raise RuntimeError(f"wrk failed with code {done.returncode}: {done.stderr[-500:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return json.loads(done.stdout.splitlines()[-1]), cpu
