@@ -19,7 +19,7 @@ from typing import Self
 
 import httpx
 
-from serving.client import operations
+import serving.client.operations as operations  # noqa: PLR0402  (the package itself names this module)
 from serving.client.calls import Call, Result, Steps
 from serving.client.connection import Connection, Outcome, advance
 from serving.client.errors import ServerError
