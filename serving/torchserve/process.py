@@ -42,7 +42,6 @@ from serving.torchserve.settings import (
 from serving.torchserve.source import champion_of, check_alone
 from serving.torchserve.watch import Watch
 
-ACCESS_LOG_VARIABLE = "SIMCLR_ACCESS_LOG"
 _READY_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 
@@ -172,7 +171,6 @@ class TorchServe:
             "METRICS_LOCATION": str(folder / "logs"),
             COLLECTION_VARIABLE: str(self.settings.collection.resolve()) if self.settings.collection else "",
             BUSY_VARIABLE: str(folder),
-            ACCESS_LOG_VARIABLE: "off",  # the gateway writes it
             "OMP_NUM_THREADS": str(options.threads),
         }
         mine |= options.to_environment()
